@@ -1,0 +1,182 @@
+"""What every slot is doing, in memory that the supervisor and its processes share.
+
+Each slot writes only its own words and the supervisor only reads, so there is nothing to lock; the counters
+belong to the slot's place and outlive the process that fills it.
+"""
+
+import enum
+import mmap
+import time
+import uuid
+from bisect import bisect_left
+from dataclasses import dataclass
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+
+_STATE, _BEAT, _TASK, _STARTED, _SUCCEEDED, _FAILED, _CLAIMING, _LEAVING, _DOUBT = 0, 1, 2, 4, 5, 6, 7, 8, 9
+_DURATION = 10
+_WAIT = _DURATION + len(BUCKETS) + 2
+_WORDS = _WAIT + len(BUCKETS) + 2
+
+
+class State(enum.IntEnum):
+    """What a slot does at the moment."""
+
+    NEW = 0
+    CLAIMING = 1
+    IDLE = 2
+    RUNNING = 3
+    FINISHING = 4
+    DISCONNECTED = 5
+    ENDED = 6
+
+
+_NOT_CLAIMING = {State.NEW, State.DISCONNECTED, State.ENDED}
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts for each of `BUCKETS` and one beyond (not cumulative), and the sum in seconds."""
+
+    counts: tuple[int, ...]
+    total: float
+
+
+class Place:
+    """One slot's words on the board."""
+
+    def __init__(self, words: "memoryview[int]", numbers: "memoryview[float]") -> None:
+        self._words = words
+        self._numbers = numbers
+
+    def enter(self, state: State) -> None:
+        """Say what the slot does from now on. The clock is the machine's: every process reads the same."""
+        self._words[_BEAT] = time.monotonic_ns()
+        self._words[_STATE] = state
+        if state in _NOT_CLAIMING:
+            self._words[_CLAIMING] = 0
+
+    @property
+    def state(self) -> State:
+        """What the slot does."""
+        return State(self._words[_STATE])
+
+    @property
+    def seconds_in_state(self) -> float:
+        """How long it has done that."""
+        return max(0.0, (time.monotonic_ns() - self._words[_BEAT]) / 1e9)
+
+    @property
+    def claims(self) -> bool:
+        """Whether the slot's last look at the table went through."""
+        return bool(self._words[_CLAIMING])
+
+    def note_claim(self) -> None:
+        """Say that a look at the table went through."""
+        self._words[_CLAIMING] = 1
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the process of this place has the turn to be replaced: kept in its first place."""
+        return bool(self._words[_LEAVING])
+
+    @leaving.setter
+    def leaving(self, leaving: bool) -> None:
+        self._words[_LEAVING] = leaving
+
+    @property
+    def doubt(self) -> bool:
+        """Whether a claim is under way: should the process end now, `task` may not be its last row."""
+        return bool(self._words[_DOUBT])
+
+    @doubt.setter
+    def doubt(self, doubt: bool) -> None:
+        self._words[_DOUBT] = doubt
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a row may be RUNNING in this slot's name."""
+        return self.doubt or self.task is not None
+
+    @property
+    def task(self) -> uuid.UUID | None:
+        """The task that this slot has claimed and not finished."""
+        value = (self._words[_TASK] << 64) | self._words[_TASK + 1]
+        return uuid.UUID(int=value) if value else None
+
+    @task.setter
+    def task(self, task: uuid.UUID | None) -> None:
+        value = task.int if task is not None else 0
+        self._words[_TASK] = value >> 64
+        self._words[_TASK + 1] = value & (2**64 - 1)
+
+    def count_started(self, waited: float) -> None:
+        """Count a task that starts after it was ready for `waited` seconds."""
+        self._words[_STARTED] += 1
+        self._observe(_WAIT, waited)
+
+    def count_finished(self, duration: float, *, successful: bool) -> None:
+        """Count a task that took `duration` seconds."""
+        self._words[_SUCCEEDED if successful else _FAILED] += 1
+        self._observe(_DURATION, duration)
+
+    def _observe(self, at: int, seconds: float) -> None:
+        self._words[at + bisect_left(BUCKETS, seconds)] += 1
+        self._numbers[at + len(BUCKETS) + 1] += seconds
+
+    @property
+    def started(self) -> int:
+        """Tasks started."""
+        return self._words[_STARTED]
+
+    @property
+    def succeeded(self) -> int:
+        """Tasks finished well."""
+        return self._words[_SUCCEEDED]
+
+    @property
+    def failed(self) -> int:
+        """Tasks failed."""
+        return self._words[_FAILED]
+
+    @property
+    def durations(self) -> Histogram:
+        """How long tasks took."""
+        return self._histogram(_DURATION)
+
+    @property
+    def waits(self) -> Histogram:
+        """How long tasks had been ready when they started."""
+        return self._histogram(_WAIT)
+
+    def _histogram(self, at: int) -> Histogram:
+        end = at + len(BUCKETS) + 1
+        return Histogram(tuple(self._words[at:end]), self._numbers[end])
+
+
+class Board:
+    """The places of all slots: `board.place(process, thread)`, both from zero."""
+
+    def __init__(self, processes: int, threads: int) -> None:
+        self.processes = processes
+        self.threads = threads
+        # Anonymous and shared: needs no file, so neither a writable directory nor /dev/shm.
+        memory = memoryview(mmap.mmap(-1, processes * threads * _WORDS * 8))
+        words, numbers = memory.cast("Q"), memory.cast("d")
+        self._places = [
+            Place(words[at : at + _WORDS], numbers[at : at + _WORDS])
+            for at in range(0, processes * threads * _WORDS, _WORDS)
+        ]
+
+    def place(self, process: int, thread: int) -> Place:
+        """The place of a slot."""
+        return self._places[process * self.threads + thread]
+
+    def of_process(self, process: int) -> list[Place]:
+        """The places of one process."""
+        return self._places[process * self.threads : (process + 1) * self.threads]
+
+    @property
+    def all(self) -> list[Place]:
+        """Every place."""
+        return list(self._places)

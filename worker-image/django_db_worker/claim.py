@@ -1,0 +1,281 @@
+"""Claiming rows of the task table and storing what became of them.
+
+A claim commits RUNNING, the time and the worker's id before the task's code runs. What is ready, and in which
+order, is upstream's rule: READY, this backend, these queues, and run_after due; highest priority first, then
+the earliest run_after, then the longest in the table.
+"""
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from traceback import format_exception
+from typing import Any, Protocol
+
+from django.db import DatabaseError, OperationalError, models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone
+from django_tasks_db.compat import TaskResultStatus
+from django_tasks_db.models import DBTaskResult, get_date_max
+from django_tasks_db.utils import exclusive_transaction
+
+Row = Any  # a DBTaskResult; the package's generics say nothing more
+FINISHED_FIELDS = ("status", "return_value", "finished_at", "exception_class_path", "traceback")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows a worker takes: those of a backend, and of some queues (none named: of all)."""
+
+    backend: str
+    queues: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+
+
+class Table(Protocol):
+    """What a slot does with the task table. Errors of the database pass through."""
+
+    def claim(self, worker_id: str, finished: Row | None) -> Row | None:
+        """Claim the next row, if any; with `finished`, store that row's result in the same commit."""
+
+    def finish(self, row: Row) -> None:
+        """Store a row's result."""
+
+
+def succeed(row: Row, value: object) -> None:
+    """Set a row's fields as DBTaskResult.set_successful does, without saving them."""
+    row.status = TaskResultStatus.SUCCESSFUL
+    row.finished_at = timezone.now()
+    row.return_value = value
+    row.exception_class_path = ""
+    row.traceback = ""
+
+
+def fail(row: Row, error: BaseException) -> None:
+    """Set a row's fields as DBTaskResult.set_failed does, without saving them."""
+    row.status = TaskResultStatus.FAILED
+    row.finished_at = timezone.now()
+    row.exception_class_path = f"{type(error).__module__}.{type(error).__qualname__}"
+    # PostgreSQL's text has no NUL; the row must be stored whatever a message contains.
+    row.traceback = "".join(format_exception(error)).replace("\x00", "\\x00")
+    row.return_value = None
+
+
+def give_back(alias: str, row: Row, worker_id: str) -> None:
+    """Undo a claim whose task has not started: the row is as ready as it was."""
+    worker_ids = list(row.worker_ids)
+    if _is_of(row, worker_id):
+        worker_ids.pop()
+    fields: dict[str, Any] = {"status": TaskResultStatus.READY, "worker_ids": worker_ids}
+    if not worker_ids:
+        fields["started_at"] = None
+    _rows(alias).filter(pk=row.pk, status=TaskResultStatus.RUNNING).update(**fields)
+
+
+def find_claim(alias: str, wanted: Wanted, worker_id: str, since: datetime) -> Row | None:
+    """The row that this slot claimed in a commit whose answer never came, if the commit took place.
+
+    `since` is the moment before the claim: an older row with this worker id is no claim of ours but what an
+    earlier worker of this name left behind. It reads all RUNNING rows, which have no index: for outages only.
+    """
+    rows = _rows(alias).filter(
+        status=TaskResultStatus.RUNNING, backend_name=wanted.backend, started_at__gte=since
+    )
+    return next((row for row in rows if _is_of(row, worker_id)), None)
+
+
+def find_running(alias: str, key: uuid.UUID, worker_id: str) -> Row | None:
+    """A row by its key, if it still runs in the name of this worker id."""
+    row = _rows(alias).filter(pk=key, status=TaskResultStatus.RUNNING).first()
+    return row if row is not None and _is_of(row, worker_id) else None
+
+
+def seconds_ready(row: Row) -> float:
+    """How long a claimed row had been ready."""
+    since = row.enqueued_at if row.run_after == get_date_max() else max(row.enqueued_at, row.run_after)
+    waited: timedelta = row.started_at - since
+    return max(0.0, waited.total_seconds())
+
+
+def _is_of(row: Row, worker_id: str) -> bool:
+    return bool(row.worker_ids) and row.worker_ids[-1] == worker_id
+
+
+def open_table(connection: BaseDatabaseWrapper, wanted: Wanted, *, model_signals: bool) -> Table:
+    """The fastest way that this database allows; with `model_signals`, through save(), which sends them."""
+    if model_signals:
+        return OrmTable(connection, wanted)
+    if connection.vendor == "postgresql":
+        return PostgresTable(connection, wanted)
+    if connection.vendor == "mysql" and connection.features.has_select_for_update_skip_locked:
+        return LockingTable(connection, wanted)
+    return OrmTable(connection, wanted)
+
+
+def _rows(alias: str) -> "models.QuerySet[Row]":
+    return DBTaskResult.objects.using(alias)
+
+
+class OrmTable:
+    """Upstream's own way: every database, every signal, one transaction for the claim."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
+        self._connection = connection
+        self._wanted = wanted
+
+    def claim(self, worker_id: str, finished: Row | None) -> Row | None:
+        """See Table. The result has a commit of its own here."""
+        if finished is not None:
+            self.finish(finished)
+        alias = self._connection.alias
+        rows: Any = DBTaskResult.objects.using(alias)
+        rows = rows.ready().filter(backend_name=self._wanted.backend)
+        if self._wanted.queues:
+            rows = rows.filter(queue_name__in=self._wanted.queues)
+        if self._wanted.excluded:
+            rows = rows.exclude(queue_name__in=self._wanted.excluded)
+        with exclusive_transaction(alias):
+            row = rows.get_locked()
+            if row is not None:
+                row.claim(worker_id)
+            return row
+
+    def finish(self, row: Row) -> None:
+        """See Table."""
+        try:
+            row.save(using=self._connection.alias, update_fields=FINISHED_FIELDS)
+        except OperationalError:
+            raise
+        except DatabaseError:
+            # save() also fails when there is no such row: deleted while its task ran, it needs no result.
+            if _rows(self._connection.alias).filter(pk=row.pk).exists():
+                raise
+
+
+class _SqlTable:
+    """The parts of statements that PostgreSQL and MySQL share."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
+        self._connection = connection
+        meta = DBTaskResult._meta  # noqa: SLF001
+        quote = connection.ops.quote_name
+        self._fields = list(meta.concrete_fields)
+        self._names = [field.attname for field in self._fields]
+        self._table = quote(meta.db_table)
+        self._column = {field.attname: quote(str(field.column)) for field in self._fields}
+        self._columns = ", ".join(f"{self._table}.{quote(str(field.column))}" for field in self._fields)
+        self._converters: list[tuple[int, Callable[..., Any], Any]] = []
+        for position, field in enumerate(self._fields):
+            column = field.get_col(meta.db_table)
+            converters = connection.ops.get_db_converters(column) + field.get_db_converters(connection)
+            self._converters.extend((position, converter, column) for converter in converters)
+
+        c = self._column
+        where = [f"{c['status']} = 'READY'", f"{c['backend_name']} = %s"]
+        self._where_values: list[Any] = [wanted.backend]
+        for queues, word in ((wanted.queues, "IN"), (wanted.excluded, "NOT IN")):
+            if queues:
+                where.append(f"{c['queue_name']} {word} ({', '.join(['%s'] * len(queues))})")
+                self._where_values.extend(queues)
+        where.append(f"({c['run_after']} = %s OR {c['run_after']} <= %s)")
+        self._where_values.append(self._value("run_after", get_date_max()))
+        self._pick = (
+            f"FROM {self._table} WHERE {' AND '.join(where)} "
+            f"ORDER BY {c['priority']} DESC, {c['run_after']}, {c['enqueued_at']} "
+            "LIMIT 1 FOR UPDATE SKIP LOCKED"
+        )
+        settings = ", ".join(f"{c[name]} = %s" for name in FINISHED_FIELDS)
+        self._finish = f"UPDATE {self._table} SET {settings} WHERE {c['id']} = %s"  # noqa: S608
+
+    def finish(self, row: Row) -> None:
+        """See Table."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(self._finish, self._finish_values(row))
+
+    def _value(self, name: str, value: object) -> Any:
+        field = self._fields[self._names.index(name)]
+        return field.get_db_prep_save(value, self._connection)
+
+    def _finish_values(self, row: Row) -> list[Any]:
+        values = [self._value(name, getattr(row, name)) for name in FINISHED_FIELDS]
+        return [*values, self._value("id", row.pk)]
+
+    def _pick_values(self, now: datetime) -> list[Any]:
+        return [*self._where_values, self._value("run_after", now)]
+
+    def _row(self, values: Sequence[object]) -> Row:
+        converted = list(values)
+        for position, converter, column in self._converters:
+            converted[position] = converter(converted[position], column, self._connection)
+        return DBTaskResult.from_db(self._connection.alias, self._names, converted)
+
+
+class PostgresTable(_SqlTable):
+    """One statement, one round trip and one commit to store a result and claim the next row."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
+        super().__init__(connection, wanted)
+        c = self._column
+        # MATERIALIZED: were the subquery a join's inner side, it would run, and lock a row, more than once.
+        wanted_row = f"wanted AS MATERIALIZED (SELECT {c['id']} {self._pick})"
+        update = (
+            f"UPDATE {self._table} SET {c['status']} = 'RUNNING', {c['started_at']} = %s, "  # noqa: S608
+            f"{c['worker_ids']} = {self._table}.{c['worker_ids']} || %s::jsonb "
+            f"FROM wanted WHERE {self._table}.{c['id']} = wanted.{c['id']} RETURNING {self._columns}"
+        )
+        self._claim = f"WITH {wanted_row} {update}"
+        self._finish_and_claim = f"WITH finished AS ({self._finish}), {wanted_row} {update}"
+
+    def claim(self, worker_id: str, finished: Row | None) -> Row | None:
+        """See Table."""
+        now = timezone.now()
+        values = [
+            *self._pick_values(now),
+            self._value("started_at", now),
+            self._value("worker_ids", [worker_id]),
+        ]
+        sql = self._claim
+        if finished is not None:
+            sql = self._finish_and_claim
+            values = [*self._finish_values(finished), *values]
+        with self._connection.cursor() as cursor:
+            cursor.execute(sql, values)
+            found = cursor.fetchone()
+        return self._row(found) if found is not None else None
+
+
+class LockingTable(_SqlTable):
+    """One short transaction: store the result, lock the next row that nobody else has, claim it."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
+        super().__init__(connection, wanted)
+        c = self._column
+        self._select = f"SELECT {self._columns} {self._pick}"
+        self._update = (
+            f"UPDATE {self._table} SET {c['status']} = 'RUNNING', {c['started_at']} = %s, "  # noqa: S608
+            f"{c['worker_ids']} = %s WHERE {c['id']} = %s"
+        )
+
+    def claim(self, worker_id: str, finished: Row | None) -> Row | None:
+        """See Table."""
+        now = timezone.now()
+        with exclusive_transaction(self._connection.alias), self._connection.cursor() as cursor:
+            if finished is not None:
+                cursor.execute(self._finish, self._finish_values(finished))
+            cursor.execute(self._select, self._pick_values(now))
+            found = cursor.fetchone()
+            if found is None:
+                return None
+            row = self._row(found)
+            row.status = TaskResultStatus.RUNNING
+            row.started_at = now
+            row.worker_ids = [*row.worker_ids, worker_id]
+            cursor.execute(
+                self._update,
+                [
+                    self._value("started_at", now),
+                    self._value("worker_ids", row.worker_ids),
+                    self._value("id", row.pk),
+                ],
+            )
+        return row

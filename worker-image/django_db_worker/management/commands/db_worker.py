@@ -1,0 +1,183 @@
+"""Upstream's `db_worker`, with processes, threads and health."""
+
+import logging
+import os
+from argparse import SUPPRESS, ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandError
+from django.db import OperationalError, connections, router
+from django.utils import timezone
+from django.utils.log import AdminEmailHandler
+from django_tasks_db.compat import TASKS_LOGGER, task_backends
+from django_tasks_db.management.commands.db_worker import Command as UpstreamCommand
+from django_tasks_db.models import DBTaskResult
+
+from django_db_worker import options as asked
+from django_db_worker.board import Board
+from django_db_worker.claim import Wanted
+from django_db_worker.database import OutageLog, reason
+from django_db_worker.errors import AbandonedError, NotMigratedError
+from django_db_worker.listeners import find_listeners
+from django_db_worker.options import MOST, Options, OptionsError, whole_number
+from django_db_worker.process import Worker, run_here, run_reloaded
+from django_db_worker.slot import Manner
+from django_db_worker.supervisor import Supervisor
+
+STUCK_SECONDS = 60.0
+
+logger = logging.getLogger("django_tasks_db")
+
+
+class Command(UpstreamCommand):
+    """See `help`."""
+
+    help = "Run a database background worker, with processes, threads and health checks"
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Take all of upstream's arguments and ours."""
+        super().add_arguments(parser)
+        parser.add_argument("--queue", dest="queue_name", default=SUPPRESS, help="The same as --queue-name.")
+        parser.add_argument(
+            "--processes",
+            type=whole_number(1, MOST),
+            default=1,
+            help="Worker processes (default: %(default)s).",
+        )
+        parser.add_argument(
+            "--threads",
+            type=whole_number(1, MOST),
+            default=1,
+            help="Worker threads in each process, each with a database connection (default: %(default)s).",
+        )
+        parser.add_argument(
+            "--health-port",
+            type=whole_number(1, 65535),
+            default=None,
+            help="Serve /healthz, /readyz and /metrics on this port. "
+            "With it, or with several slots, --max-tasks replaces a process instead of ending the command.",
+        )
+        # For a command line that somebody else writes, as prodserver does.
+        environment = {"worker_id": "DB_WORKER_ID", "health_port": "DB_WORKER_HEALTH_PORT"}
+        parser.set_defaults(
+            verbosity=None,
+            **{
+                name: os.environ[variable]
+                for name, variable in environment.items()
+                if os.environ.get(variable)
+            },
+        )
+
+    def check(self, *args: Any, **kwargs: Any) -> None:
+        """As every command; but a database that is not there yet is no reason to give up.
+
+        The checks of models ask MySQL for its version. The worker waits for the database by itself.
+        """
+        try:
+            super().check(*args, **kwargs)
+        except OperationalError as error:
+            logger.warning("Django's system checks were left out: no database (%s).", reason(error))
+
+    def configure_logging(self, verbosity: int | None) -> None:
+        """As upstream; without --verbosity, at the level that the project's TASKS_LOG_LEVEL says."""
+        level = None
+        if verbosity is None and hasattr(settings, "TASKS_LOG_LEVEL"):
+            level = asked.level_of(settings.TASKS_LOG_LEVEL)
+        super().configure_logging(1 if verbosity is None else verbosity)
+        tasks_logger = logging.getLogger(TASKS_LOGGER)
+        if not _shows(tasks_logger):
+            # Django's own configuration has a console for DEBUG only, which upstream takes for a handler.
+            tasks_logger.addHandler(logging.StreamHandler(self.stdout))
+        if level is not None:
+            tasks_logger.setLevel(level)
+            logger.setLevel(level)
+
+    def handle(self, **given: Any) -> None:
+        """Run the worker. Exit codes: see the README."""
+        try:
+            self.configure_logging(given["verbosity"])
+            options = _options(given)
+            _check(options)
+        except OptionsError as error:
+            raise CommandError(str(error)) from error
+        worker = Worker(
+            options=options,
+            manner=Manner(
+                wanted=Wanted(options.backend_name, options.queue_names, options.excluded_queue_names),
+                interval=options.interval,
+                batch=options.batch,
+                startup_delay=options.startup_delay,
+                began=timezone.now(),
+                listeners=find_listeners(),
+            ),
+            board=Board(options.processes, options.threads),
+            outages=OutageLog(),
+        )
+        reload = given["reload"]
+        if reload and options.batch:
+            logger.warning(
+                "Warning: --reload and --batch cannot be specified together. Disabling autoreload."
+            )
+            reload = False
+        try:
+            self._run(worker, reload=reload)
+        except (NotMigratedError, AbandonedError) as error:
+            raise CommandError(str(error)) from error
+
+    def _run(self, worker: Worker, *, reload: bool) -> None:
+        if worker.options.supervised:
+            if reload:
+                logger.warning(
+                    "Warning: --reload works with one process and one thread. Disabling autoreload."
+                )
+            self._supervise(worker)
+        elif reload:
+            run_reloaded(worker)
+        else:
+            run_here(worker)
+
+    def _supervise(self, worker: Worker) -> None:
+        try:
+            supervisor = Supervisor(worker, stuck_seconds=STUCK_SECONDS)
+        except OSError as error:
+            raise CommandError(f"--health-port={worker.options.health_port}: {error.strerror}.") from error
+        code = supervisor.run()
+        if code:
+            raise SystemExit(code)
+
+
+def _shows(name: logging.Logger) -> bool:
+    """Whether some handler shows this logger's gravest records: letters to the admins do not count."""
+    record = name.makeRecord(name.name, logging.CRITICAL, "", 0, "", (), None)
+    at: logging.Logger | None = name
+    while at is not None:
+        for handler in at.handlers:
+            if not isinstance(handler, AdminEmailHandler) and handler.filter(record):
+                return True
+        at = at.parent if at.propagate else None
+    return False
+
+
+def _options(given: dict[str, Any]) -> Options:
+    queues, excluded = asked.split_queues(given["queue_name"] or "", given["exclude_queues"] or "")
+    return Options(
+        queue_names=queues,
+        excluded_queue_names=excluded,
+        backend_name=given["backend_name"],
+        interval=given["interval"],
+        batch=given["batch"],
+        startup_delay=given["startup_delay"],
+        max_tasks=given["max_tasks"],
+        worker_id=given["worker_id"],
+        processes=given["processes"],
+        threads=given["threads"],
+        health_port=given["health_port"],
+    )
+
+
+def _check(options: Options) -> None:
+    backend = task_backends[options.backend_name]
+    asked.check_queues(options.queue_names, backend.queues, options.backend_name)
+    connection = connections[router.db_for_write(DBTaskResult)]
+    asked.check_slots(options, connection.vendor, connection.alias, connection.settings_dict["OPTIONS"])

@@ -1,0 +1,64 @@
+"""The board as Prometheus text, summed over the slots."""
+
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+
+from .board import BUCKETS, Board, Histogram, Place, State
+
+PREFIX = "django_db_worker"
+
+
+def exposition(board: Board, *, restarts: int) -> str:
+    """All metrics, in Prometheus' text format."""
+    places = board.all
+
+    def total(count: Callable[[Place], int]) -> int:
+        return sum(map(count, places))
+
+    lines = [
+        *_family("tasks_started_total", "counter", "Tasks started."),
+        _sample("tasks_started_total", total(lambda place: place.started)),
+        *_family("tasks_finished_total", "counter", "Tasks finished, by their status."),
+        _sample("tasks_finished_total", total(lambda place: place.succeeded), 'status="SUCCESSFUL"'),
+        _sample("tasks_finished_total", total(lambda place: place.failed), 'status="FAILED"'),
+        *_histogram(
+            "task_duration_seconds", "From a task's start to its end.", (p.durations for p in places)
+        ),
+        *_histogram(
+            "task_queue_wait_seconds",
+            "From when a task could start to when it did.",
+            (p.waits for p in places),
+        ),
+        *_family("slots", "gauge", "Worker slots: processes times threads."),
+        _sample("slots", len(places)),
+        *_family("slots_active", "gauge", "Slots that run a task now."),
+        _sample("slots_active", total(lambda place: place.state is State.RUNNING)),
+        *_family("slots_disconnected", "gauge", "Slots that wait for the database."),
+        _sample("slots_disconnected", total(lambda place: place.state is State.DISCONNECTED)),
+        *_family("process_restarts_total", "counter", "Worker processes that crashed or were stuck."),
+        _sample("process_restarts_total", restarts),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _family(name: str, kind: str, text: str) -> list[str]:
+    return [f"# HELP {PREFIX}_{name} {text}", f"# TYPE {PREFIX}_{name} {kind}"]
+
+
+def _sample(name: str, value: float, labels: str = "") -> str:
+    return f"{PREFIX}_{name}{{{labels}}} {value}" if labels else f"{PREFIX}_{name} {value}"
+
+
+def _histogram(name: str, text: str, parts: Iterable[Histogram]) -> list[str]:
+    histograms = list(parts)
+    counts = [sum(column) for column in zip(*(each.counts for each in histograms), strict=True)]
+    bounds = [*(f"{bucket:g}" for bucket in BUCKETS), "+Inf"]
+    return [
+        *_family(name, "histogram", text),
+        *(
+            _sample(f"{name}_bucket", count, f'le="{bound}"')
+            for bound, count in zip(bounds, accumulate(counts), strict=True)
+        ),
+        _sample(f"{name}_sum", sum(each.total for each in histograms)),
+        _sample(f"{name}_count", sum(counts)),
+    ]

@@ -1,0 +1,124 @@
+"""The command line as one frozen value, refused with a sentence where it cannot work."""
+
+import logging
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+MOST = 64
+WORKER_ID_LENGTH = 64  # upstream's limit
+# psycopg_pool's own default, where OPTIONS["pool"] says nothing.
+POOL_DEFAULT = 4
+
+
+class OptionsError(Exception):
+    """The options cannot work together, or not with this project."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `db_worker` was asked for."""
+
+    queue_names: tuple[str, ...]
+    excluded_queue_names: tuple[str, ...]
+    backend_name: str
+    interval: float
+    batch: bool
+    startup_delay: bool
+    max_tasks: int | None
+    worker_id: str
+    processes: int
+    threads: int
+    health_port: int | None
+
+    @property
+    def supervised(self) -> bool:
+        """Whether there is anything to supervise: else the command is the worker itself, as upstream."""
+        return self.processes > 1 or self.threads > 1 or self.health_port is not None
+
+    def slot_id(self, process: int, thread: int) -> str:
+        """The worker id of a slot, counted from zero: `<worker id>/<process>.<thread>`, counted from one.
+
+        A single slot has the worker's own id.
+        """
+        if self.processes == self.threads == 1:
+            return self.worker_id
+        return f"{self.worker_id}/{process + 1}.{thread + 1}"
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise ArgumentTypeError(f"must be a whole number from {low} to {high}, not {text!r}")
+        return int(text)
+
+    return parse
+
+
+def split_queues(names: str, excluded: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The queues to take, none for all of them, and those to leave."""
+    queues = tuple(names.split(","))
+    if "*" in queues:
+        return (), tuple(excluded.split(",")) if excluded else ()
+    if excluded:
+        raise OptionsError("--exclude-queues can only be used with --queue-name=*")
+    return queues, ()
+
+
+def check_queues(queues: Collection[str], known: Collection[str], backend: str) -> None:
+    """Refuse a queue that the backend does not have: nothing can be enqueued there. No `known`: all are."""
+    unknown = [queue for queue in queues if queue not in known]
+    if known and unknown:
+        raise OptionsError(
+            f"Unknown queue {_listed(unknown)}: "
+            f"QUEUES of the task backend {backend!r} has {_listed(sorted(known))}."
+        )
+
+
+def check_slots(options: Options, vendor: str, database: str, database_options: Mapping[str, object]) -> None:
+    """Refuse more slots than the database can serve."""
+    if vendor == "sqlite" and options.processes * options.threads > 1:
+        raise OptionsError(
+            "SQLite allows one writer at a time: use --processes=1 --threads=1, "
+            "or PostgreSQL, MySQL or MariaDB."
+        )
+    allowed = pool_size(database_options.get("pool"))
+    if allowed is not None and options.threads > allowed:
+        raise OptionsError(
+            f"--threads={options.threads} needs as many connections in each process, but the pool of the "
+            f"database {database!r} has at most {allowed}: "
+            "raise max_size in its OPTIONS['pool'], or use fewer threads."
+        )
+    longest = len(options.slot_id(options.processes - 1, options.threads - 1))
+    if longest > WORKER_ID_LENGTH:
+        raise OptionsError(
+            f"--worker-id is {longest - WORKER_ID_LENGTH} characters too long: "
+            f"with process and thread, such as '/1.1', it may have {WORKER_ID_LENGTH}."
+        )
+
+
+def pool_size(pool: object) -> int | None:
+    """The most connections of psycopg's pool, as Django's OPTIONS["pool"] sets it; None without a pool."""
+    if not pool:
+        return None
+    if not isinstance(pool, Mapping):
+        return POOL_DEFAULT
+    least = pool.get("min_size", POOL_DEFAULT)
+    most = pool.get("max_size")
+    return int(least if most is None else most)
+
+
+def level_of(setting: object) -> int:
+    """A logging level from the setting TASKS_LOG_LEVEL: a name or a number."""
+    if isinstance(setting, int) and not isinstance(setting, bool):
+        return setting
+    level = logging.getLevelName(str(setting).upper())
+    if isinstance(level, int):
+        return level
+    raise OptionsError(f"TASKS_LOG_LEVEL is {setting!r}: use DEBUG, INFO, WARNING, ERROR or CRITICAL.")
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(repr(name) for name in names)

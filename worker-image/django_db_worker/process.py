@@ -1,0 +1,230 @@
+"""One worker process: its slots, one in the main thread or several in threads, and its signals."""
+
+import gc
+import logging
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from django.db import connections
+from django.utils.autoreload import DJANGO_AUTORELOAD_ENV, run_with_reloader
+
+from .board import Board, State
+from .database import OutageLog
+from .errors import AbandonedError, NotMigratedError
+from .options import Options
+from .quota import Quota, Turn
+from .slot import Manner, Slot
+from .stop import Stop
+
+logger = logging.getLogger("django_tasks_db")
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+PARENT_CHECK_SECONDS = 1.0
+
+# How a supervised process ends, for its supervisor.
+DONE, CRASHED, RECYCLE, NOT_MIGRATED = 0, 1, 3, 5
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What all processes of a worker share."""
+
+    options: Options
+    manner: Manner
+    board: Board
+    outages: OutageLog
+
+    def slot(self, process: int, thread: int, stop: Stop, quota: Quota) -> Slot:
+        """Build a slot. Its connection opens in the thread that runs it."""
+        return Slot(
+            worker_id=self.options.slot_id(process, thread),
+            manner=self.manner,
+            stop=stop,
+            place=self.board.place(process, thread),
+            quota=quota,
+            outages=self.outages,
+        )
+
+
+def run_here(worker: Worker) -> None:
+    """Run the only slot of an unsupervised worker in this thread: upstream's worker, with its signals.
+
+    Raises NotMigratedError, and AbandonedError.
+    """
+    stop = Stop()
+    slot = worker.slot(0, 0, stop, Quota(worker.options.max_tasks))
+
+    place = worker.board.place(0, 0)
+
+    def asked(signum: int, _: FrameType | None) -> None:
+        second = stop.requested
+        # First of all: whatever the log does, the request is not lost.
+        stop.request()
+        if stop.in_task or place.state is State.IDLE:
+            # Elsewhere the log's own lock may be held by the code that this interrupts.
+            log_signal(signum, second=second)
+        if second:
+            stop.end_now()
+
+    try:
+        with _handling(dict.fromkeys(STOP_SIGNALS, asked)):
+            slot.run()
+    finally:
+        stop.close()
+
+
+def run_reloaded(worker: Worker) -> None:
+    """As run_here, in a thread beside Django's reloader, which has the main thread and SIGTERM."""
+    stop = Stop()
+
+    def work() -> None:
+        worker.slot(0, 0, stop, Quota(worker.options.max_tasks)).run()
+        if stop.requested:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def asked(signum: int, _: FrameType | None) -> None:
+        log_signal(signum, second=stop.requested)
+        if stop.requested:
+            raise SystemExit(1)
+        stop.request()
+
+    # The reloader runs this twice: only its child works.
+    child = os.environ.get(DJANGO_AUTORELOAD_ENV) == "true"
+    with _handling(dict.fromkeys((signal.SIGINT, signal.SIGQUIT), asked) if child else {}):
+        run_with_reloader(work)
+
+
+def run_supervised(worker: Worker, process: int, supervisor: int, turn: Turn) -> int:
+    """Run one process's slots, in a fork of its own; return how it ended.
+
+    SIGTERM and SIGINT ask it to stop, however often: systemd and terminals send them to a whole group.
+    SIGQUIT, from the supervisor, ends it at once.
+    """
+    stop = Stop(parent=supervisor)
+    replaced = not worker.options.batch
+    first = worker.board.place(process, 0)
+    quota = Quota(worker.options.max_tasks, lambda: not replaced or turn.take(first))
+    threads = worker.options.threads
+
+    def asked(signum: int, _: FrameType | None) -> None:
+        if signum != signal.SIGQUIT:
+            stop.request()
+        elif threads == 1:
+            stop.end_now()
+        else:
+            # A thread cannot be interrupted. The supervisor settles the rows.
+            os._exit(CRASHED)
+
+    with _handling(dict.fromkeys(STOP_SIGNALS, asked)):
+        # Blocked since before the fork: until here they would have met the supervisor's handlers.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        slots = [worker.slot(process, thread, stop, quota) for thread in range(threads)]
+        ends = [_run_slot(slots[0], stop)] if threads == 1 else _run_threads(slots, stop)
+    for end in (NOT_MIGRATED, CRASHED):
+        if end in ends:
+            return end
+    return RECYCLE if first.leaving else DONE
+
+
+def settle(worker: Worker, error: BaseException) -> None:
+    """Store `error` for every task whose process is gone; for a fork of its own, at the very end."""
+    for process in range(worker.options.processes):
+        for thread in range(worker.options.threads):
+            if worker.board.place(process, thread).unsettled:
+                worker.slot(process, thread, Stop(), Quota(None)).settle(error)
+
+
+def log_signal(signum: int, *, second: bool) -> None:
+    """Log a request to stop, in upstream's words."""
+    if second:
+        logger.warning("Received %s - terminating current task.", signal.strsignal(signum))
+    else:
+        logger.warning(
+            "Received %s - shutting down gracefully... (press Ctrl+C again to force)",
+            signal.strsignal(signum),
+        )
+
+
+def _run_threads(slots: list[Slot], stop: Stop) -> list[int]:
+    ends: list[int] = []
+    done_reader, done_writer = os.pipe()
+
+    def work(slot: Slot) -> None:
+        end = CRASHED
+        try:
+            end = _run_slot(slot, stop)
+        finally:
+            ends.append(end)
+            os.write(done_writer, b"x")
+
+    threads = [
+        threading.Thread(target=work, args=(slot,), name=slot.worker_id.rpartition("/")[2], daemon=True)
+        for slot in slots
+    ]
+    for thread in threads:
+        thread.start()
+    # The main thread has to stay in Python's reach: signal handlers run in it.
+    poll = select.poll()
+    poll.register(done_reader, select.POLLIN)
+    while len(ends) < len(slots):
+        if poll.poll(PARENT_CHECK_SECONDS * 1000):
+            os.read(done_reader, len(slots))
+        stop.asked()
+    for thread in threads:
+        thread.join()
+    return ends
+
+
+def _run_slot(slot: Slot, stop: Stop) -> int:
+    try:
+        slot.run()
+    except NotMigratedError:
+        end = NOT_MIGRATED
+    except AbandonedError as error:
+        logger.error("%s", error)  # noqa: TRY400
+        end = CRASHED
+    except Exception:
+        logger.exception("Worker %s failed.", slot.worker_id)
+        end = CRASHED
+    else:
+        return DONE
+    finally:
+        connections.close_all()
+    # The process goes as a whole: what still runs in it may finish.
+    stop.request()
+    return end
+
+
+def prepare_fork() -> None:
+    """Leave nothing in this process that its forks must not share."""
+    for connection in connections.all(initialized_only=True):
+        connection.close()
+        # Not `connection.pool`, which makes one.
+        if connection.alias in getattr(connection, "_connection_pools", {}):
+            connection.close_pool()  # type: ignore[attr-defined]
+    gc.collect()
+    # What is here now is never collected in a fork, so its pages stay shared.
+    gc.freeze()
+
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+@contextmanager
+def _handling(handlers: dict[signal.Signals, Handler]) -> Iterator[None]:
+    """Handle signals so meanwhile. Elsewhere than in the main thread Python cannot: then not at all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler if handler is not None else signal.SIG_DFL)

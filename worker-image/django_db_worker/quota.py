@@ -1,0 +1,59 @@
+"""--max-tasks: how many tasks a process runs before it makes room for a fresh one."""
+
+import os
+import threading
+from collections.abc import Callable
+
+from .board import Place
+
+
+class Turn:
+    """Permission to leave for a fresh process. It exists once: a byte in a pipe that all processes read."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        self.put_back()
+
+    def put_back(self) -> None:
+        """Let the next process have it."""
+        os.write(self._writer, b"x")
+
+    def take(self, place: Place) -> bool:
+        """Try to get it, without waiting; `place` then says who has it, should that process die."""
+        try:
+            os.read(self._reader, 1)
+        except BlockingIOError:
+            return False
+        place.leaving = True
+        return True
+
+
+class Quota:
+    """Tasks that a process may still claim, counted over its threads."""
+
+    def __init__(self, limit: int | None, may_leave: Callable[[], bool] = lambda: True) -> None:
+        """At the limit the process leaves when it may; until then it works on."""
+        self.taken = 0
+        self.used_up = False
+        self._limit = limit
+        self._may_leave = may_leave
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Count one claim, if one is left."""
+        if self._limit is None:
+            return True
+        with self._lock:
+            if self.taken >= self._limit and (self.used_up or self._may_leave()):
+                self.used_up = True
+                return False
+            self.taken += 1
+            return True
+
+    def give_back(self) -> None:
+        """Count a claim less: it found nothing, or was undone."""
+        if self._limit is None:
+            return
+        with self._lock:
+            self.taken -= 1

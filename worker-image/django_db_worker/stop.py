@@ -1,0 +1,80 @@
+"""How a worker process learns that it should end."""
+
+import os
+import select
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# poll() takes a C int of milliseconds.
+LONGEST_WAIT = 2**31 // 1000 - 1
+
+
+class Stop:
+    """Asked for by signal handlers, watched by every slot of the process.
+
+    A signal handler may only set a flag and write to a pipe here: it runs between any two bytecodes of the
+    main thread, so a lock or an exception could hit the middle of a claim. The one exception is `end_now`
+    while a task's own code runs, which is interrupted by SystemExit as upstream does.
+    """
+
+    def __init__(self, *, parent: int | None = None) -> None:
+        """`parent` is the supervisor's process id: when it is gone, that is a request to stop."""
+        self.requested = False
+        self.at_once = False
+        self._parent = parent
+        self._in_task = False
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+
+    def request(self) -> None:
+        """Claim nothing more; finish what runs. May be called from a signal handler."""
+        if not self.requested:
+            self.requested = True
+            # Never read again: the pipe stays readable, for all threads.
+            os.write(self._writer, b"x")
+
+    def end_now(self) -> None:
+        """End the running task too. May be called from a signal handler."""
+        self.at_once = True
+        self.request()
+        if self._in_task:
+            raise SystemExit(1)
+
+    def asked(self) -> bool:
+        """Whether to claim nothing more."""
+        if self._parent is not None and os.getppid() != self._parent:
+            self.request()
+        return self.requested
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep; return True at once when asked to stop."""
+        if not self.requested:
+            poll = select.poll()
+            poll.register(self._reader, select.POLLIN)
+            poll.poll(min(seconds, LONGEST_WAIT) * 1000)
+        return self.asked()
+
+    @property
+    def in_task(self) -> bool:
+        """Whether the main thread runs a task's own code."""
+        return self._in_task
+
+    @contextmanager
+    def task(self) -> Iterator[None]:
+        """Around a task's own code: there, and only there, may `end_now` interrupt the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._in_task = True
+        try:
+            if self.at_once:
+                raise SystemExit(1)
+            yield
+        finally:
+            self._in_task = False
+
+    def close(self) -> None:
+        """Give the pipe back."""
+        os.close(self._reader)
+        os.close(self._writer)

@@ -1,0 +1,336 @@
+"""Keeps a worker's processes: starts, watches, replaces and ends them. Works as PID 1 of a container.
+
+It has one thread and no database connection, because it forks: at the start, and to replace a process.
+"""
+
+import atexit
+import logging
+import os
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import FrameType
+
+from . import process
+from .board import Place, State
+from .errors import PROCESS_DIED, AbandonedError, NotMigratedError
+from .health import Answer, HealthServer
+from .metrics import exposition
+from .process import CRASHED, DONE, NOT_MIGRATED, RECYCLE, STOP_SIGNALS, Worker
+from .quota import Turn
+
+logger = logging.getLogger("django_tasks_db")
+
+QUICK_SECONDS = 10.0
+QUICK_FAILURES = 5
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 30.0
+# Connecting to an address that swallows packets takes the kernel two minutes to give up.
+STUCK_CONNECTING_SECONDS = 300.0
+KILL_AFTER_SECONDS = 5.0
+TICK_SECONDS = 1.0
+RECYCLE_TICK_SECONDS = 0.05
+
+CRASH_LOOP = 4
+
+
+@dataclass
+class _Seat:
+    """The place of one process, and who sits there."""
+
+    number: int
+    pid: int | None = None
+    started: float = 0.0
+    due: float | None = 0.0  # when to start a process here; None: never again
+    failures: int = 0  # quick ones, in a row
+    given_up_since: float | None = None
+
+
+class Supervisor:
+    """Runs a worker of several slots, or one that answers probes."""
+
+    def __init__(self, worker: Worker, *, stuck_seconds: float) -> None:
+        """Raises OSError when the health port cannot be had."""
+        self._worker = worker
+        self._stuck_seconds = stuck_seconds
+        self._seats = [_Seat(number) for number in range(worker.options.processes)]
+        self._turn = Turn()
+        self._recycled: _Seat | None = None
+        self._restarts = 0
+        self._stop_signals = 0
+        self._exit: int | None = None
+        self._ended_at_once: float | None = None
+        self._selector = selectors.DefaultSelector()
+        pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
+        port = worker.options.health_port
+        self._health = HealthServer(port, pages, self._selector) if port is not None else None
+        self._signals, self._signals_writer = os.pipe()
+        os.set_blocking(self._signals, False)
+        os.set_blocking(self._signals_writer, False)
+        self._selector.register(self._signals, selectors.EVENT_READ, lambda: None)
+
+    def run(self) -> int:
+        """Work until all processes have ended for good; return the exit code.
+
+        Raises NotMigratedError, and AbandonedError.
+        """
+        handled = (*STOP_SIGNALS, signal.SIGCHLD)
+        # The numbers arrive through the pipe; a handler only keeps the default action away. The pipe is
+        # first: a signal between the two would be heeded by neither.
+        wakeup = signal.set_wakeup_fd(self._signals_writer, warn_on_full_buffer=False)
+        before = {signum: signal.signal(signum, _ignore) for signum in handled}
+        process.prepare_fork()
+        try:
+            while self._turn_once():
+                pass
+            self._settle()
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+            if self._health is not None:
+                self._health.close()
+            self._selector.close()
+        if self._exit == NOT_MIGRATED:
+            raise NotMigratedError
+        if any(place.unsettled for place in self._worker.board.all):
+            raise AbandonedError
+        return self._exit or 0
+
+    def _turn_once(self) -> bool:
+        now = time.monotonic()
+        for seat in self._seats:
+            if seat.pid is None and seat.due is not None and seat.due <= now:
+                self._start(seat)
+        self._wait(now)
+        self._heed_signals()
+        self._reap()
+        self._watch()
+        return any(seat.pid is not None or seat.due is not None for seat in self._seats)
+
+    def _wait(self, now: float) -> None:
+        due = [seat.due - now for seat in self._seats if seat.pid is None and seat.due is not None]
+        tick = RECYCLE_TICK_SECONDS if self._recycled is not None else TICK_SECONDS
+        for key, _ in self._selector.select(max(0.0, min([tick, *due]))):
+            key.data()
+        if self._health is not None:
+            self._health.drop_silent()
+
+    # Processes
+
+    def _start(self, seat: _Seat) -> None:
+        places = self._worker.board.of_process(seat.number)
+        for place in places:
+            place.enter(State.NEW)
+            place.leaving = False
+        worker = self._worker
+        if seat.started:
+            worker = replace(worker, manner=replace(worker.manner, startup_delay=False))
+        supervisor = os.getpid()
+        seat.pid = self._fork(lambda: process.run_supervised(worker, seat.number, supervisor, self._turn))
+        seat.started, seat.due, seat.given_up_since = time.monotonic(), None, None
+
+    def _fork(self, work: Callable[[], int]) -> int:
+        """Run `work` in a process of its own, whose exit code it returns; return the process id."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # A signal between the fork and the fork's own handlers would be taken for the supervisor's.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        pid = os.fork()
+        if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            return pid
+        code = CRASHED
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # A terminal's Ctrl+C is for the supervisor, which passes it on.
+            os.setpgid(0, 0)
+            self._selector.close()
+            if self._health is not None:
+                self._health.close()
+            code = work()
+        except BaseException:
+            logger.exception("A worker process failed.")
+        finally:
+            # Not the supervisor's stack: only what the interpreter does at its end.
+            atexit._run_exitfuncs()  # noqa: SLF001
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _reap(self) -> None:
+        """Collect every process that has ended: as PID 1, also those that others left behind."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            seat = next((each for each in self._seats if each.pid == pid), None)
+            if seat is not None:
+                seat.pid = None
+                self._ended(seat, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, seat: _Seat, code: int) -> None:
+        places = self._worker.board.of_process(seat.number)
+        for place in places:
+            place.enter(State.ENDED)
+        if self._recycled is seat:
+            self._recycled = None
+            self._turn.put_back()
+        if code == NOT_MIGRATED:
+            self._stop(NOT_MIGRATED)
+        elif code in {DONE, RECYCLE}:
+            seat.failures = 0
+            self._replace(seat, places, 0.0 if code == RECYCLE else FIRST_BACKOFF_SECONDS, clean=True)
+        else:
+            self._crashed(seat, places, code)
+
+    def _crashed(self, seat: _Seat, places: list[Place], code: int) -> None:
+        if self._ended_at_once is not None:
+            return
+        how = f"by signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"with exit code {code}"
+        self._restarts += 1
+        quick = time.monotonic() - seat.started < QUICK_SECONDS
+        seat.failures = seat.failures + 1 if quick else 0
+        delay = min(FIRST_BACKOFF_SECONDS * 2 ** max(seat.failures - 1, 0), LONGEST_BACKOFF_SECONDS)
+        logger.error("Worker process %d ended %s.", seat.number + 1, how)
+        # A task that kills its process is that task's failure: it will not come again.
+        if seat.failures >= QUICK_FAILURES and not any(place.task for place in places):
+            logger.error(
+                "Worker process %d failed %d times in a row. Giving up.", seat.number + 1, seat.failures
+            )
+            self._stop(CRASH_LOOP)
+        self._replace(seat, places, delay, clean=False)
+
+    def _replace(self, seat: _Seat, places: list[Place], delay: float, *, clean: bool) -> None:
+        done = self._exit is not None or self._stop_signals or (clean and self._worker.options.batch)
+        if places[0].leaving:
+            places[0].leaving = False
+            self._recycled = seat
+        if not done:
+            seat.due = time.monotonic() + delay
+        elif self._recycled is seat:
+            self._recycled = None
+
+    # Ending
+
+    def _heed_signals(self) -> None:
+        with suppress(BlockingIOError):
+            for signum in os.read(self._signals, 4096):
+                if signum in STOP_SIGNALS:
+                    self._stop_signals += 1
+                    process.log_signal(signum, second=self._stop_signals > 1)
+                    if self._stop_signals == 1:
+                        self._stop(0)
+                    else:
+                        self._end_at_once()
+
+    def _stop(self, code: int) -> None:
+        """Ask every process to finish; the first reason is the exit code."""
+        if self._exit is None:
+            self._exit = code
+            self._send(signal.SIGTERM)
+        for seat in self._seats:
+            seat.due = None
+
+    def _end_at_once(self) -> None:
+        self._stop(0)
+        if self._ended_at_once is None:
+            self._ended_at_once = time.monotonic()
+            self._send(signal.SIGQUIT)
+
+    def _send(self, signum: signal.Signals) -> None:
+        for seat in self._seats:
+            if seat.pid is not None:
+                os.kill(seat.pid, signum)
+
+    def _settle(self) -> None:
+        """Store the failure of tasks that were killed with their process, where no new process will."""
+        if not any(place.unsettled for place in self._worker.board.all):
+            return
+        error: BaseException = ChildProcessError(PROCESS_DIED)
+        if self._ended_at_once is not None:
+            # What upstream raises in the task itself.
+            error = SystemExit("The worker was told to end at once.")
+
+        def work() -> int:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            for signum in (*STOP_SIGNALS, signal.SIGALRM):
+                signal.signal(signum, signal.SIG_DFL)
+            signal.alarm(int(KILL_AFTER_SECONDS))
+            process.settle(self._worker, error)
+            return DONE
+
+        os.waitpid(self._fork(work), 0)
+
+    # Watching
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        if self._ended_at_once is not None and now - self._ended_at_once > KILL_AFTER_SECONDS:
+            self._send(signal.SIGKILL)
+        # The next process may leave once the fresh one works: never all at once.
+        fresh = self._recycled
+        if fresh is not None and any(each.claims for each in self._worker.board.of_process(fresh.number)):
+            self._recycled = None
+            self._turn.put_back()
+        for seat in self._seats:
+            if seat.pid is not None:
+                self._watch_seat(seat, seat.pid, now)
+
+    def _watch_seat(self, seat: _Seat, pid: int, now: float) -> None:
+        places = self._worker.board.of_process(seat.number)
+        if seat.given_up_since is None:
+            if any(self._is_stuck(place) for place in places):
+                logger.error("Worker process %d is stuck. It will be replaced.", seat.number + 1)
+                seat.given_up_since = now
+                os.kill(pid, signal.SIGTERM)
+        elif now - seat.given_up_since > KILL_AFTER_SECONDS and all(
+            # What still runs beside the stuck slot may finish.
+            place.state is not State.RUNNING
+            for place in places
+        ):
+            os.kill(pid, signal.SIGKILL)
+
+    def _is_stuck(self, place: Place) -> bool:
+        state = place.state
+        if state in {State.RUNNING, State.ENDED}:
+            return False
+        limit = STUCK_CONNECTING_SECONDS if state is State.DISCONNECTED else self._stuck_seconds
+        if state is State.IDLE:
+            limit += self._worker.manner.interval
+        return place.seconds_in_state > limit
+
+    # Pages
+
+    def _healthz(self) -> Answer:
+        stuck = [
+            f"{seat.number + 1}.{thread + 1}"
+            for seat in self._seats
+            if seat.pid is not None
+            for thread, place in enumerate(self._worker.board.of_process(seat.number))
+            if self._is_stuck(place)
+        ]
+        return Answer(503, f"stuck: {', '.join(stuck)}\n") if stuck else Answer(200, "ok\n")
+
+    def _readyz(self) -> Answer:
+        if self._exit is not None:
+            return Answer(503, "stopping\n")
+        if any(place.claims for place in self._worker.board.all):
+            return Answer(200, "ok\n")
+        return Answer(503, "no slot has looked at the task table\n")
+
+    def _metrics(self) -> Answer:
+        return Answer(200, exposition(self._worker.board, restarts=self._restarts))
+
+
+def _ignore(_signum: int, _frame: FrameType | None) -> None:
+    pass
