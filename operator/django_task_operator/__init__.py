@@ -1,0 +1,1 @@
+"""Runs and autoscales Django's task workers on Kubernetes."""

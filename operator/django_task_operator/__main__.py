@@ -1,0 +1,175 @@
+"""Starts the operator: ``python -m django_task_operator``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django_task_operator import logs, telemetry
+from django_task_operator.claims import Claims
+from django_task_operator.fleet import Fleet
+from django_task_operator.handlers import Watcher
+from django_task_operator.kube import API_ERRORS, Kube, Watched, describe
+from django_task_operator.observed import DeploymentState, PodState, owner_of
+from django_task_operator.resources import RuntimeSource
+from django_task_operator.resources.labels import MANAGED_SELECTOR
+from django_task_operator.secrets import Secrets
+from django_task_operator.tasktable import Databases
+from django_task_operator.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_task_operator.spec import Manifest
+
+log = logging.getLogger("django_task_operator")
+
+RETRY_SECONDS = 2.0
+RUNTIME_IMAGE = "django-task-worker:dev"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line."""
+
+    watch_namespaces: tuple[str, ...]
+    port: int
+    runtime: RuntimeSource
+    kubeconfig: str | None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; exit code 1 if the operator cannot go on."""
+    parser = argparse.ArgumentParser(prog="django-task-operator", description=__doc__)
+    parser.add_argument(
+        "--watch-namespace",
+        action="append",
+        default=[],
+        metavar="NAMESPACE",
+        help="look after the workers of this namespace only; may be given several times",
+    )
+    parser.add_argument("--port", type=int, default=8080, help="of /healthz, /readyz and /metrics")
+    parser.add_argument(
+        "--runtime-image",
+        default=RUNTIME_IMAGE,
+        help="the worker image that runtime Injected is copied from (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--runtime-revision", default="", help="changes when the worker image changes under the same name"
+    )
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument("--log-format", default="json", choices=["json", "text"])
+    parser.add_argument("--kubeconfig", help="outside a cluster: the kubeconfig to use (its current context)")
+    given = parser.parse_args(argv)
+    logs.configure(given.log_level, given.log_format)
+    if given.kubeconfig:
+        # kopf finds its credentials there.
+        os.environ["KUBECONFIG"] = given.kubeconfig
+    options = Options(
+        watch_namespaces=tuple(given.watch_namespace),
+        port=given.port,
+        runtime=RuntimeSource(given.runtime_image, given.runtime_revision),
+        kubeconfig=given.kubeconfig,
+    )
+    return asyncio.run(operate(options))
+
+
+async def operate(options: Options) -> int:
+    """Run the operator in this event loop until it is told to stop; return the exit code."""
+    loop = asyncio.get_running_loop()
+    stopping, ready, broken = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+
+    async with AsyncExitStack() as stack:
+        kube = await Kube.connect(options.kubeconfig)
+        stack.push_async_callback(kube.close)
+        server = await telemetry.serve(options.port, alive=lambda: not broken.is_set(), ready=ready.is_set)
+        stack.push_async_callback(server.cleanup)
+        fleet, databases = Fleet(), Databases()
+        stack.push_async_callback(databases.close)
+        stack.push_async_callback(fleet.stop)
+        watcher = Watcher(fleet.observe, loop, namespaces=options.watch_namespaces, ended=broken.set)
+        stack.push_async_callback(asyncio.to_thread, watcher.stop)
+
+        tasks = [
+            asyncio.create_task(_run(kube, fleet, databases, watcher, options, ready), name="run"),
+            asyncio.create_task(stopping.wait(), name="stop"),
+            asyncio.create_task(broken.wait(), name="broken"),
+        ]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            if task.get_name() == "run":
+                task.result()
+        log.info("stopped", extra={"workers": len(fleet)})
+        return 0 if stopping.is_set() else 1
+
+
+async def _run(
+    kube: Kube, fleet: Fleet, databases: Databases, watcher: Watcher, options: Options, ready: asyncio.Event
+) -> None:
+    """Watch first and turn afterwards, so that the first turn already sees what runs."""
+
+    def watched[T](kind: tuple[str, str, str], digest: Callable[[Manifest], T]) -> Watched[T]:
+        return Watched(
+            kube,
+            kind,
+            MANAGED_SELECTOR,
+            namespaces=options.watch_namespaces,
+            digest=digest,
+            owner=owner_of,
+            changed=fleet.wake,
+        )
+
+    deployments = watched(("apps", "v1", "deployments"), DeploymentState.of)
+    pods = watched(("", "v1", "pods"), PodState.of)
+    clock = time.monotonic
+    async with asyncio.TaskGroup() as group:
+        group.create_task(deployments.run())
+        group.create_task(pods.run())
+        await asyncio.gather(deployments.synced.wait(), pods.synced.wait())
+        await _definition_installed(kube, options)
+        fleet.world = World(
+            kube=kube,
+            deployments=deployments,
+            pods=pods,
+            secrets=Secrets(kube, clock),
+            databases=databases,
+            claims=Claims(fleet.wake),
+            clock=clock,
+            instance=os.environ.get("POD_NAME", socket.gethostname()),
+            runtime=options.runtime,
+        )
+        watcher.start()
+        await asyncio.to_thread(watcher.ready.wait)
+        ready.set()
+        log.info("ready", extra={"namespaces": ", ".join(options.watch_namespaces) or "all"})
+
+
+async def _definition_installed(kube: Kube, options: Options) -> None:
+    """Wait for the resource definition: kopf would never notice one that comes later."""
+    namespace = next(iter(options.watch_namespaces), None)
+    while True:
+        try:
+            await kube.list_workers(namespace)
+        except API_ERRORS as error:
+            log.warning("DjangoTaskWorkers cannot be listed yet", extra={"error": describe(error)})
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

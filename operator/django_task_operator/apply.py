@@ -1,0 +1,178 @@
+"""Keeps a worker's Deployment as it should be, with no request while it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kubernetes.aio.client.exceptions import ApiException
+
+from django_task_operator.errors import (
+    ApiUnavailable,
+    DeploymentLeftOver,
+    DeploymentNameTaken,
+    DeploymentRejected,
+    WorkerError,
+    WorkerGone,
+)
+from django_task_operator.kube import API_ERRORS, CONFLICT, NOT_FOUND, describe
+from django_task_operator.observed import DeploymentState
+from django_task_operator.resources import build_deployment
+from django_task_operator.resources.labels import object_labels
+
+if TYPE_CHECKING:
+    from django_task_operator.spec import Key, Manifest, Worker
+    from django_task_operator.world import World
+
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERROR = 500
+
+# What made the API server refuse a template may be mended elsewhere: a quota, an admission webhook.
+REJECTED_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an apply: whether the replicas are as decided, and what stands in the way.
+
+    ``restored`` says in words what somebody else had done to the Deployment.
+    """
+
+    scaled: bool
+    error: WorkerError | None = None
+    restored: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    """A pod template that the API server refused, and until when it is not tried again."""
+
+    template: object
+    problem: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What was applied last, to tell a settled Deployment without asking the API server."""
+
+    digest: str
+    uid: str
+    generation: int
+
+
+class DeploymentKeeper:
+    """Applies the Deployment of one worker."""
+
+    def __init__(self, world: World, key: Key, uid: str) -> None:
+        """Work for the DjangoTaskWorker with that key and uid."""
+        self._kube = world.kube
+        self._deployments = world.deployments
+        self._runtime = world.runtime
+        self._clock = world.clock
+        self._key = key
+        self._uid = uid
+        self._labels = frozenset(object_labels(key.name).items())
+        self._applied: _Applied | None = None
+        self._rejected: _Rejected | None = None
+
+    def current(self) -> DeploymentState | None:
+        """The Deployment as the watch last told."""
+        mine = (state for state in self._deployments.of(self._key) if state.name == self._key.name)
+        return next(mine, None)
+
+    async def apply(self, worker: Worker, replicas: int) -> Outcome:
+        """Make the Deployment what the worker asks for, with that many replicas.
+
+        Raises:
+            WorkerGone: the DjangoTaskWorker is deleted, so that nothing may be created.
+        """
+        deployment = self.current()
+        manifest = build_deployment(worker, replicas, self._runtime)
+        digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        if deployment and self._is_settled(digest, deployment):
+            return Outcome(scaled=True)
+        rejected = self._rejected
+        if rejected and rejected.template == manifest["spec"]["template"] and self._clock() < rejected.until:
+            return await self._scale_only(deployment, replicas, rejected.problem)
+        try:
+            uid = await self._target(deployment)
+            answer = await self._kube.apply_deployment(manifest, uid=uid)
+        except WorkerError as error:
+            return Outcome(scaled=False, error=error)
+        except API_ERRORS as error:
+            return await self._refused(error, deployment, manifest)
+        self._deployments.put(answer)
+        self._rejected = None
+        before = self._applied
+        self._applied = _Applied(digest, answer["metadata"]["uid"], answer["metadata"]["generation"])
+        restored = None
+        if before and before.digest == digest and before != self._applied:
+            restored = "deleted" if before.uid != self._applied.uid else "changed"
+        return Outcome(scaled=True, restored=restored)
+
+    def _is_settled(self, digest: str, deployment: DeploymentState) -> bool:
+        seen = _Applied(digest, deployment.uid, deployment.generation)
+        return (
+            self._applied == seen and deployment.labels >= self._labels and deployment.belongs_to(self._uid)
+        )
+
+    async def _target(self, deployment: DeploymentState | None) -> str | None:
+        """Find the uid of the object to apply to; None where it is to be created."""
+        if deployment is None:
+            await self._require_worker()
+            # One that lost its labels, or somebody else's, is not in the cache.
+            found = await self._kube.get_deployment(self._key)
+            if found is None:
+                return None
+            deployment = DeploymentState.of(found)
+        if deployment.belongs_to(self._uid):
+            return deployment.uid
+        if deployment.is_left_over:
+            raise DeploymentLeftOver(name=deployment.name)
+        if deployment.controller_uid is None and deployment.labels >= self._labels:
+            # Left behind by `kubectl delete --cascade=orphan`: its pods may be at work.
+            return deployment.uid
+        raise DeploymentNameTaken(name=deployment.name)
+
+    async def _require_worker(self) -> None:
+        # A deletion that no watch told of must not be undone by creating its Deployment again.
+        try:
+            manifest = await self._kube.get_worker(self._key)
+        except ApiException as refused:
+            if refused.status == NOT_FOUND:
+                raise WorkerGone from None
+            raise
+        if manifest["metadata"]["uid"] != self._uid or manifest["metadata"].get("deletionTimestamp"):
+            raise WorkerGone
+
+    async def _refused(
+        self, error: BaseException, deployment: DeploymentState | None, manifest: Manifest
+    ) -> Outcome:
+        status = error.status if isinstance(error, ApiException) else None
+        problem = describe(error)
+        if status == CONFLICT and deployment is None:
+            return Outcome(scaled=False, error=DeploymentNameTaken(name=self._key.name))
+        passing = status in {None, CONFLICT, _TOO_MANY_REQUESTS} or status >= _SERVER_ERROR
+        # The API server answers 500 to an apply whose fields it does not know.
+        if passing and "field not declared in schema" not in problem:
+            return Outcome(scaled=False, error=ApiUnavailable(action="Deployment", problem=problem))
+        template, replicas = manifest["spec"]["template"], manifest["spec"]["replicas"]
+        self._rejected = _Rejected(template, problem, self._clock() + REJECTED_SECONDS)
+        return await self._scale_only(deployment, replicas, problem)
+
+    async def _scale_only(self, deployment: DeploymentState | None, replicas: int, problem: str) -> Outcome:
+        """Scale what runs: a template that is refused must not stop the good one from scaling."""
+        error = DeploymentRejected(problem=problem)
+        if deployment is None or not deployment.belongs_to(self._uid):
+            return Outcome(scaled=False, error=error)
+        if deployment.wanted_replicas != replicas:
+            try:
+                self._deployments.put(await self._kube.scale_deployment(self._key, replicas))
+            except API_ERRORS as again:
+                return Outcome(
+                    scaled=False, error=ApiUnavailable(action="number of replicas", problem=describe(again))
+                )
+        return Outcome(scaled=True, error=error)

@@ -1,0 +1,63 @@
+"""Who serves which queues: two workers on one queue would both scale for the same tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_task_operator.spec import Key
+    from django_task_operator.tasktable import DatabaseURL, Selection
+
+EVERY_QUEUE = "*"
+
+
+class Claims:
+    """The rows that each worker's pods claim, by database."""
+
+    def __init__(self, wake: Callable[[Key], None]) -> None:
+        """``wake`` is told every worker for which something may have changed."""
+        self._wake = wake
+        self._claims: dict[Key, tuple[DatabaseURL, Selection]] = {}
+
+    def set(self, worker: Key, url: DatabaseURL, selection: Selection) -> None:
+        """Say what a worker claims from now on."""
+        if self._claims.get(worker) != (url, selection):
+            self.drop(worker)
+            self._claims[worker] = (url, selection)
+            self._wake_neighbours(worker, url)
+
+    def drop(self, worker: Key) -> None:
+        """Forget a worker."""
+        claim = self._claims.pop(worker, None)
+        if claim:
+            self._wake_neighbours(worker, claim[0])
+
+    def shared(self, worker: Key) -> tuple[str, Key] | None:
+        """A queue of this worker that another one serves too, and which one that is."""
+        url, mine = self._claims[worker]
+        sharing = (
+            (queue, other)
+            for other, (other_url, theirs) in self._claims.items()
+            if other != worker and other_url == url and (queue := overlap(mine, theirs))
+        )
+        return min(sharing, key=lambda found: str(found[1]), default=None)
+
+    def _wake_neighbours(self, worker: Key, url: DatabaseURL) -> None:
+        for other, (other_url, _) in self._claims.items():
+            if other != worker and other_url == url:
+                self._wake(other)
+
+
+def overlap(one: Selection, other: Selection) -> str | None:
+    """Name a queue that both claim from ("*" where both claim every queue), or None."""
+    if one.backend != other.backend:
+        return None
+    if one.is_every_queue and other.is_every_queue:
+        return EVERY_QUEUE
+    if one.is_every_queue:
+        one, other = other, one
+    if other.is_every_queue:
+        return next((queue for queue in one.queues if queue not in other.exclude_queues), None)
+    return next((queue for queue in one.queues if queue in other.queues), None)

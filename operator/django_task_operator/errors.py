@@ -1,0 +1,81 @@
+"""What can go wrong with a worker, in words for the person who has to mend it.
+
+An error's docstring is its message: the details that are given when it is raised fill the braces.
+Its class name is the reason of the condition and of the event. Neither ever holds a secret: no
+URL, user, host or password of a database.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+
+class WorkerGone(Exception):
+    """The DjangoTaskWorker is deleted: nothing more is to be done for it."""
+
+
+class WorkerError(Exception):
+    """Something that keeps one DjangoTaskWorker from its goal."""
+
+    def __init__(self, **details: object) -> None:
+        """Fill the braces of the class's docstring with ``details``."""
+        self.details = details
+        super().__init__(" ".join(inspect.cleandoc(type(self).__doc__ or "").format(**details).split()))
+
+    @property
+    def reason(self) -> str:
+        """The CamelCase reason of the condition and the event."""
+        return type(self).__name__
+
+    @property
+    def message(self) -> str:
+        """What happened and what to do, for people."""
+        return str(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Two errors that say the same are the same: a repeated one is no news."""
+        return type(self) is type(other) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        """Agree with equality."""
+        return hash((type(self), str(self)))
+
+
+class UserError(WorkerError):
+    """Waits for somebody to change something: retrying alone cannot mend it."""
+
+
+class TransientError(WorkerError):
+    """May pass by itself: it is tried again with a growing delay."""
+
+
+class InvalidSpec(UserError):
+    """{field}: {problem}"""
+
+
+class SecretMissing(UserError):
+    """Secret {secret} does not exist in namespace {namespace}. Create it, or change spec.database.urlSecretRef.name."""
+
+
+class SecretKeyMissing(UserError):
+    """Secret {secret} has no key {key}. Add the key, or change spec.database.urlSecretRef.key."""
+
+
+class SecretForbidden(UserError):
+    """The operator may not read Secret {secret} in namespace {namespace}. Is the namespace among the chart's watchNamespaces, and its RBAC installed?"""
+
+
+class DeploymentNameTaken(UserError):
+    """Deployment {name} exists and does not belong to this worker, so it is left alone. Delete it, or give this DjangoTaskWorker another name."""
+
+
+class DeploymentRejected(UserError):
+    """The API server refuses the Deployment: {problem}"""
+
+
+class ApiUnavailable(TransientError):
+    """The Kubernetes API did not take the {action}: {problem}"""
+
+
+class DeploymentLeftOver(TransientError):
+    """Deployment {name} belongs to a deleted DjangoTaskWorker of the same name and is still being removed."""

@@ -1,0 +1,103 @@
+"""Everything that has to do with kopf: it tells which DjangoTaskWorkers there are.
+
+kopf runs in a thread of its own: in a shared event loop it replaces the signal handlers and
+cancels tasks that are not its own when it stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+import kopf
+from kopf._core.engines.peering import Identity
+
+from django_task_operator.spec import GROUP, PLURAL, VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from django_task_operator.spec import Manifest
+
+log = logging.getLogger(__name__)
+
+
+class Watcher(threading.Thread):
+    """Watches the DjangoTaskWorkers and hands every state of one to ``observe``, in ``loop``."""
+
+    def __init__(
+        self,
+        observe: Callable[..., None],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        namespaces: Sequence[str],
+        ended: Callable[[], None],
+    ) -> None:
+        """Watch ``namespaces``, or the whole cluster; ``ended`` is called in ``loop`` at the end."""
+        super().__init__(name="kopf", daemon=True)
+        self._observe = observe
+        self._loop = loop
+        self._namespaces = namespaces
+        self._ended = ended
+        self._stop_flag = threading.Event()
+        self.ready = threading.Event()
+
+    def stop(self) -> None:
+        """End the watch; returns when the thread has ended, or after 5 seconds."""
+        self._stop_flag.set()
+        self.join(timeout=5)
+
+    def run(self) -> None:
+        """Watch until stopped."""
+        try:
+            asyncio.run(
+                kopf.operator(
+                    registry=self._registry(),
+                    settings=_settings(),
+                    standalone=True,
+                    # Unused without peers. The default is the user's name; in a container there is none.
+                    identity=Identity(GROUP),
+                    clusterwide=not self._namespaces,
+                    namespaces=list(self._namespaces),
+                    stop_flag=self._stop_flag,
+                    ready_flag=self.ready,
+                )
+            )
+        except Exception:
+            log.exception("the watch of the DjangoTaskWorkers ended")
+        finally:
+            # Whoever waits for it in a thread would keep the process from ending.
+            self.ready.set()
+            if not self._stop_flag.is_set():
+                self._loop.call_soon_threadsafe(self._ended)
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+        def worker_changed(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's name
+            # A copy, because kopf's body is a live view.
+            manifest: Manifest = copy.deepcopy(dict(body))
+            self._loop.call_soon_threadsafe(lambda: self._observe(manifest, deleted=type == "DELETED"))
+
+        @kopf.on.login(registry=registry)
+        def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+            return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+        return registry
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    # Discovery of our kind needs no right to list definitions, and events are written elsewhere.
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.watching.server_timeout = 600
+    settings.watching.client_timeout = 660
+    settings.watching.connect_timeout = 10
+    # The default grows to 21 s: too long to be blind after an API server's restart.
+    settings.networking.error_backoffs = [0.5, 1, 2, 4]
+    return settings

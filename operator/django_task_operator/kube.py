@@ -1,0 +1,355 @@
+"""The only door to the API server: requests with a time-out, and watches that feed caches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.exceptions import ApiException
+
+from django_task_operator.spec import GROUP, PLURAL, VERSION, Key, Manifest
+from django_task_operator.telemetry import API_REQUESTS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+log = logging.getLogger(__name__)
+
+FIELD_MANAGER = "django-task-operator"
+REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
+# The server ends a watch after this long. A connection that says nothing for longer is dead; a
+# quiet one gets a bookmark about every minute.
+WATCH_SECONDS = 600
+WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=120)
+LONGEST_WATCH_DELAY = 10.0
+# Bounds what a restart with a thousand workers asks of the API server at once.
+CONCURRENT_REQUESTS = 10
+
+NOT_FOUND = 404
+CONFLICT = 409
+GONE = 410
+
+# Everything that a request can raise: an answer that says no, or no answer.
+API_ERRORS = (ApiException, aiohttp.ClientError, TimeoutError, OSError)
+
+
+class Kube:
+    """Speaks to one API server, as the operator or as the user of a kubeconfig."""
+
+    def __init__(self, client: ApiClient) -> None:
+        """Take over ``client``; ``close`` ends it."""
+        self._client = client
+        self._slots = asyncio.Semaphore(CONCURRENT_REQUESTS)
+
+    @classmethod
+    async def connect(cls, kubeconfig: str | None = None) -> Self:
+        """Use the pod's service account, or the current context of ``kubeconfig``."""
+        configuration = Configuration()
+        if kubeconfig:
+            await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+        else:
+            config.load_incluster_config(client_configuration=configuration)
+        return cls(ApiClient(configuration))
+
+    async def close(self) -> None:
+        """End every connection."""
+        await self._client.close()
+
+    async def get_worker(self, key: Key) -> Manifest:
+        """Read a DjangoTaskWorker.
+
+        Raises:
+            ApiException: status 404 where it does not exist.
+        """
+        return await self._json("GET", _worker_path(key))
+
+    async def list_workers(self, namespace: str | None) -> Manifest:
+        """List the DjangoTaskWorkers of a namespace, or of the cluster."""
+        return await self._json("GET", collection_path(GROUP, VERSION, PLURAL, namespace))
+
+    async def apply_worker_status(self, key: Key, uid: str, status: Manifest) -> Manifest:
+        """Make ``status`` the status of a worker: fields that it leaves out are removed.
+
+        Raises:
+            ApiException: status 404 or 409 where there is no worker of that name and uid.
+        """
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "DjangoTaskWorker",
+            "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
+            "status": status,
+        }
+        return await self._apply(f"{_worker_path(key)}/status", body, force=True)
+
+    async def get_deployment(self, key: Key) -> Manifest | None:
+        """Read a Deployment; None where there is none."""
+        try:
+            return await self._json("GET", _deployment_path(key))
+        except ApiException as refused:
+            if refused.status == NOT_FOUND:
+                return None
+            raise
+
+    async def apply_deployment(self, manifest: Manifest, *, uid: str | None) -> Manifest:
+        """Apply a whole Deployment.
+
+        With ``uid`` it changes that very object and overrides whoever else set a field; without, it
+        creates, and an object that somebody made in the meantime is a conflict, not taken over.
+        """
+        metadata = manifest["metadata"]
+        if uid:
+            manifest = {**manifest, "metadata": {**metadata, "uid": uid}}
+        key = Key(namespace=metadata["namespace"], name=metadata["name"])
+        return await self._apply(_deployment_path(key), manifest, force=bool(uid))
+
+    async def scale_deployment(self, key: Key, replicas: int) -> Manifest:
+        """Change the replicas alone, where the rest of the Deployment cannot be applied."""
+        return await self._json(
+            "PATCH",
+            _deployment_path(key),
+            query={"fieldManager": FIELD_MANAGER},
+            body={"spec": {"replicas": replicas}},
+            content="application/merge-patch+json",
+        )
+
+    async def get_secret(self, namespace: str, name: str) -> Manifest:
+        """Read a Secret.
+
+        Raises:
+            ApiException: status 404 where it does not exist, 403 where the operator may not.
+        """
+        return await self._json("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+
+    async def create_event(self, namespace: str, event: Manifest) -> None:
+        """Tell the cluster's users something."""
+        await self._json("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", body=event)
+
+    async def list_and_watch(self, path: str, label_selector: str) -> AsyncIterator[tuple[str, Manifest]]:
+        """Yield ("LIST", the whole list) once, and then each watch event as (type, object).
+
+        Ends when the server ends the watch, raises one of ``API_ERRORS`` when it breaks off: either
+        way call it again, and what was missed is in the next list.
+        """
+        listed = await self._json("GET", path, query={"labelSelector": label_selector})
+        yield "LIST", listed
+        query = {
+            "labelSelector": label_selector,
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_SECONDS),
+            "resourceVersion": listed["metadata"]["resourceVersion"],
+        }
+        response = await self._request("GET", path, query=query, timeout=WATCH_TIMEOUT)
+        try:
+            async for line in _lines(response):
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise ApiException(
+                        status=event["object"].get("code"), reason=event["object"].get("reason")
+                    )
+                if event["type"] != "BOOKMARK":
+                    yield event["type"], event["object"]
+        finally:
+            response.close()
+
+    async def _apply(self, path: str, body: Manifest, *, force: bool) -> Manifest:
+        query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
+        return await self._json("PATCH", path, query=query, body=body, content="application/apply-patch+yaml")
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        content: str = "application/json",
+    ) -> Manifest:
+        async with self._slots:
+            response = await self._request(method, path, query=query, body=body, content=content)
+            answer: Manifest = await response.json()
+            return answer
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        content: str = "application/json",
+        timeout: aiohttp.ClientTimeout = REQUEST_TIMEOUT,  # noqa: ASYNC109 - aiohttp's own kind of time-out
+    ) -> aiohttp.ClientResponse:
+        request = await self._client.param_serialize(
+            method,
+            path,
+            query_params=list((query or {}).items()),
+            header_params={"Accept": "application/json", "Content-Type": content},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        API_REQUESTS.labels(method, _kind(path)).inc()
+        answer = await self._client.call_api(*request, _request_timeout=timeout)
+        response: aiohttp.ClientResponse = answer.response
+        if not response.ok:
+            text = await response.text()
+            raise ApiException(status=response.status, reason=response.reason, body=text)
+        return response
+
+
+class Watched[T]:
+    """A cache of the objects of one kind that carry the operator's labels, kept by a watch.
+
+    ``digest`` turns an object of the API into what the operator needs of it, so that a thousand
+    pods cost little; ``changed`` is told the name of the worker that an object belongs to.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        kind: tuple[str, str, str],
+        selector: str,
+        *,
+        namespaces: Sequence[str],
+        digest: Callable[[Manifest], T],
+        owner: Callable[[Manifest], Key],
+        changed: Callable[[Key], None],
+    ) -> None:
+        """Cache ``kind`` (group, version, plural) of some namespaces, or of all where none is named.
+
+        Nothing is asked before ``run``.
+        """
+        self._kube = kube
+        self._kind = kind
+        self._selector = selector
+        self._namespaces: Sequence[str | None] = namespaces or (None,)
+        self._digest = digest
+        self._owner = owner
+        self._changed = changed
+        self._objects: dict[Key, dict[str, tuple[int, T]]] = {}
+        # Versions at which objects went, so that the answer to an earlier write brings none back.
+        self._gone: dict[tuple[Key, str], int] = {}
+        self._unlisted = set(self._namespaces)
+        self.synced = asyncio.Event()
+
+    def of(self, worker: Key) -> list[T]:
+        """What is known to belong to a worker."""
+        return [value for _, value in self._objects.get(worker, {}).values()]
+
+    def put(self, manifest: Manifest) -> None:
+        """Take in an object, unless a newer state of it is known already.
+
+        A write's answer goes in here too: the watch may still be about to tell of the time before.
+        """
+        owner, name = self._owner(manifest), manifest["metadata"]["name"]
+        # Resource versions of one object may be compared as numbers since Kubernetes 1.35 by
+        # promise, and before by the way etcd counts (KEP-5504).
+        version = int(manifest["metadata"]["resourceVersion"])
+        known = self._objects.get(owner, {}).get(name)
+        if version <= (known[0] if known else self._gone.get((owner, name), 0)):
+            return
+        value = self._digest(manifest)
+        self._objects.setdefault(owner, {})[name] = (version, value)
+        if not known or known[1] != value:
+            self._changed(owner)
+
+    def drop(self, manifest: Manifest) -> None:
+        """Forget an object that is gone."""
+        owner, name = self._owner(manifest), manifest["metadata"]["name"]
+        self._gone[owner, name] = int(manifest["metadata"]["resourceVersion"])
+        if self._objects.get(owner, {}).pop(name, None):
+            self._changed(owner)
+        if not self._objects.get(owner):
+            self._objects.pop(owner, None)
+
+    async def run(self) -> None:
+        """Watch until cancelled; a broken watch is taken up again after a short delay."""
+        async with asyncio.TaskGroup() as watches:
+            for namespace in self._namespaces:
+                watches.create_task(self._watch(namespace))
+
+    async def _watch(self, namespace: str | None) -> None:
+        path, delay = collection_path(*self._kind, namespace), 0.0
+        while True:
+            try:
+                async for kind, item in self._kube.list_and_watch(path, self._selector):
+                    if kind == "LIST":
+                        self._replace(namespace, item["items"])
+                        # The API server is back: what could not be written need not wait for its retry.
+                        for owner in list(self._objects) if delay else ():
+                            self._changed(owner)
+                        delay = 0.0
+                    elif kind == "DELETED":
+                        self.drop(item)
+                    else:
+                        self.put(item)
+            except API_ERRORS as error:
+                # 410 is the ordinary end of a watch that fell behind.
+                if not isinstance(error, ApiException) or error.status != GONE:
+                    delay = min(LONGEST_WATCH_DELAY, delay * 2 or 0.5)
+                    log.warning(
+                        "watch broken", extra={"path": path, "error": describe(error), "retry_in": delay}
+                    )
+            await asyncio.sleep(delay)
+
+    def _replace(self, namespace: str | None, items: list[Manifest]) -> None:
+        listed = {(self._owner(item), item["metadata"]["name"]) for item in items}
+        self._gone.clear()
+        for owner, objects in list(self._objects.items()):
+            if namespace in {None, owner.namespace}:
+                for name in [name for name in objects if (owner, name) not in listed]:
+                    del objects[name]
+                    self._changed(owner)
+        for item in items:
+            self.put(item)
+        self._unlisted.discard(namespace)
+        if not self._unlisted:
+            self.synced.set()
+
+
+def collection_path(group: str, version: str, plural: str, namespace: str | None) -> str:
+    """Path of a collection: of one namespace, or of the whole cluster."""
+    root = f"/apis/{group}/{version}" if group else f"/api/{version}"
+    return f"{root}/namespaces/{namespace}/{plural}" if namespace else f"{root}/{plural}"
+
+
+def describe(error: BaseException) -> str:
+    """What an API error says to people, in one line."""
+    if isinstance(error, ApiException):
+        body: Any = {}
+        with suppress(TypeError, ValueError):
+            body = json.loads(error.body or "")
+        message = body.get("message") if isinstance(body, dict) else None
+        return str(message or error.reason or f"status {error.status}")
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    # Not readline: an object may be larger than aiohttp's limit for a line.
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line:
+                yield line
+
+
+def _worker_path(key: Key) -> str:
+    return f"{collection_path(GROUP, VERSION, PLURAL, key.namespace)}/{key.name}"
+
+
+def _deployment_path(key: Key) -> str:
+    return f"{collection_path('apps', 'v1', 'deployments', key.namespace)}/{key.name}"
+
+
+def _kind(path: str) -> str:
+    parts = path.split("/")
+    return parts[parts.index("namespaces") + 2] if "namespaces" in parts else parts[-1]

@@ -1,0 +1,164 @@
+"""What the operator sees of a worker's Deployment and pods, as small frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from django_task_operator.resources.labels import WORKER_LABEL
+from django_task_operator.resources.pod_template import CONTAINER
+from django_task_operator.spec import KIND, Key, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A container that was restarted is believed once it has run for so long: between two crashes it
+# looks healthy for a moment.
+CRASH_MEMORY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentState:
+    """A Deployment that carries the operator's labels, or stands where one should."""
+
+    name: str
+    uid: str
+    controller_kind: str | None
+    controller_uid: str | None
+    generation: int
+    labels: frozenset[tuple[str, str]]
+    wanted_replicas: int
+    rolled_out: bool
+    replicas: int
+    ready_replicas: int
+    failure: str | None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> DeploymentState:
+        """Digest an object of the API."""
+        metadata, spec, status = manifest["metadata"], manifest["spec"], manifest.get("status", {})
+        owner: Manifest = next((o for o in metadata.get("ownerReferences", ()) if o.get("controller")), {})
+        failures = [
+            condition.get("message", "")
+            for condition in status.get("conditions", ())
+            if condition["type"] == "ReplicaFailure" and condition["status"] == "True"
+        ]
+        return cls(
+            name=metadata["name"],
+            uid=metadata["uid"],
+            controller_kind=owner.get("kind"),
+            controller_uid=owner.get("uid"),
+            generation=metadata["generation"],
+            labels=frozenset(metadata.get("labels", {}).items()),
+            wanted_replicas=spec.get("replicas", 1),
+            rolled_out=(
+                status.get("observedGeneration", 0) >= metadata["generation"]
+                and status.get("updatedReplicas", 0) == status.get("replicas", 0) == spec.get("replicas", 1)
+            ),
+            replicas=status.get("replicas", 0),
+            ready_replicas=status.get("readyReplicas", 0),
+            failure=failures[0] if failures else None,
+        )
+
+    def belongs_to(self, worker_uid: str) -> bool:
+        """Whether that worker's operator made it."""
+        return self.controller_uid == worker_uid
+
+    @property
+    def is_left_over(self) -> bool:
+        """Whether it belonged to a worker of the same name that is deleted."""
+        return self.controller_kind == KIND
+
+
+class PodTrouble(StrEnum):
+    """Why a pod does not work, most telling first: the reason of the condition and the event."""
+
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_CONFIG_INVALID = "ContainerConfigInvalid"
+    CRASH_LOOPING = "CrashLooping"
+    UNSCHEDULABLE = "PodUnschedulable"
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """One pod of a worker.
+
+    ``crashed_at`` is when its container last ended with an error and was started again;
+    ``crash`` is what it said.
+    """
+
+    name: str
+    trouble: PodTrouble | None = None
+    detail: str = ""
+    crashed_at: datetime | None = None
+    crash: str = ""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> PodState:
+        """Digest an object of the API."""
+        name, status = manifest["metadata"]["name"], manifest.get("status", {})
+        for container in _containers(status):
+            found = _waiting(container)
+            if found:
+                return cls(name, *found)
+        for condition in status.get("conditions", ()):
+            if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+                return cls(name, PodTrouble.UNSCHEDULABLE, condition.get("message", ""))
+        for container in _containers(status):
+            ended = container.get("lastState", {}).get("terminated") or {}
+            if ended.get("exitCode") and ended.get("finishedAt"):
+                at = datetime.fromisoformat(ended["finishedAt"])
+                return cls(name, crashed_at=at, crash=_crash(container, ended))
+        return cls(name)
+
+    def redacted(self, redact: Callable[[str], str]) -> PodState:
+        """The same without what must not be told: a worker's last words may quote its database URL."""
+        return replace(self, detail=redact(self.detail), crash=redact(self.crash))
+
+    def trouble_at(self, now: datetime) -> tuple[PodTrouble, str] | None:
+        """What is wrong with the pod, and the details, as far as one can say at that time."""
+        if self.trouble:
+            return self.trouble, self.detail
+        if self.crashed_at and (now - self.crashed_at).total_seconds() < CRASH_MEMORY_SECONDS:
+            return PodTrouble.CRASH_LOOPING, self.crash
+        return None
+
+
+def owner_of(manifest: Manifest) -> Key:
+    """Tell which worker an object with the operator's labels belongs to."""
+    metadata = manifest["metadata"]
+    return Key(namespace=metadata["namespace"], name=metadata["labels"][WORKER_LABEL])
+
+
+def _containers(status: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+
+
+def _waiting(container: dict[str, Any]) -> tuple[PodTrouble, str] | None:
+    waiting = container.get("state", {}).get("waiting") or {}
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    if reason in {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}:
+        return PodTrouble.IMAGE_PULL_FAILED, f"{container['image']}: {message or reason}"
+    if reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
+        return PodTrouble.CONTAINER_CONFIG_INVALID, message or reason
+    ended = (
+        container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
+    )
+    # The kubelet calls it a crash loop as well when a worker ends after its maxTasks.
+    if reason == "CrashLoopBackOff" and ended.get("exitCode", 1) != 0:
+        return PodTrouble.CRASH_LOOPING, _crash(container, ended)
+    return None
+
+
+def _crash(container: dict[str, Any], ended: dict[str, Any]) -> str:
+    which = "" if container["name"] == CONTAINER else f"container {container['name']} "
+    how = (
+        "killed for using too much memory"
+        if ended.get("reason") == "OOMKilled"
+        else f"exit code {ended.get('exitCode', '?')}"
+    )
+    lines = [line.strip() for line in (ended.get("message") or "").splitlines() if line.strip()]
+    # The whole line: of a password that is cut off, the rest could not be found and hidden any more.
+    return f"{which}{how}" + (f", last words: {lines[-1]}" if lines else "")

@@ -1,0 +1,206 @@
+"""One turn of one worker: observe, decide, apply, report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from django_task_operator import scaling, telemetry
+from django_task_operator.apply import DeploymentKeeper
+from django_task_operator.errors import InvalidSpec, TransientError, UserError, WorkerError
+from django_task_operator.events import Event
+from django_task_operator.report import Reporter
+from django_task_operator.secrets import Redactor
+from django_task_operator.spec import Worker, key_of
+from django_task_operator.status import Turn, timestamp
+from django_task_operator.tasktable import DatabaseURL, Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_task_operator.spec import Manifest
+    from django_task_operator.tasktable import Subscription
+    from django_task_operator.world import World
+
+# A turn at least so often, in case a Secret was rotated or a crash is to be forgotten.
+LONGEST_WAIT_SECONDS = 60.0
+# Users who mend a Secret or a Deployment that nothing watches should not have to wait for long.
+TROUBLE_SECONDS = 5.0
+# What may pass by itself is tried again after a delay that doubles between these.
+RETRY_SECONDS = (1.0, 30.0)
+
+
+class Reconciler:
+    """Drives one DjangoTaskWorker to its goal, a turn at a time."""
+
+    def __init__(self, world: World, manifest: Manifest, wake: Callable[[], None]) -> None:
+        """Start from the stored object; ``wake`` is called when a turn is due."""
+        self._world = world
+        self._wake = wake
+        self._key = key_of(manifest)
+        uid = manifest["metadata"]["uid"]
+        self._keeper = DeploymentKeeper(world, self._key, uid)
+        self._reporter = Reporter(world, self._key, uid, manifest.get("status") or {})
+        self._redact = Redactor()
+        self._url: DatabaseURL | None = None
+        self._url_refused = False
+        self._subscription: Subscription | None = None
+        self._subscribed: tuple[object, ...] = ()
+        self._last_scale_time: str | None = None
+        self._retry_seconds = RETRY_SECONDS[0]
+        # A restarted operator takes over what runs, and scales nothing in before the delay is over.
+        deployment = self._keeper.current()
+        if deployment and deployment.controller_uid not in {uid, None}:
+            deployment = None
+        self._replicas = deployment.wanted_replicas if deployment else 0
+        self._history = scaling.History(((world.clock(), self._replicas),) if deployment else ())
+
+    def close(self) -> None:
+        """Give back what the worker held: its place at the database, its claims, its metrics."""
+        if self._subscription:
+            self._subscription.close()
+        self._world.claims.drop(self._key)
+        telemetry.forget(self._key.namespace, self._key.name)
+
+    async def turn(self, manifest: Manifest) -> float:
+        """Take one turn and return after how many seconds the next is due at the latest.
+
+        Raises:
+            WorkerGone: the DjangoTaskWorker is deleted.
+        """
+        try:
+            worker = Worker.parse(manifest)
+        except InvalidSpec as invalid:
+            seen = replace(self._see(manifest["metadata"]["generation"]), apply_error=invalid)
+        else:
+            seen = await self._observe(worker)
+            if seen.awaits_sample and self._reporter.has_reported:
+                # The first sample after a restart or a change is on its way, and what is known holds.
+                return LONGEST_WAIT_SECONDS
+            seen = await self._apply(worker, self._decide(worker, seen), seen)
+        seen = replace(seen, pods=tuple(pod.redacted(self._redact) for pod in seen.pods))
+        report_due = await self._reporter.report(seen, self._url.redact if self._url else str)
+        return self._next_turn(seen, report_due)
+
+    def _see(self, generation: int) -> Turn:
+        return Turn(
+            self._key,
+            generation,
+            deployment=self._keeper.current(),
+            pods=tuple(self._world.pods.of(self._key)),
+            last_scale_time=self._last_scale_time,
+        )
+
+    async def _observe(self, worker: Worker) -> Turn:
+        seen = replace(self._see(worker.generation), paused=worker.spec.paused)
+        failing = bool(self._subscription and self._subscription.observation.error)
+        try:
+            url = await self._world.secrets.read(
+                self._key.namespace,
+                worker.spec.database.url_secret_ref,
+                in_trouble=failing or self._url_refused,
+            )
+            self._redact.learn(url)
+            subscription = self._subscribe(worker, DatabaseURL.parse(url))
+        except WorkerError as error:
+            self._url_refused = True
+            return replace(seen, database_error=error)
+        self._url_refused = False
+        observation = subscription.observation
+        demand = None
+        if observation.demand and not observation.error:
+            demand = scaling.Demand(
+                observation.demand.ready, observation.demand.running, observation.oldest_ready_seconds
+            )
+        return replace(
+            seen,
+            demand=demand,
+            database_error=observation.error,
+            sampled_at=observation.sampled_at,
+            sample_seconds=observation.sample_seconds,
+            indexed=observation.indexed,
+            shared_queue=self._world.claims.shared(self._key),
+            unserved_queues=tuple(sorted(unserved.queue for unserved in subscription.unserved)),
+        )
+
+    def _subscribe(self, worker: Worker, url: DatabaseURL) -> Subscription:
+        spec, limit = worker.spec, _policy(worker).limit
+        selection = Selection(spec.backend, spec.queues, spec.exclude_queues)
+        wanted = (url, selection, limit, spec.scaling.poll_interval_seconds)
+        if self._subscription is None or wanted != self._subscribed:
+            if self._subscription:
+                self._subscription.close()
+            self._url, self._subscribed = url, wanted
+            self._subscription = self._world.databases.subscribe(
+                url,
+                selection,
+                limit=limit,
+                poll_seconds=spec.scaling.poll_interval_seconds,
+                wake=self._wake,
+            )
+            self._world.claims.set(self._key, url, selection)
+        return self._subscription
+
+    def _decide(self, worker: Worker, seen: Turn) -> scaling.Decision:
+        policy = _policy(worker)
+        if worker.spec.paused:
+            return scaling.Decision(self._replicas, scaling.Reason.HELD, "paused", self._history)
+        if seen.demand is None:
+            return scaling.hold(policy, self._history, self._replicas, "the demand is not known")
+        return scaling.decide(policy, seen.demand, self._history, self._replicas, self._world.clock())
+
+    async def _apply(self, worker: Worker, decision: scaling.Decision, seen: Turn) -> Turn:
+        self._history = decision.history
+        seen = replace(seen, decision=decision)
+        if seen.awaits_sample:
+            # The first sample is on its way: create with the right number, in one write.
+            return seen
+        outcome = await self._keeper.apply(worker, decision.replicas)
+        if outcome.restored:
+            note = f"The Deployment was {outcome.restored} by somebody else: put back."
+            await self._reporter.tell(Event("Normal", "DeploymentRestored", note))
+        if outcome.scaled and decision.replicas != self._replicas:
+            await self._scaled(decision)
+        return replace(
+            seen,
+            apply_error=outcome.error,
+            deployment=self._keeper.current(),
+            last_scale_time=self._last_scale_time,
+        )
+
+    async def _scaled(self, decision: scaling.Decision) -> None:
+        before, self._replicas = self._replicas, decision.replicas
+        self._last_scale_time = timestamp(datetime.now(UTC))
+        up = decision.replicas > before
+        reason = scaling.Reason.SCALED_UP if up else scaling.Reason.SCALED_DOWN
+        telemetry.SCALINGS.labels(self._key.namespace, self._key.name, str(reason)).inc()
+        arrow = f"{before} -> {decision.replicas}"
+        note = decision.message if arrow in decision.message else f"{decision.message}: {arrow}"
+        await self._reporter.tell(Event("Normal", str(reason), note))
+
+    def _next_turn(self, seen: Turn, report_due: float | None) -> float:
+        waits = [LONGEST_WAIT_SECONDS]
+        if report_due is not None:
+            waits.append(report_due)
+        if seen.decision and seen.decision.wake_after is not None:
+            waits.append(seen.decision.wake_after)
+        if isinstance(seen.apply_error, TransientError):
+            waits.append(self._retry_seconds)
+            self._retry_seconds = min(self._retry_seconds * 2, RETRY_SECONDS[1])
+        else:
+            self._retry_seconds = RETRY_SECONDS[0]
+        if seen.database_error or isinstance(seen.apply_error, UserError):
+            waits.append(TROUBLE_SECONDS)
+        return min(waits)
+
+
+def _policy(worker: Worker) -> scaling.Policy:
+    wanted = worker.spec.scaling
+    return scaling.Policy(
+        min_replicas=wanted.min_replicas,
+        max_replicas=wanted.max_replicas,
+        tasks_per_replica=worker.spec.tasks_per_replica,
+        target_latency_seconds=wanted.target_latency_seconds,
+        scale_down_delay_seconds=wanted.scale_down_delay_seconds,
+    )

@@ -1,0 +1,25 @@
+"""The labels by which the operator finds what it made."""
+
+from __future__ import annotations
+
+MANAGER = "django-task-operator"
+COMPONENT = "task-worker"
+WORKER_LABEL = "djangotasks.dev/worker"
+
+# What the watches ask the API server for.
+MANAGED_SELECTOR = f"app.kubernetes.io/managed-by={MANAGER},{WORKER_LABEL}"
+
+
+def selector_labels(worker_name: str) -> dict[str, str]:
+    """Labels that select the pods of a worker. A Deployment's selector can never change."""
+    return {WORKER_LABEL: worker_name}
+
+
+def object_labels(worker_name: str) -> dict[str, str]:
+    """Labels of everything that is made for a worker."""
+    return {
+        "app.kubernetes.io/name": worker_name,
+        "app.kubernetes.io/component": COMPONENT,
+        "app.kubernetes.io/managed-by": MANAGER,
+        **selector_labels(worker_name),
+    }

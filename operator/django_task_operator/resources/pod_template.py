@@ -1,0 +1,86 @@
+"""Builds the pod template of a worker, with the user's own laid over it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django_task_operator.resources import runtime
+from django_task_operator.resources.labels import object_labels, selector_labels
+from django_task_operator.resources.merge import merge
+
+if TYPE_CHECKING:
+    from django_task_operator.resources.runtime import RuntimeSource
+    from django_task_operator.spec import Manifest, WorkerSpec
+
+CONTAINER = "worker"
+
+# Any user but root: images are mostly built as root and readable by all, and a number lets the
+# kubelet check runAsNonRoot where the image only names its user. podTemplate can say another.
+RUN_AS_USER = 1000
+
+_CONTAINER_SECURITY: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def build_pod_template(name: str, spec: WorkerSpec, source: RuntimeSource) -> Manifest:
+    """Build the template; ``source`` is where runtime Injected is copied from."""
+    annotations, for_pod, for_container = runtime.injection(spec, source, _CONTAINER_SECURITY)
+    built: Manifest = {
+        "metadata": {"labels": object_labels(name)},
+        "spec": {
+            "containers": [{**_container(spec), **for_container}],
+            # Tasks that need the Kubernetes API say so in podTemplate.
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": spec.termination_grace_period_seconds,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": RUN_AS_USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            **for_pod,
+        },
+    }
+    if annotations:
+        built["metadata"]["annotations"] = annotations
+    if spec.image_pull_secrets:
+        built["spec"]["imagePullSecrets"] = list(spec.image_pull_secrets)
+    overlay = {"metadata": spec.pod_template.metadata, "spec": spec.pod_template.spec}
+    merged: Manifest = merge(built, overlay)
+    # The Deployment finds its pods by these, whatever the user's labels say.
+    merged["metadata"]["labels"] |= selector_labels(name)
+    return merged
+
+
+def _container(spec: WorkerSpec) -> Manifest:
+    container: Manifest = {
+        "name": CONTAINER,
+        "image": spec.image,
+        "imagePullPolicy": spec.image_pull_policy,
+        "command": runtime.command(spec),
+        "env": _environment(spec),
+        # The last words of a worker that crashed are in its pod's status, where people look.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": _CONTAINER_SECURITY,
+        **runtime.probes(spec),
+    }
+    if spec.working_dir:
+        container["workingDir"] = spec.working_dir
+    if spec.env_from:
+        container["envFrom"] = list(spec.env_from)
+    if spec.resources:
+        container["resources"] = spec.resources
+    return container
+
+
+def _environment(spec: WorkerSpec) -> list[Manifest]:
+    environment = runtime.environment(spec)
+    if spec.database.env_name:
+        secret = spec.database.url_secret_ref
+        environment.append(
+            {
+                "name": spec.database.env_name,
+                "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}},
+            }
+        )
+    merged: list[Manifest] = merge(environment, list(spec.env), key="env")
+    return merged

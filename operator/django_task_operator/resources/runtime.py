@@ -1,0 +1,129 @@
+"""Which ``db_worker`` a worker's pods run, and what each of the runtimes needs in the pod.
+
+``Stock`` is django-tasks-db's own command. ``Injected`` and ``Image`` are this project's
+(``worker-image/django_db_worker``): the first is copied into the pod from the worker image, the second
+is in the user's image already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from django_task_operator.spec import Manifest, WorkerSpec
+
+# Where the worker image keeps the package, and where the pods find it: without PYTHONPATH, so that
+# nothing else of the user's image sees it.
+_IN_WORKER_IMAGE = "/opt/django-db-worker"
+_IN_POD = "/django-db-worker"
+_LAUNCHER = f"{_IN_POD}/django_db_worker"
+_VOLUME = "django-db-worker"
+
+HEALTH_PORT = 8090
+
+HASH_ANNOTATION = "djangotasks.dev/runtime-hash"
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSource:
+    """Where runtime Injected comes from: the worker image, and what tells two of the same name apart."""
+
+    image: str
+    revision: str = ""
+
+    @property
+    def hash(self) -> str:
+        """Changes when the runtime does, so that an upgrade of the operator rolls the pods."""
+        return hashlib.sha256(f"{self.image} {self.revision}".encode()).hexdigest()[:12]
+
+
+def command(spec: WorkerSpec) -> list[str]:
+    """Build the argument vector of the worker container."""
+    *interpreter, script = spec.manage_py
+    prefix = [*interpreter, _LAUNCHER, script] if spec.runtime == "Injected" else [*interpreter, script]
+    if spec.prodserver:
+        return [*prefix, "worker", spec.prodserver.process]
+    flags = {
+        "--queue-name": ",".join(spec.queues),
+        "--exclude-queues": ",".join(spec.exclude_queues),
+        "--backend": spec.backend,
+        "--interval": f"{spec.interval_seconds:g}",
+        "--max-tasks": str(spec.max_tasks or ""),
+        # The default is left to TASKS_LOG_LEVEL of the project's settings.
+        "--verbosity": str(spec.verbosity) if spec.verbosity != 1 else "",
+    }
+    if spec.runtime == "Stock":
+        # The row of a running task names the pod that runs it.
+        flags["--worker-id"] = "$(POD_NAME)"
+    else:
+        flags |= {"--processes": str(spec.processes), "--threads": str(spec.threads)}
+    # Upstream reloads on code changes where settings.DEBUG is on, which ends tasks half-way.
+    return [
+        *prefix,
+        "db_worker",
+        "--no-reload",
+        *(f"{flag}={value}" for flag, value in flags.items() if value),
+    ]
+
+
+def environment(spec: WorkerSpec) -> list[Manifest]:
+    """Build the variables that tell the worker who it is.
+
+    The runtimes of this project read them where flags are missing: prodserver's ARGS hold no pod's
+    name.
+    """
+    pod_name = {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    variables: list[Manifest] = [{"name": "POD_NAME", **pod_name}]
+    if spec.runtime != "Stock":
+        variables += [
+            {"name": "DB_WORKER_ID", **pod_name},
+            {"name": "DB_WORKER_HEALTH_PORT", "value": str(HEALTH_PORT)},
+        ]
+    return variables
+
+
+def probes(spec: WorkerSpec) -> Manifest:
+    """Build the worker container's probes: of a runtime that answers them."""
+    if spec.runtime == "Stock":
+        return {}
+    return {
+        "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
+        # Two minutes for a project that takes its time to import.
+        "startupProbe": _probe("/healthz", period=1, failures=120),
+        "livenessProbe": _probe("/healthz", period=10, failures=3),
+        "readinessProbe": _probe("/readyz", period=5, failures=2),
+    }
+
+
+def injection(
+    spec: WorkerSpec, source: RuntimeSource, security_context: Manifest
+) -> tuple[Manifest, Manifest, Manifest]:
+    """Build what puts the runtime into the pod: its annotations, fields of its spec, and of the container."""
+    if spec.runtime != "Injected":
+        return {}, {}, {}
+    mount = {"name": _VOLUME, "mountPath": _IN_POD}
+    copy: Manifest = {
+        "name": _VOLUME,
+        "image": source.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["cp", "-r", f"{_IN_WORKER_IMAGE}/.", _IN_POD],
+        "securityContext": security_context,
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
+        "volumeMounts": [mount],
+    }
+    pod = {
+        "initContainers": [copy],
+        "volumes": [{"name": _VOLUME, "emptyDir": {"sizeLimit": "16Mi"}}],
+    }
+    return {HASH_ANNOTATION: source.hash}, pod, {"volumeMounts": [{**mount, "readOnly": True}]}
+
+
+def _probe(path: str, *, period: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "health"},
+        "periodSeconds": period,
+        "failureThreshold": failures,
+        "timeoutSeconds": 5,
+    }

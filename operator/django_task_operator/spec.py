@@ -1,0 +1,140 @@
+"""A DjangoTaskWorker as frozen, typed values: parsed once, here, and trusted everywhere else.
+
+The API server has already checked and defaulted what it stores (``crds/``). The same defaults stand
+here because an object may have been stored under an older definition.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from django_task_operator.errors import InvalidSpec
+
+GROUP = "djangotasks.dev"
+VERSION = "v1alpha1"
+KIND = "DjangoTaskWorker"
+PLURAL = "djangotaskworkers"
+
+TASKS_PER_SLOT = 10
+
+type Manifest = dict[str, Any]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class SecretKeyRef(_Value):
+    """One key of a Secret in the worker's own namespace."""
+
+    name: Annotated[str, Field(min_length=1)]
+    key: str = "DATABASE_URL"
+
+
+class Database(_Value):
+    """Where the task table is, and under which name the pods are told."""
+
+    url_secret_ref: SecretKeyRef
+    env_name: str = "DATABASE_URL"
+
+
+class Scaling(_Value):
+    """How many replicas for how many tasks."""
+
+    driver: Literal["Operator"] = "Operator"
+    min_replicas: Annotated[int, Field(ge=0)] = 0
+    max_replicas: Annotated[int, Field(ge=1)] = 10
+    tasks_per_replica: Annotated[int, Field(ge=1)] | None = None
+    target_latency_seconds: Annotated[float, Field(ge=0)] = 0
+    poll_interval_seconds: Annotated[float, Field(ge=0.2)] = 1
+    scale_down_delay_seconds: Annotated[float, Field(ge=0)] = 60
+
+
+class Prodserver(_Value):
+    """A worker entry of the project's ``PRODUCTION_PROCESSES`` (django-prodserver)."""
+
+    process: Annotated[str, Field(min_length=1)]
+
+
+class PodTemplate(_Value):
+    """What the user lays over the pod template that the operator builds."""
+
+    metadata: Manifest = Field(default_factory=dict)
+    spec: Manifest = Field(default_factory=dict)
+
+
+class WorkerSpec(_Value):
+    """``spec`` of a DjangoTaskWorker; the fields are described in ``docs/reference.md``."""
+
+    image: Annotated[str, Field(min_length=1)]
+    image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[Manifest, ...] = ()
+    manage_py: tuple[str, ...] = ("python", "manage.py")
+    working_dir: str | None = None
+    queues: Annotated[tuple[str, ...], Field(min_length=1)] = ("default",)
+    exclude_queues: tuple[str, ...] = ()
+    processes: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1)] = 1
+    prodserver: Prodserver | None = None
+    runtime: Literal["Injected", "Image", "Stock"] = "Injected"
+    backend: str = "default"
+    verbosity: int = 1
+    interval_seconds: float = 1
+    max_tasks: int = 0
+    env: tuple[Manifest, ...] = ()
+    env_from: tuple[Manifest, ...] = ()
+    resources: Manifest = Field(default_factory=dict)
+    database: Database
+    scaling: Scaling = Field(default_factory=Scaling)
+    termination_grace_period_seconds: int = 300
+    paused: bool = False
+    pod_template: PodTemplate = Field(default_factory=PodTemplate)
+
+    @property
+    def tasks_per_replica(self) -> int:
+        """The tasks that one pod should carry: by default ten for each that it can run at a time."""
+        slots = self.processes * self.threads
+        return self.scaling.tasks_per_replica or TASKS_PER_SLOT * slots
+
+
+class Key(_Value):
+    """Names one DjangoTaskWorker of the cluster."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Worker(_Value):
+    """A DjangoTaskWorker: who it is, and what it wants."""
+
+    key: Key
+    uid: str
+    generation: int
+    spec: WorkerSpec
+
+    @classmethod
+    def parse(cls, manifest: Manifest) -> Self:
+        """Read an object of the API.
+
+        Raises:
+            InvalidSpec: a field is missing or has a value that no worker can have.
+        """
+        metadata = manifest["metadata"]
+        try:
+            spec = WorkerSpec.model_validate(manifest.get("spec") or {})
+        except ValidationError as invalid:
+            first = invalid.errors(include_url=False, include_input=False)[0]
+            field = ".".join(["spec", *map(str, first["loc"])])
+            raise InvalidSpec(field=field, problem=first["msg"]) from None
+        return cls(key=key_of(manifest), uid=metadata["uid"], generation=metadata["generation"], spec=spec)
+
+
+def key_of(manifest: Manifest) -> Key:
+    """Tell which worker an object of the API is."""
+    return Key(namespace=manifest["metadata"]["namespace"], name=manifest["metadata"]["name"])

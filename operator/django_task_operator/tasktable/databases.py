@@ -1,0 +1,268 @@
+"""Every database that workers name, each polled in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from django_task_operator import telemetry
+from django_task_operator.tasktable.errors import DatabaseError, DatabaseFailed
+from django_task_operator.tasktable.table import Table, TaskTable
+from django_task_operator.tasktable.thread import Lane, ThreadLane
+from django_task_operator.tasktable.values import Observation, UnservedQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_task_operator.tasktable.url import DatabaseURL
+    from django_task_operator.tasktable.values import Sample, Selection
+
+log = logging.getLogger(__name__)
+
+# Workers that appear together, at start-up say, share their first poll.
+JOIN_SECONDS = 0.05
+JOIN_PAUSE_SECONDS = 0.25
+# A database spends no more than a fifth of its time on us.
+REST_PER_WORK = 4
+RETRY_SECONDS = 1.0
+RETRY_CAP_SECONDS = 30.0
+# Beyond every time-out that TaskTable sets: the server acknowledges, and never answers.
+HUNG_SECONDS = 25.0
+FIRST_LOOK_SECONDS = 5.0
+LOOK_SECONDS = 60.0
+FAILED_LOOK_SECONDS = 600.0
+# The look is a luxury: a hundredth of the time at most.
+LOOK_REST_PER_WORK = 100
+
+
+class Subscription:
+    """What one worker sees of its database. Belongs to the event loop."""
+
+    def __init__(
+        self, selection: Selection, *, limit: int, poll_seconds: float, wake: Callable[[], None]
+    ) -> None:
+        """Made by ``Databases.subscribe``."""
+        self.selection = selection
+        self.limit = limit
+        self.poll_seconds = poll_seconds
+        self.observation = Observation()
+        self.unserved: frozenset[UnservedQueue] = frozenset()
+        self._wake = wake
+        self._poller: _Poller | None = None
+
+    def close(self) -> None:
+        """Leave; ``wake`` is not called any more. Twice is once."""
+        if self._poller is not None:
+            self._poller.leave(self)
+            self._poller = None
+
+    def observe(self, observation: Observation) -> None:
+        """Take in a poll's outcome, and wake the worker if it is news."""
+        before, self.observation = self.observation, observation
+        if (before.demand, before.error) != (observation.demand, observation.error):
+            self._wake()
+
+    def warn(self, unserved: frozenset[UnservedQueue]) -> None:
+        """Take in the queues of this backend that nobody serves, and wake the worker if they are news."""
+        before, self.unserved = self.unserved, unserved
+        if before != unserved:
+            self._wake()
+
+    def join(self, poller: _Poller) -> None:
+        """Belong to ``poller`` until closed."""
+        self._poller = poller
+
+
+class Databases:
+    """The pollers of all databases. Belongs to the event loop that it is used in."""
+
+    def __init__(
+        self,
+        *,
+        open_table: Callable[[DatabaseURL], Table] = TaskTable,
+        open_lane: Callable[[str], Lane] = ThreadLane,
+        jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25),  # noqa: S311
+    ) -> None:
+        """Poll nothing yet.
+
+        Args:
+            open_table: a table that is not connected yet.
+            open_lane: where a table's calls run.
+            jitter: a factor about 1, so that retries of many databases do not march in step.
+        """
+        self._open_table = open_table
+        self._open_lane = open_lane
+        self._jitter = jitter
+        self._pollers: dict[DatabaseURL, _Poller] = {}
+        self._numbers = itertools.count(1)
+
+    def subscribe(
+        self,
+        url: DatabaseURL,
+        selection: Selection,
+        *,
+        limit: int,
+        poll_seconds: float,
+        wake: Callable[[], None],
+    ) -> Subscription:
+        """Have a database polled for a worker.
+
+        The first poll follows at once, except that a database in trouble keeps its next retry.
+
+        Args:
+            url: the database; all subscriptions to it share one connection.
+            selection: the worker's rows.
+            limit: how many ready rows are worth counting: what the most replicas can use.
+            poll_seconds: the database is polled at the smallest of its subscribers'.
+            wake: called in the event loop when demand, error or unserved queues have changed.
+        """
+        subscription = Subscription(selection, limit=limit, poll_seconds=poll_seconds, wake=wake)
+        poller = self._pollers.get(url)
+        if poller is None:
+            table = self._open_table(url)
+            lane = self._open_lane(f"database-{next(self._numbers)}")
+            poller = _Poller(table, lane, self._jitter, lambda: self._pollers.pop(url, None))
+            self._pollers[url] = poller
+        poller.enter(subscription)
+        subscription.join(poller)
+        return subscription
+
+    async def close(self) -> None:
+        """Let all databases go, without waiting for one that hangs."""
+        await asyncio.gather(*(poller.close() for poller in list(self._pollers.values())))
+
+
+class _Poller:
+    """Polls one database while anybody subscribes to it."""
+
+    def __init__(
+        self, table: Table, lane: Lane, jitter: Callable[[], float], forget: Callable[[], object]
+    ) -> None:
+        self._table = table
+        self._lane = lane
+        self._jitter = jitter
+        self._forget = forget
+        self._loop = asyncio.get_running_loop()
+        self._subscriptions: set[Subscription] = set()
+        self._moved = asyncio.Event()
+        self._due = self._loop.time()
+        self._last_poll = self._due - JOIN_PAUSE_SECONDS
+        self._next_look: float | None = None
+        self._failures = 0
+        self._error: DatabaseError | None = None
+        self._task = self._loop.create_task(self._run())
+
+    def enter(self, subscription: Subscription) -> None:
+        self._subscriptions.add(subscription)
+        if self._error is not None:
+            subscription.observation = Observation(error=self._error)
+            return
+        soon = max(self._loop.time() + JOIN_SECONDS, self._last_poll + JOIN_PAUSE_SECONDS)
+        self._due = min(self._due, soon) if len(self._subscriptions) > 1 else soon
+        self._moved.set()
+
+    def leave(self, subscription: Subscription) -> None:
+        self._subscriptions.discard(subscription)
+        self._moved.set()
+
+    async def close(self) -> None:
+        self._subscriptions.clear()
+        self._moved.set()
+        await asyncio.wait([self._task], timeout=1)
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        while self._subscriptions:
+            if await self._is_due() and self._subscriptions:
+                await self._poll()
+                await self._look()
+        self._forget()
+        try:
+            await self._lane.run(self._table.close)
+        finally:
+            self._lane.end()
+
+    async def _is_due(self) -> bool:
+        """Wait until the poll is due (True), or something has changed that may move it (False)."""
+        delay = self._due - self._loop.time()
+        if delay <= 0:
+            return True
+        self._moved.clear()
+        try:
+            async with asyncio.timeout(delay):
+                await self._moved.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    async def _poll(self) -> None:
+        wanted: dict[Selection, int] = {}
+        for subscription in self._subscriptions:
+            limit = wanted.get(subscription.selection, 1)
+            wanted[subscription.selection] = max(limit, subscription.limit)
+        started = self._loop.time()
+        hung = self._loop.call_later(HUNG_SECONDS, self._table.interrupt)
+        try:
+            sample = await self._lane.run(lambda: self._table.sample(wanted))
+        except DatabaseError as error:
+            self._failed(error)
+        except Exception as error:
+            log.exception("sample_crashed")
+            self._failed(DatabaseFailed(code=type(error).__name__))
+        else:
+            self._succeeded(sample, wanted, started)
+        finally:
+            hung.cancel()
+            self._last_poll = self._loop.time()
+
+    def _succeeded(self, sample: Sample, wanted: dict[Selection, int], started: float) -> None:
+        now = self._loop.time()
+        self._failures, self._error = 0, None
+        telemetry.SAMPLE_SECONDS.observe(sample.seconds)
+        if self._next_look is None:
+            self._next_look = now + FIRST_LOOK_SECONDS
+        interval = min((subscription.poll_seconds for subscription in self._subscriptions), default=0.0)
+        self._due = max(started + interval, now + REST_PER_WORK * sample.seconds)
+        for subscription in list(self._subscriptions):
+            if wanted.get(subscription.selection, 0) < subscription.limit:
+                # It came during the poll.
+                self._due = min(self._due, now + JOIN_PAUSE_SECONDS)
+                continue
+            demand = sample.demands[subscription.selection]
+            demand = replace(demand, ready=min(demand.ready, subscription.limit))
+            subscription.observe(Observation(demand, None, sample.at, sample.seconds, sample.indexed))
+
+    def _failed(self, error: DatabaseError) -> None:
+        delay = min(RETRY_CAP_SECONDS, RETRY_SECONDS * 2**self._failures) * self._jitter()
+        self._failures = min(self._failures + 1, 10)
+        telemetry.SAMPLE_ERRORS.labels(error.reason).inc()
+        self._error = error
+        self._due = self._loop.time() + delay
+        for subscription in list(self._subscriptions):
+            subscription.observe(replace(subscription.observation, error=error))
+
+    async def _look(self) -> None:
+        """Now and then, after a poll: which queues wait that nobody serves?"""
+        started = self._loop.time()
+        if self._error is not None or self._next_look is None or started < self._next_look:
+            return
+        served = {subscription.selection for subscription in self._subscriptions}
+        hung = self._loop.call_later(HUNG_SECONDS, self._table.interrupt)
+        try:
+            waiting = await self._lane.run(lambda: self._table.waiting_queues(served))
+        except DatabaseError as error:
+            # No fault of the samples, and so no news for the workers.
+            log.info("look_failed", extra={"reason": error.reason})
+            self._next_look = self._loop.time() + FAILED_LOOK_SECONDS
+            return
+        finally:
+            hung.cancel()
+        now = self._loop.time()
+        self._next_look = now + max(LOOK_SECONDS, LOOK_REST_PER_WORK * (now - started))
+        for subscription in list(self._subscriptions):
+            backend = subscription.selection.backend
+            subscription.warn(frozenset(queue for queue in waiting if queue.backend == backend))

@@ -1,0 +1,210 @@
+"""One database's task table, over one connection, from one thread."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from django.db import Error as DjangoDatabaseError
+
+from django_task_operator.tasktable import orm
+from django_task_operator.tasktable.drivers import classified, is_a_poolers_refusal, session_statements
+from django_task_operator.tasktable.errors import DatabaseFailed
+from django_task_operator.tasktable.queues import is_indexed, layout, unserved_queues
+from django_task_operator.tasktable.statement import compile_statement
+from django_task_operator.tasktable.values import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from django_task_operator.tasktable.statement import Answer, Layout, Statement
+    from django_task_operator.tasktable.url import DatabaseURL
+    from django_task_operator.tasktable.values import Selection, UnservedQueue
+
+log = logging.getLogger(__name__)
+
+# A look at the queues that nobody serves must never hold up the next sample for long.
+LOOK_SECONDS = 0.5
+# How soon a new index is noticed.
+INDEX_SECONDS = 60.0
+
+
+class Table(Protocol):
+    """What ``Databases`` polls."""
+
+    def sample(self, wanted: Mapping[Selection, int]) -> Sample:
+        """What each selection has, its ready rows counted up to the number beside it."""
+
+    def waiting_queues(self, served: Collection[Selection]) -> frozenset[UnservedQueue]:
+        """Queues with due rows, of the backends of ``served``, that none of ``served`` takes."""
+
+    def close(self) -> None:
+        """Let the connection go."""
+
+    def interrupt(self) -> None:
+        """From another thread: make a call that hangs fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Poll:
+    """A statement that is ready to be sent, again and again."""
+
+    statement: Statement
+    layout: Layout
+    text: str
+    settings: str
+    made_at: float
+
+    def is_stale(self) -> bool:
+        """Whether it is time to see if somebody has made the index."""
+        return not self.layout.indexed and time.monotonic() > self.made_at + INDEX_SECONDS
+
+    def execute(self, connection: BaseDatabaseWrapper) -> tuple[Answer, float]:
+        started = time.monotonic()
+        with connection.cursor() as cursor:
+            cursor.execute(self.settings + self.text)
+            while self.settings and cursor.nextset():
+                pass  # the settings' answers come first
+            rows = cursor.fetchall()
+        seconds = time.monotonic() - started
+        return self.statement.read(rows), seconds
+
+
+class TaskTable:
+    """django-tasks-db's table behind a URL.
+
+    Connects at the first call and again after an error. All but ``interrupt`` is for one thread.
+    """
+
+    def __init__(
+        self, url: DatabaseURL, *, connect_timeout: float = 5.0, statement_timeout: float = 10.0
+    ) -> None:
+        """Remember where the table is; time-outs are in seconds."""
+        self._url = url
+        self._connect_timeout = connect_timeout
+        self._statement_timeout = statement_timeout
+        self._connection: BaseDatabaseWrapper | None = None
+        self._poll: _Poll | None = None
+        self._pooled = False
+
+    def sample(self, wanted: Mapping[Selection, int]) -> Sample:
+        """What each selection has, in one statement.
+
+        Two more, in the same call, when a queue turns up that a selection of every queue did not know.
+
+        Args:
+            wanted: each selection with the number of ready rows that are worth counting.
+
+        Raises:
+            DatabaseError: the connection is gone then; the next call makes a new one.
+        """
+        return self._asked(lambda connection: self._sample(connection, wanted))
+
+    def _sample(self, connection: BaseDatabaseWrapper, wanted: Mapping[Selection, int]) -> Sample:
+        poll = self._poll
+        if poll is None or poll.statement.wanted != wanted or poll.is_stale():
+            poll = self._prepare(connection, wanted)
+        answer, seconds = poll.execute(connection)
+        if answer.unknown_queues:
+            answer, seconds = self._prepare(connection, wanted).execute(connection)
+        return Sample(answer.at, seconds, answer.demands, indexed=poll.layout.indexed)
+
+    def _prepare(self, connection: BaseDatabaseWrapper, wanted: Mapping[Selection, int]) -> _Poll:
+        known = self._poll.layout if self._poll else None
+        now = layout(connection, wanted, known)
+        statement = compile_statement(connection, wanted, now)
+        with connection.cursor() as cursor:
+            # Values in the text, quoted by the driver: nothing is left to do at each poll, and the
+            # planner sees the values that decide whether a partial index may be used.
+            text = cursor.mogrify(statement.sql, statement.params)
+        settings = orm.postgresql_settings(self._statement_timeout) if self._pooled else []
+        prefix = "".join(f"SET LOCAL {setting}; " for setting in settings)
+        self._poll = _Poll(statement, now, text, prefix, time.monotonic())
+        return self._poll
+
+    def waiting_queues(self, served: Collection[Selection]) -> frozenset[UnservedQueue]:
+        """Queues with due rows, of the backends of ``served``, that none of ``served`` takes.
+
+        Cheap with the index; without it as costly as a sample.
+
+        Raises:
+            DatabaseError: as ``sample``.
+        """
+        return self._asked(lambda connection: self._waiting_queues(connection, served))
+
+    def _waiting_queues(
+        self, connection: BaseDatabaseWrapper, served: Collection[Selection]
+    ) -> frozenset[UnservedQueue]:
+        indexed = self._poll.layout.indexed if self._poll else is_indexed(connection)
+        return unserved_queues(connection, served, indexed=indexed, seconds=LOOK_SECONDS)
+
+    def close(self) -> None:
+        """Let the connection go; harmless without one."""
+        connection, self._connection, self._poll = self._connection, None, None
+        if connection is not None:
+            # A connection that is broken already may say so again.
+            with contextlib.suppress(Exception):
+                connection.close()
+
+    def interrupt(self) -> None:
+        """From another thread: shut the socket, so that a call that hangs fails."""
+        connection = self._connection
+        descriptor = _descriptor(connection)
+        if descriptor is not None:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
+
+    def _connected(self) -> BaseDatabaseWrapper:
+        if self._connection is not None:
+            return self._connection
+        try:
+            return self._connect()
+        except DjangoDatabaseError as error:
+            if self._pooled or not is_a_poolers_refusal(error):
+                raise
+        self._pooled = True
+        return self._connect()
+
+    def _connect(self) -> BaseDatabaseWrapper:
+        connection = self._connection = orm.new_connection(
+            self._url,
+            connect_timeout=self._connect_timeout,
+            statement_timeout=self._statement_timeout,
+            pooled=self._pooled,
+        )
+        with connection.cursor() as cursor:
+            for statement in session_statements(connection, self._statement_timeout):
+                cursor.execute(statement)
+        return connection
+
+    def _asked[T](self, ask: Callable[[BaseDatabaseWrapper], T]) -> T:
+        try:
+            return ask(self._connected())
+        except Exception as error:  # noqa: BLE001  the one door that drivers' exceptions come through
+            connected = self._connection is not None and self._connection.connection is not None
+            self.close()
+            failure = classified(error, connected=connected, statement_timeout=self._statement_timeout)
+            if type(failure) is DatabaseFailed:
+                # It may be a defect of ours: the place tells, without the exception's text.
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                log.warning("sample_failed", extra={"at": f"{place.filename}:{place.lineno}"})
+        # Outside of the handler: the driver's exception quotes host and user, and must not be chained.
+        raise failure
+
+
+def _descriptor(connection: BaseDatabaseWrapper | None) -> int | None:
+    driver: Any = connection.connection if connection is not None else None
+    with contextlib.suppress(Exception):
+        if hasattr(driver, "pgconn"):
+            return int(driver.pgconn.socket)
+        if driver is not None:
+            return int(driver._sock.fileno())  # noqa: SLF001  PyMySQL has no other way to it
+    return None

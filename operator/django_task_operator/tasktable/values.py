@@ -1,0 +1,103 @@
+"""What is asked of a task table, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from django_task_operator.tasktable.errors import DatabaseError
+
+EVERY_QUEUE = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The rows that a worker's pods would claim.
+
+    Args:
+        backend: alias in the project's ``TASKS`` setting; rows carry it.
+        queues: names of queues; ``"*"`` among them is every queue.
+        exclude_queues: names that are left out again.
+    """
+
+    backend: str
+    queues: tuple[str, ...]
+    exclude_queues: tuple[str, ...] = ()
+
+    @property
+    def is_every_queue(self) -> bool:
+        """Whether all queues are taken, but for the excluded ones."""
+        return EVERY_QUEUE in self.queues
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The work that one selection has.
+
+    Args:
+        ready: due READY rows, counted no further than the limit that was asked for.
+        running: RUNNING rows, all of them.
+        oldest_ready: when the oldest of the ready rows became due; None without one.
+    """
+
+    ready: int
+    running: int
+    oldest_ready: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at a table, for all selections at once.
+
+    Args:
+        at: the database's clock, UTC.
+        seconds: how long the statement took, connecting not counted.
+        demands: what each selection has.
+        indexed: whether the table has the index of ``docs/database.md``.
+    """
+
+    at: datetime
+    seconds: float
+    demands: Mapping[Selection, Demand]
+    indexed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the polls so far said to one subscriber.
+
+    Args:
+        demand: of the last successful poll; None before the first.
+        error: of the last poll; None if it succeeded.
+        sampled_at: the database's clock at the last successful poll, UTC.
+        sample_seconds: how long the last successful poll's statement took.
+        indexed: whether the table had the index of ``docs/database.md`` then.
+    """
+
+    demand: Demand | None = None
+    error: DatabaseError | None = None
+    sampled_at: datetime | None = None
+    sample_seconds: float = 0.0
+    indexed: bool = True
+
+    @property
+    def oldest_ready_seconds(self) -> float:
+        """How long the oldest ready row had waited when it was sampled; 0 without one.
+
+        Both ends are the database's clock, so a skewed clock of ours does not matter.
+        """
+        if self.demand is None or self.demand.oldest_ready is None or self.sampled_at is None:
+            return 0.0
+        return max(0.0, (self.sampled_at - self.demand.oldest_ready).total_seconds())
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class UnservedQueue:
+    """A queue with due rows that no subscriber of the database takes."""
+
+    backend: str
+    queue: str

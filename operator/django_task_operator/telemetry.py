@@ -1,0 +1,108 @@
+"""The operator's Prometheus metrics, and the HTTP server of the probes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    process_collector,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REGISTRY = CollectorRegistry()
+process_collector.ProcessCollector(registry=REGISTRY)
+
+_WORKER = ("namespace", "worker")
+
+PENDING_TASKS = Gauge(
+    "django_tasks_pending",
+    "Due tasks that wait, as counted for the last decision",
+    _WORKER,
+    registry=REGISTRY,
+)
+RUNNING_TASKS = Gauge("django_tasks_running", "Tasks that run", _WORKER, registry=REGISTRY)
+OLDEST_PENDING_SECONDS = Gauge(
+    "django_tasks_oldest_pending_seconds", "Age of the oldest due task that waits", _WORKER, registry=REGISTRY
+)
+DESIRED_REPLICAS = Gauge(
+    "django_task_worker_desired_replicas", "Replicas decided last", _WORKER, registry=REGISTRY
+)
+READY_REPLICAS = Gauge("django_task_worker_ready_replicas", "Pods that are ready", _WORKER, registry=REGISTRY)
+CONDITION = Gauge(
+    "django_task_worker_condition",
+    "1 while the condition of the worker is True",
+    (*_WORKER, "condition"),
+    registry=REGISTRY,
+)
+SCALINGS = Counter(
+    "django_task_worker_scalings", "Changes of the replicas", (*_WORKER, "reason"), registry=REGISTRY
+)
+SAMPLE_SECONDS = Histogram(
+    "django_task_operator_sample_seconds",
+    "How long a sample of a task table took",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=REGISTRY,
+)
+SAMPLE_ERRORS = Counter(
+    "django_task_operator_sample_errors", "Samples that failed", ("reason",), registry=REGISTRY
+)
+TURNS = Counter("django_task_operator_turns", "Turns of the workers' loops", ("outcome",), registry=REGISTRY)
+API_REQUESTS = Counter(
+    "django_task_operator_api_requests",
+    "Requests to the API server",
+    ("method", "resource"),
+    registry=REGISTRY,
+)
+
+_FROM_STATUS = {
+    PENDING_TASKS: "pendingTasks",
+    RUNNING_TASKS: "runningTasks",
+    OLDEST_PENDING_SECONDS: "oldestPendingSeconds",
+    DESIRED_REPLICAS: "desiredReplicas",
+    READY_REPLICAS: "readyReplicas",
+}
+
+
+def observe(namespace: str, worker: str, status: dict[str, Any]) -> None:
+    """Take over the figures of a worker's status, however seldom that is written."""
+    for metric, name in _FROM_STATUS.items():
+        metric.labels(namespace, worker).set(status.get(name, 0))
+    for condition in status["conditions"]:
+        CONDITION.labels(namespace, worker, condition["type"]).set(condition["status"] == "True")
+
+
+def forget(namespace: str, worker: str) -> None:
+    """Drop the figures of a worker that is gone."""
+    for metric in (*_FROM_STATUS, CONDITION, SCALINGS):
+        metric.remove_by_labels({"namespace": namespace, "worker": worker})
+
+
+async def serve(port: int, *, alive: Callable[[], bool], ready: Callable[[], bool]) -> web.AppRunner:
+    """Serve /healthz, /readyz and /metrics on all addresses; the caller cleans the runner up."""
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def probe(good: Callable[[], bool]) -> Callable[[web.Request], object]:
+        async def answer(_: web.Request) -> web.Response:
+            return web.Response(text="ok") if good() else web.Response(status=503, text="not ready")
+
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/healthz", probe(alive))  # type: ignore[arg-type]
+    app.router.add_get("/readyz", probe(ready))  # type: ignore[arg-type]
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, None, port).start()
+    return runner

@@ -1,0 +1,35 @@
+"""What the turns of all workers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_task_operator.claims import Claims
+    from django_task_operator.kube import Kube, Watched
+    from django_task_operator.observed import DeploymentState, PodState
+    from django_task_operator.resources import RuntimeSource
+    from django_task_operator.secrets import Secrets
+    from django_task_operator.tasktable import Databases
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The doors to the cluster and the databases, and what the operator was started with.
+
+    ``clock`` tells seconds and never goes back, ``instance`` names the operator's pod, and
+    ``runtime`` is where runtime Injected is copied from.
+    """
+
+    kube: Kube
+    deployments: Watched[DeploymentState]
+    pods: Watched[PodState]
+    secrets: Secrets
+    databases: Databases
+    claims: Claims
+    clock: Callable[[], float]
+    instance: str
+    runtime: RuntimeSource
