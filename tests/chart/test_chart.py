@@ -1,0 +1,450 @@
+"""The chart: what it refuses, what it renders, what a release leaves and what the operator may do."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tarfile
+import time
+import uuid
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from tests.conftest import ROOT, tool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.conftest import Kubectl
+
+CHART = ROOT / "charts" / "django-task-operator"
+CRD_FILE = ROOT / "crds" / "djangotasks.dev_djangotaskworkers.yaml"
+CRD = "djangotaskworkers.djangotasks.dev"
+
+# All that the operator may do: (API group, resource, verb).
+RIGHTS = {
+    *(("djangotasks.dev", "djangotaskworkers", verb) for verb in ("get", "list", "watch")),
+    *(("djangotasks.dev", "djangotaskworkers/status", verb) for verb in ("get", "patch")),
+    *(("apps", "deployments", verb) for verb in ("get", "list", "watch", "create", "patch")),
+    *(("", "pods", verb) for verb in ("list", "watch")),
+    ("", "secrets", "get"),
+    *(("events.k8s.io", "events", verb) for verb in ("create", "patch")),
+}
+
+VALUE_SETS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "two namespaces": {"watchNamespaces": ["default", "kube-system"]},
+    "bare": {
+        "crds": {"install": False},
+        "rbac": {"create": False, "userRoles": False},
+        "serviceAccount": {"create": False, "name": "existing"},
+        "metrics": {"service": False},
+        "resources": {"requests": None, "limits": None},
+    },
+    "everything": {
+        "image": {"repository": "registry.example/operator", "tag": "1.2.3", "pullPolicy": "Always"},
+        "imagePullSecrets": [{"name": "regcred"}],
+        "watchNamespaces": ["default"],
+        "logLevel": "debug",
+        "logFormat": "text",
+        "serviceAccount": {"name": "other", "annotations": {"example.org/role": "a"}},
+        "metrics": {"annotations": {"prometheus.io/scrape": "true"}},
+        "resources": {"requests": {"cpu": 1, "memory": "200Mi"}, "limits": {"cpu": 1.5, "memory": "200Mi"}},
+        "podLabels": {"team": "platform", "app.kubernetes.io/part-of": "shop"},
+        "podAnnotations": {"prometheus.io/port": "8080"},
+        "priorityClassName": "system-cluster-critical",
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule"}],
+        "affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]
+                }
+            }
+        },
+    },
+}
+
+
+def helm(*args: str, values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+    given = [] if values is None else ["--values", "-"]
+    return subprocess.run(
+        [tool("helm"), *args, *given],
+        input=None if values is None else json.dumps(values),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def render(
+    values: dict[str, Any] | None = None,
+    *only: str,
+    release: str = "django-task-operator",
+    namespace: str = "default",
+) -> list[dict[str, Any]]:
+    shown = [f"--show-only=templates/{name}.yaml" for name in only]
+    done = helm("template", release, str(CHART), f"--namespace={namespace}", *shown, values=values or {})
+    assert done.returncode == 0, done.stderr
+    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+
+
+def one(manifests: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (found,) = [manifest for manifest in manifests if manifest["kind"] == kind]
+    return found
+
+
+def test_lint_is_strict() -> None:
+    done = helm("lint", "--strict", str(CHART))
+
+    assert done.returncode == 0, done.stdout
+    assert "[WARNING]" not in done.stdout
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
+def test_api_server_takes_what_is_rendered(kubectl: Kubectl, values: dict[str, Any]) -> None:
+    manifests = render(values)
+    kubectl(
+        "apply",
+        "--dry-run=server",
+        "--validate=strict",
+        "-f",
+        "-",
+        manifest={"apiVersion": "v1", "kind": "List", "items": manifests},
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [
+        (
+            "defaults",
+            {
+                "CustomResourceDefinition": 1,
+                "ServiceAccount": 1,
+                "Deployment": 1,
+                "Service": 1,
+                "ClusterRole": 3,
+                "ClusterRoleBinding": 1,
+            },
+        ),
+        (
+            "two namespaces",
+            {
+                "CustomResourceDefinition": 1,
+                "ServiceAccount": 1,
+                "Deployment": 1,
+                "Service": 1,
+                "ClusterRole": 2,
+                "Role": 2,
+                "RoleBinding": 2,
+            },
+        ),
+        ("bare", {"Deployment": 1}),
+    ],
+)
+def test_renders_no_more_than_is_asked_for(values: str, kinds: dict[str, int]) -> None:
+    assert Counter(manifest["kind"] for manifest in render(VALUE_SETS[values])) == kinds
+
+
+def test_definition_is_the_one_of_the_repository() -> None:
+    rendered = one(render(), "CustomResourceDefinition")
+
+    assert rendered["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    assert rendered["metadata"].pop("labels")["app.kubernetes.io/managed-by"] == "Helm"
+    assert rendered == yaml.safe_load(CRD_FILE.read_text())
+
+
+def test_package_has_the_definition(tmp_path: Path) -> None:
+    done = helm("package", str(CHART), f"--destination={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    (package,) = tmp_path.glob("*.tgz")
+
+    with tarfile.open(package) as archive:
+        packed = archive.extractfile("django-task-operator/files/crd.yaml")
+        assert packed is not None
+        assert packed.read() == CRD_FILE.read_bytes()
+    assert helm("template", "a", str(package)).stdout == helm("template", "a", str(CHART)).stdout
+
+
+def test_deployment_is_locked_down() -> None:
+    pod = one(render(), "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
+
+
+def test_restricted_namespace_admits_the_operator(kubectl: Kubectl, namespace: str) -> None:
+    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    template = one(render(namespace=namespace), "Deployment")["spec"]["template"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "operator", "labels": template["metadata"]["labels"]},
+        "spec": {**template["spec"], "serviceAccountName": "default"},
+    }
+    # A real API server gives the service account a moment after the namespace.
+    kubectl("wait", "--for=create", "--timeout=30s", "serviceaccount/default", f"--namespace={namespace}")
+
+    kubectl.within(namespace)("create", "--dry-run=server", "-f", "-", manifest=pod)
+
+
+def test_arguments_follow_the_values() -> None:
+    def arguments(values: dict[str, Any]) -> list[str]:
+        (container,) = one(render(values), "Deployment")["spec"]["template"]["spec"]["containers"]
+        return list(container["args"])
+
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    assert arguments({}) == [
+        "--log-level=info",
+        "--log-format=json",
+        "--port=8080",
+        f"--runtime-image=django-task-worker:{version}",
+    ]
+    worker_image = {"repository": "registry.example/worker", "tag": "2", "revision": "b"}
+    values = {"watchNamespaces": ["a", "b"], "logLevel": "debug", "logFormat": "text"}
+    assert arguments({**values, "workerImage": worker_image}) == [
+        "--watch-namespace=a",
+        "--watch-namespace=b",
+        "--log-level=debug",
+        "--log-format=text",
+        "--port=8080",
+        "--runtime-image=registry.example/worker:2",
+        "--runtime-revision=b",
+    ]
+
+
+def test_operator_knows_its_arguments() -> None:
+    (container,) = one(render(VALUE_SETS["everything"]), "Deployment")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    done = subprocess.run(
+        [ROOT / "build/venv/bin/python", "-m", "django_task_operator", "--help"],
+        env={"PYTHONPATH": str(ROOT / "operator")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert {argument.split("=")[0] for argument in container["args"]} <= set(
+        re.findall(r"--[a-z-]+", done.stdout)
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "path", "key"),
+    [
+        ({"watchNamespace": "shop"}, "''", "'watchNamespace'"),
+        ({"replicaCount": 2}, "''", "'replicaCount'"),
+        ({"image": {"tga": "1"}}, "'/image'", "'tga'"),
+        ({"imagePullSecrets": [{"nam": "a"}]}, "'/imagePullSecrets/0'", "'nam'"),
+        ({"crds": {"instal": True}}, "'/crds'", "'instal'"),
+        ({"rbac": {"creat": True}}, "'/rbac'", "'creat'"),
+        ({"serviceAccount": {"nam": "a"}}, "'/serviceAccount'", "'nam'"),
+        ({"metrics": {"enabled": True}}, "'/metrics'", "'enabled'"),
+        ({"resources": {"limit": {}}}, "'/resources'", "'limit'"),
+        ({"tolerations": [{"effects": "NoSchedule"}]}, "'/tolerations/0'", "'effects'"),
+        ({"affinity": {"node": {}}}, "'/affinity'", "'node'"),
+    ],
+)
+def test_names_the_typo(values: dict[str, Any], path: str, key: str) -> None:
+    done = helm("template", "a", str(CHART), values=values)
+
+    assert done.returncode != 0
+    assert f"at {path}: additional properties {key} not allowed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "path"),
+    [
+        ({"watchNamespaces": "shop"}, "/watchNamespaces"),
+        ({"watchNamespaces": ["Shop"]}, "/watchNamespaces/0"),
+        ({"watchNamespaces": ["shop", "shop"]}, "/watchNamespaces"),
+        ({"logLevel": "loud"}, "/logLevel"),
+        ({"image": {"pullPolicy": "always"}}, "/image/pullPolicy"),
+        ({"crds": {"install": "yes"}}, "/crds/install"),
+        ({"podAnnotations": {"prometheus.io/port": 8080}}, "/podAnnotations/prometheus.io~1port"),
+    ],
+)
+def test_names_the_wrong_value(values: dict[str, Any], path: str) -> None:
+    done = helm("template", "a", str(CHART), values=values)
+
+    assert done.returncode != 0
+    assert f"at '{path}'" in done.stderr
+
+
+def test_refuses_a_label_that_selects_the_pod() -> None:
+    done = helm("template", "a", str(CHART), values={"podLabels": {"app.kubernetes.io/name": "other"}})
+
+    assert "invalid propertyName 'app.kubernetes.io/name'" in done.stderr
+
+
+def test_asks_for_the_name_of_a_service_account_that_exists() -> None:
+    done = helm("template", "a", str(CHART), values={"serviceAccount": {"create": False}})
+
+    assert "serviceAccount.name: name the existing service account" in done.stderr
+
+
+def test_refuses_an_old_kubernetes() -> None:
+    done = helm("template", "a", str(CHART), "--kube-version=1.29.9")
+
+    assert "chart requires kubeVersion: >=1.30.0-0" in done.stderr
+    assert helm("template", "a", str(CHART), "--kube-version=1.30.0").returncode == 0
+
+
+def leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value and key != "resources":
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}"
+
+
+def test_every_value_is_in_the_readme_and_the_schema() -> None:
+    values = list(leaves(yaml.safe_load((CHART / "values.yaml").read_text())))
+    told = re.findall(r"^\| `([\w.]+)` \|", (CHART / "README.md").read_text(), re.MULTILINE)
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def known(schema: dict[str, Any], path: str = "") -> Iterator[str]:
+        for key, inner in schema.get("properties", {}).items():
+            if key == "resources" or "properties" not in inner:
+                yield f"{path}{key}"
+            else:
+                yield from known(inner, f"{path}{key}.")
+
+    assert [name for name in told if name in values] == values
+    # affinity is open to the API server's own fields, global is Helm's.
+    inner = {name for name in known(schema) if not name.startswith("affinity.")} | {"affinity"}
+    assert inner == {*values, "global"}
+
+
+def granted(role: dict[str, Any]) -> Counter[tuple[str, str, str]]:
+    return Counter(
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    )
+
+
+@pytest.mark.parametrize(("values", "kind"), [({}, "ClusterRole"), ({"watchNamespaces": ["a"]}, "Role")])
+def test_role_is_the_least(values: dict[str, Any], kind: str) -> None:
+    role = one(render(values, "rbac"), kind)
+
+    assert granted(role) == Counter(RIGHTS)
+    assert all(set(rule) == {"apiGroups", "resources", "verbs"} for rule in role["rules"])
+
+
+def test_watched_namespaces_alone() -> None:
+    manifests = render(VALUE_SETS["two namespaces"], "rbac")
+
+    assert sorted((m["kind"], m["metadata"]["namespace"]) for m in manifests) == [
+        ("Role", "default"),
+        ("Role", "kube-system"),
+        ("RoleBinding", "default"),
+        ("RoleBinding", "kube-system"),
+    ]
+
+
+@pytest.fixture
+def release(kubectl: Kubectl, namespace: str) -> Iterator[Callable[..., str]]:
+    """Apply templates of a release of the test's own; returns its service account's user name."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    applied: list[dict[str, Any]] = []
+
+    def apply(values: dict[str, Any], *only: str) -> str:
+        manifests = render(values, *only, release=name, namespace=namespace)
+        applied.extend(manifests)
+        kubectl("apply", "-f", "-", manifest={"apiVersion": "v1", "kind": "List", "items": manifests})
+        return f"system:serviceaccount:{namespace}:{name}-django-task-operator"
+
+    yield apply
+    kubectl("delete", "-f", "-", manifest={"apiVersion": "v1", "kind": "List", "items": applied})
+
+
+def rights(kubectl: Kubectl, user: str, namespace: str) -> set[tuple[str, str, str]]:
+    """What the API server says that the user may do there and any service account may not."""
+
+    def lines(who: str) -> set[str]:
+        # The groups of every service account, so that only the user's own bindings make the difference.
+        groups = ("--as-group=system:serviceaccounts", "--as-group=system:authenticated")
+        listed = kubectl("auth", "can-i", "--list", f"--as={who}", *groups, f"--namespace={namespace}")
+        return set(listed.splitlines())
+
+    rows = lines(user) - lines("system:serviceaccount:default:somebody-else")
+    found = set()
+    for row in rows:
+        match = re.fullmatch(r"(\S+)\s+\[\]\s+\[\]\s+\[(.*)\]", row)
+        assert match, row
+        resource, _, group = match[1].partition(".")
+        # kubectl writes djangotaskworkers.djangotasks.dev/status.
+        group, _, part = group.partition("/")
+        found |= {(group, f"{resource}/{part}" if part else resource, verb) for verb in match[2].split()}
+    return found
+
+
+def test_api_server_grants_that_and_no_more(
+    kubectl: Kubectl, namespace: str, release: Callable[..., str]
+) -> None:
+    user = release({}, "rbac", "serviceaccount")
+
+    assert rights(kubectl, user, namespace) == RIGHTS
+    assert rights(kubectl, user, "kube-system") == RIGHTS
+
+
+def test_api_server_grants_nothing_outside_the_watched_namespaces(
+    kubectl: Kubectl, namespace: str, release: Callable[..., str]
+) -> None:
+    user = release({"watchNamespaces": [namespace]}, "rbac", "serviceaccount")
+
+    assert rights(kubectl, user, namespace) == RIGHTS
+    assert rights(kubectl, user, "default") == set()
+
+
+@pytest.mark.parametrize(
+    ("role", "may", "may_not"),
+    [
+        ("view", ["get", "list", "watch"], ["create", "patch", "delete"]),
+        ("edit", ["get", "list", "watch", "create", "patch", "update", "delete", "deletecollection"], []),
+        ("admin", ["get", "list", "watch", "create", "patch", "update", "delete", "deletecollection"], []),
+    ],
+)
+def test_roles_of_people_include_workers(
+    kubectl: Kubectl,
+    namespace: str,
+    release: Callable[..., str],
+    role: str,
+    may: list[str],
+    may_not: list[str],
+) -> None:
+    release({}, "user-roles")
+    kubectl("create", "rolebinding", "ada", f"--clusterrole={role}", "--user=ada", f"--namespace={namespace}")
+
+    def allowed(verb: str, *what: str) -> bool:
+        asked = kubectl.run("auth", "can-i", verb, CRD, *what, "--as=ada", f"--namespace={namespace}")
+        return asked.stdout.strip() == "yes"
+
+    # The controller that aggregates roles takes a moment.
+    deadline = time.monotonic() + 30
+    while (missing := {verb for verb in may if not allowed(verb)}) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert missing == set()
+    assert {verb for verb in may_not if allowed(verb)} == set()
+    assert not allowed("patch", "--subresource=status")

@@ -1,0 +1,104 @@
+"""What the tests against a cluster share: kubectl, the CRD, and a namespace of each test's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+CRDS = ROOT / "crds"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kubeconfig",
+        type=Path,
+        default=ROOT / "build" / "kubeconfig",
+        help="the cluster that the tests use (default: the one that `make cluster` makes)",
+    )
+
+
+def tool(name: str) -> str:
+    """The path of a command-line tool, preferring the one that `make cluster` built."""
+    found = shutil.which(name, path=f"{ROOT / 'build' / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        pytest.fail(f"there is no {name}: run `make cluster` first", pytrace=False)
+    return found
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """kubectl on one cluster, and in one namespace if that is given."""
+
+    kubeconfig: Path
+    namespace: str | None = None
+
+    def within(self, namespace: str) -> Kubectl:
+        return replace(self, namespace=namespace)
+
+    def run(self, *args: str, manifest: object = None) -> subprocess.CompletedProcess[str]:
+        """Whatever comes of it. A manifest is passed on standard input: add `-f -`."""
+        where = [f"--namespace={self.namespace}"] if self.namespace else []
+        return subprocess.run(
+            [tool("kubectl"), f"--kubeconfig={self.kubeconfig}", *where, *args],
+            input=None if manifest is None else yaml.safe_dump(manifest),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def __call__(self, *args: str, manifest: object = None) -> str:
+        """What kubectl prints; the test fails if kubectl does."""
+        done = self.run(*args, manifest=manifest)
+        assert done.returncode == 0, f"kubectl {' '.join(args)}: {done.stderr}"
+        return done.stdout
+
+    def refused(self, *args: str, manifest: object = None) -> str:
+        """The reason that kubectl gives; the test fails if kubectl does not."""
+        done = self.run(*args, manifest=manifest)
+        assert done.returncode != 0, f"kubectl {' '.join(args)} was accepted: {done.stdout}"
+        return done.stderr
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(pytestconfig: pytest.Config) -> Path:
+    path: Path = pytestconfig.getoption("--kubeconfig")
+    if not path.exists():
+        pytest.fail(f"there is no {path}: run `make cluster` first", pytrace=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def kubectl(kubeconfig: Path) -> Kubectl:
+    return Kubectl(kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def crd(kubectl: Kubectl) -> dict[str, Any]:
+    """The CRD as it stands in crds/, after it has been applied and is served."""
+    (path,) = CRDS.glob("*.yaml")
+    kubectl("apply", "--server-side", "--force-conflicts", f"--filename={path}")
+    document: dict[str, Any] = yaml.safe_load(path.read_text())
+    kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{document['metadata']['name']}")
+    return document
+
+
+@pytest.fixture
+def namespace(kubectl: Kubectl) -> Iterator[str]:
+    """A namespace that exists for one test."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    kubectl("create", "namespace", name)
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")

@@ -1,0 +1,207 @@
+"""How the tests look at the cluster: reads that cost little, waits that end, and a worker at hand."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+import urllib3
+from kubernetes import config
+from tests.conftest import tool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.conftest import Kubectl
+
+type Manifest = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+STEP_SECONDS = 0.2
+
+
+class Unavailable(Exception):
+    """The API server does not answer, or not well."""
+
+
+def eventually[T](probe: Callable[[], T], what: str, *, within: float = 30) -> T:
+    """What ``probe`` returns once that is true; the test fails if it is not ``within`` so many seconds."""
+    started = time.monotonic()
+    deadline = started + within
+    while True:
+        try:
+            seen = probe()
+        except Unavailable as error:
+            last: object = error
+        else:
+            if seen:
+                log.info("%.1f s for: %s", time.monotonic() - started, what)
+                return seen
+            last = seen
+        if time.monotonic() > deadline:
+            _give_up(f"not within {within:g} s: {what} (last seen: {last!r})")
+        time.sleep(STEP_SECONDS)
+
+
+def always(probe: Callable[[], object], what: str, *, seconds: float) -> None:
+    """The test fails if ``probe`` is false at any time within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not (seen := probe()):
+            _give_up(f"no longer: {what} (seen: {seen!r})")
+        time.sleep(STEP_SECONDS)
+
+
+def _give_up(message: str) -> NoReturn:
+    __tracebackhide__ = True
+    pytest.fail(message)
+
+
+class Api:
+    """Reads objects in a few milliseconds, where kubectl takes a hundred."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._client = config.new_client_from_config(config_file=str(kubeconfig))
+
+    def get(self, path: str) -> Manifest | None:
+        """The object or list at a path; None where there is none."""
+        request = self._client.param_serialize(
+            "GET", path, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
+        )
+        try:
+            answer = self._client.call_api(*request, _request_timeout=10)
+            data = answer.response.data
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unavailable(path) from error
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            # 403 is what one that has just started says before it has read its roles.
+            raise Unavailable(f"{path}: {answer.status} {data!r}")
+        found: Manifest = json.loads(data)
+        return found
+
+    def items(self, path: str) -> list[Manifest]:
+        listed = self.get(path)
+        assert listed is not None, path
+        found: list[Manifest] = listed["items"]
+        return found
+
+
+@dataclass(frozen=True)
+class TaskWorker:
+    """A DjangoTaskWorker in a test's namespace, and what was made for it."""
+
+    kubectl: Kubectl
+    api: Api
+    namespace: str
+    name: str
+
+    @property
+    def manifest(self) -> Manifest | None:
+        path = f"/apis/djangotasks.dev/v1alpha1/namespaces/{self.namespace}/djangotaskworkers/{self.name}"
+        return self.api.get(path)
+
+    @property
+    def status(self) -> Manifest:
+        return (self.manifest or {}).get("status", {})
+
+    @property
+    def deployment(self) -> Manifest | None:
+        return self.api.get(f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{self.name}")
+
+    @property
+    def replicas(self) -> int | None:
+        """What the Deployment is asked for; None without one."""
+        deployment = self.deployment
+        return deployment["spec"]["replicas"] if deployment else None
+
+    @property
+    def pods(self) -> list[Manifest]:
+        """Those that are not about to go."""
+        selector = f"labelSelector=djangotasks.dev/worker={self.name}"
+        pods = self.api.items(f"/api/v1/namespaces/{self.namespace}/pods?{selector}")
+        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+    @property
+    def pod_names(self) -> set[str]:
+        return {pod["metadata"]["name"] for pod in self.pods}
+
+    def events(self, reason: str) -> list[Manifest]:
+        events = self.api.items(f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events")
+        return [e for e in events if e["regarding"].get("name") == self.name and e["reason"] == reason]
+
+    def patch(self, **spec: object) -> None:
+        """Change fields of the spec as a user does."""
+        self.kubectl("patch", "djtw", self.name, "--type=merge", "--patch", json.dumps({"spec": spec}))
+
+    def becomes(self, condition: str, status: str, reason: str | None = None, *, within: float = 30) -> str:
+        """Wait for a condition, and return its message."""
+
+        def seen() -> tuple[object, ...]:
+            found = [c for c in self.status.get("conditions", ()) if c["type"] == condition]
+            return (found[0]["status"], found[0]["reason"], found[0]["message"]) if found else ()
+
+        def is_so() -> bool:
+            now = seen()
+            return bool(now) and now[0] == status and reason in {None, now[1]}
+
+        eventually(is_so, f"{self.name}: {condition}={status} {reason or ''}", within=within)
+        return str(seen()[2])
+
+    def warns(self, reason: str, *, within: float = 30) -> str:
+        """Wait for a warning, and return what it says."""
+        (event, *_) = eventually(functools.partial(self.events, reason), f"event {reason}", within=within)
+        assert event["type"] == "Warning", event
+        note: str = event["note"]
+        return note
+
+    def scales_to(self, replicas: int, *, within: float = 30) -> None:
+        """Wait until the Deployment is asked for so many pods, and has them, and no other."""
+
+        def settled() -> bool:
+            deployment = self.deployment or {"spec": {}, "status": {}}
+            status = deployment["status"]
+            return (
+                deployment["spec"].get("replicas") == replicas
+                and status.get("replicas", 0) == status.get("readyReplicas", 0) == replicas
+                and status.get("observedGeneration") == deployment["metadata"]["generation"]
+            )
+
+        eventually(settled, f"{self.name}: {replicas} replicas", within=within)
+
+
+@contextmanager
+def deployment_writes(kubectl: Kubectl) -> Iterator[Callable[[], list[tuple[int, int]]]]:
+    """A watch of a namespace's one Deployment: (generation, replicas) of every write so far."""
+    columns = '{.metadata.generation} {.spec.replicas}{"\\n"}'
+    command = [
+        tool("kubectl"),
+        f"--kubeconfig={kubectl.kubeconfig}",
+        f"--namespace={kubectl.namespace}",
+        "get",
+        "deployments",
+        "--watch",
+        f"--output=jsonpath={columns}",
+    ]
+    with tempfile.TemporaryFile("w+") as output, subprocess.Popen(command, stdout=output) as watch:
+
+        def writes() -> list[tuple[int, int]]:
+            output.seek(0)
+            lines = [line.split() for line in output.read().splitlines()]
+            return sorted({(int(generation), int(replicas)) for generation, replicas in lines})
+
+        try:
+            yield writes
+        finally:
+            watch.terminate()

@@ -1,0 +1,288 @@
+"""A PostgreSQL in the cluster, reached by pods through its Service and by the tests through a node's port."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import django
+import psycopg
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connections, transaction
+from psycopg import sql
+from tests.e2e.harness import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from django.tasks import Task, TaskResult
+    from tests.conftest import Kubectl
+
+# One process has one Django: the operator's own modules, if they come first, set up the rest.
+if not settings.configured:
+    settings.configure(INSTALLED_APPS=["django_tasks_db"], USE_TZ=True, LOGGING_CONFIG=None)
+settings.TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend", "QUEUES": []}}
+django.setup()
+
+# After the setup, because a task looks for its backend when it is defined.
+from tests.e2e.project import chores  # noqa: E402
+
+__all__ = ["Database", "Server", "chores"]
+
+TEMPLATE = "migrated"
+DATA = "/var/lib/postgresql/data"
+# A server that ends stays away until the file is gone.
+KEEP_RUNNING = (
+    "while true; do"
+    " if [ -e /tmp/stopped ]; then sleep 0.1; else entrypoint -c fsync=off -c max_connections=300; fi; "
+    "done"
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL server in a namespace."""
+
+    kubectl: Kubectl
+    host: str
+    port: int
+    password: str
+
+    @classmethod
+    def start(cls, kubectl: Kubectl) -> Self:
+        """Start one in the namespace of ``kubectl``, or take the one that is there."""
+        if kubectl.run("get", "secret/postgres").returncode != 0:
+            password = uuid.uuid4().hex
+            kubectl("create", "secret", "generic", "postgres", f"--from-literal=POSTGRES_PASSWORD={password}")
+        for manifest in _manifests():
+            kubectl("apply", "--filename=-", manifest=manifest)
+        kubectl("rollout", "status", "deployment/postgres", "--timeout=120s")
+        secret = json.loads(kubectl("get", "secret/postgres", "--output=json"))["data"]
+        port = kubectl("get", "service/postgres", "--output=jsonpath={.spec.ports[0].nodePort}")
+        address = '{.items[0].status.addresses[?(@.type=="InternalIP")].address}'
+        server = cls(
+            kubectl,
+            host=kubectl("get", "nodes", f"--output=jsonpath={address}"),
+            port=int(port),
+            password=base64.b64decode(secret["POSTGRES_PASSWORD"]).decode(),
+        )
+        eventually(server.answers, "PostgreSQL answers at the node's port")
+        return server
+
+    def connect(self, name: str) -> psycopg.Connection:
+        return psycopg.connect(
+            host=self.host,
+            port=self.port,
+            user="postgres",
+            password=self.password,
+            dbname=name,
+            autocommit=True,
+            connect_timeout=5,
+        )
+
+    def execute(self, statement: str, **names: str) -> None:
+        """Run a statement in which braces stand for names."""
+        composed = sql.SQL(statement).format(**{k: sql.Identifier(v) for k, v in names.items()})  # type: ignore[arg-type]
+        with self.connect("postgres") as connection:
+            connection.execute(composed)
+
+    def answers(self) -> bool:
+        try:
+            self.connect("postgres").close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End the server; its data stays, and its port refuses."""
+        script = f"touch /tmp/stopped && pg_ctl --pgdata={DATA} --mode=immediate stop"
+        self.kubectl("exec", "deployment/postgres", "--", "sh", "-c", script)
+
+    def go_on(self) -> None:
+        self.kubectl("exec", "deployment/postgres", "--", "rm", "-f", "/tmp/stopped")
+        eventually(self.answers, "PostgreSQL is back")
+
+    def make_template(self) -> None:
+        """Migrate once, so that a test's database is a copy."""
+        self.execute("DROP DATABASE IF EXISTS {name}", name=TEMPLATE)
+        self.execute("CREATE DATABASE {name}", name=TEMPLATE)
+        template = Database(self, TEMPLATE)
+        template.migrate()
+        template.leave()
+
+    @contextmanager
+    def database(self, *, migrated: bool = True) -> Iterator[Database]:
+        """A database that exists for a while."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        template = TEMPLATE if migrated else "template1"
+        self.execute("CREATE DATABASE {name} TEMPLATE {template}", name=name, template=template)
+        database = Database(self, name)
+        yield database
+        database.leave()
+        self.execute("DROP DATABASE {name} WITH (FORCE)", name=name)
+
+
+@dataclass
+class Database:
+    """One database, and Django's task API on it, from the test's process."""
+
+    server: Server
+    name: str
+    _gates: dict[int, psycopg.Connection] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """As the pods say it."""
+        password, namespace = self.server.password, self.server.kubectl.namespace
+        return f"postgres://postgres:{password}@postgres.{namespace}.svc:5432/{self.name}"
+
+    @contextmanager
+    def as_default(self) -> Iterator[None]:
+        """Django's own calls go to this database meanwhile."""
+        wanted = connections.settings["default"] | {
+            "ENGINE": "django.db.backends.postgresql",
+            "HOST": self.server.host,
+            "PORT": self.server.port,
+            "USER": "postgres",
+            "PASSWORD": self.server.password,
+            "NAME": self.name,
+            "CONN_MAX_AGE": None,
+            "CONN_HEALTH_CHECKS": True,
+            "OPTIONS": {},
+        }
+        if connections.settings["default"] != wanted:
+            connections["default"].close()
+            del connections["default"]
+            connections.settings["default"] = wanted
+        connections["default"].close_if_unusable_or_obsolete()
+        yield
+
+    def leave(self) -> None:
+        """Close what the test holds open."""
+        for gate in list(self._gates):
+            self.open_gate(gate)
+        with self.as_default():
+            connections["default"].close()
+
+    def migrate(self) -> None:
+        with self.as_default():
+            call_command("migrate", verbosity=0)
+
+    def enqueue(
+        self,
+        task: Task,
+        *args: Any,
+        times: int = 1,
+        queue: str = "default",
+        run_after: datetime | None = None,
+    ) -> list[TaskResult]:
+        """Enqueue a task some times in one transaction."""
+        with self.as_default(), transaction.atomic():
+            task = task.using(queue_name=queue, run_after=run_after)
+            return [task.enqueue(*args) for _ in range(times)]
+
+    def lock_rows(self) -> psycopg.Connection:
+        """Keep the workers from claiming any row that is there now, until the connection ends."""
+        connection = self.server.connect(self.name)
+        connection.autocommit = False
+        connection.execute("SELECT id FROM django_tasks_database_dbtaskresult FOR UPDATE")
+        return connection
+
+    def clients(self, application: str) -> list[int]:
+        """The server's processes for the connections that an application has to this database."""
+        with self.server.connect("postgres") as connection:
+            found = connection.execute(
+                "SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name = %s",
+                [self.name, application],
+            )
+            return [pid for (pid,) in found]
+
+    def end_clients(self, application: str) -> None:
+        with self.server.connect("postgres") as connection:
+            for pid in self.clients(application):
+                connection.execute("SELECT pg_terminate_backend(%s)", [pid])
+
+    def refresh(self, results: list[TaskResult]) -> list[TaskResult]:
+        with self.as_default():
+            for result in results:
+                result.refresh()
+        return results
+
+    def statuses(self, results: list[TaskResult]) -> list[str]:
+        return sorted(str(result.status) for result in self.refresh(results))
+
+    def finish(self, results: list[TaskResult], *, within: float = 60) -> list[TaskResult]:
+        """Wait until all have ended, well or badly."""
+
+        def open_ones() -> int:
+            return sum(not result.is_finished for result in self.refresh(results))
+
+        eventually(lambda: not open_ones(), f"{len(results)} tasks finished", within=within)
+        return results
+
+    def close_gate(self, gate: int) -> None:
+        """Let no task pass ``wait_at(gate)``."""
+        self._gates[gate] = connection = self.server.connect(self.name)
+        connection.execute("SELECT pg_advisory_lock(%s)", [gate])
+
+    def open_gate(self, gate: int) -> None:
+        self._gates.pop(gate).close()
+
+
+def _manifests() -> list[dict[str, Any]]:
+    labels = {"app.kubernetes.io/name": "postgres"}
+    container = {
+        "name": "postgres",
+        "image": "django-task-postgres:dev",
+        "command": ["sh", "-c", KEEP_RUNNING],
+        "envFrom": [{"secretRef": {"name": "postgres"}}],
+        "readinessProbe": {
+            "exec": {"command": ["pg_isready", "--host=127.0.0.1", "--username=postgres"]},
+            "periodSeconds": 1,
+        },
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [{"name": "data", "mountPath": "/var/lib/postgresql"}],
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
+    }
+    pod = {
+        # The shell that keeps it running hears no signal.
+        "terminationGracePeriodSeconds": 0,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 999,
+            "fsGroup": 999,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [{"name": "data", "emptyDir": {}}],
+    }
+    return [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "postgres"},
+            "spec": {
+                "strategy": {"type": "Recreate"},
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "postgres"},
+            # Not ready is not gone: a stopped server must refuse, as one does that is not behind a Service.
+            "spec": {
+                "type": "NodePort",
+                "selector": labels,
+                "publishNotReadyAddresses": True,
+                "ports": [{"port": 5432}],
+            },
+        },
+    ]

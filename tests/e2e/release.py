@@ -1,0 +1,123 @@
+"""The operator as users have it: the chart's release, with the image that stands ready."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.parser import text_string_to_metric_families
+from tests.conftest import ROOT, tool
+from tests.e2e.harness import Api, eventually
+
+if TYPE_CHECKING:
+    from tests.conftest import Kubectl
+
+NAME = NAMESPACE = "django-task-operator"
+
+
+@dataclass(frozen=True)
+class Release:
+    """The installed operator; ``kubectl`` is in its namespace."""
+
+    kubectl: Kubectl
+    api: Api
+
+    def install(self) -> None:
+        """As `make install` does: seconds, and the same pod goes on if its image is current."""
+        done = subprocess.run([ROOT / "cluster" / "install"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def uninstall(self) -> None:
+        self.helm("uninstall", NAME, "--wait", "--timeout=60s")
+
+    def helm(self, *args: str) -> str:
+        where = [f"--kubeconfig={self.kubectl.kubeconfig}", f"--namespace={NAMESPACE}"]
+        done = subprocess.run(
+            [tool("helm"), *where, *args], capture_output=True, text=True, timeout=180, check=False
+        )
+        assert done.returncode == 0, f"helm {' '.join(args)}: {done.stderr}"
+        return done.stdout
+
+    @property
+    def pods(self) -> list[dict[str, Any]]:
+        selector = f"labelSelector=app.kubernetes.io/name={NAME}"
+        return self.api.items(f"/api/v1/namespaces/{NAMESPACE}/pods?{selector}")
+
+    @property
+    def pod(self) -> dict[str, Any] | None:
+        """The one that is ready."""
+        for pod in self.pods:
+            conditions = pod["status"].get("conditions", ())
+            if "deletionTimestamp" not in pod["metadata"] and any(
+                condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions
+            ):
+                return pod
+        return None
+
+    @property
+    def incarnation(self) -> tuple[str, int]:
+        """Changes when the operator is started anew."""
+        pod = eventually(lambda: self.pod, "the operator is ready")
+        assert pod
+        return pod["metadata"]["uid"], pod["status"]["containerStatuses"][0]["restartCount"]
+
+    def stop(self) -> None:
+        self.kubectl("scale", f"deployment/{NAME}", "--replicas=0")
+        eventually(lambda: not self.pods, "the operator's pod is gone")
+
+    def start(self) -> None:
+        self.kubectl("scale", f"deployment/{NAME}", "--replicas=1")
+        eventually(lambda: self.pod, "the operator is ready", within=60)
+
+    def kill(self) -> None:
+        """SIGKILL, with no time for a farewell; another pod follows."""
+        pod = eventually(lambda: self.pod, "the operator is ready", within=60)
+        assert pod
+        container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+        in_node(
+            pod["spec"]["nodeName"], "ctr", "--namespace=k8s.io", "tasks", "kill", "-s", "SIGKILL", container
+        )
+        # The container's own restart would wait ten seconds from the second time on.
+        self.kubectl("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0", "--wait=false")
+
+    def log(self) -> str:
+        return self.kubectl("logs", f"--selector=app.kubernetes.io/name={NAME}", "--tail=-1")
+
+    def requests(self) -> dict[tuple[str, str], float]:
+        """What it has asked of the API server so far, by method and resource."""
+        port = f"services/{NAME}-metrics:8080/proxy/metrics"
+        text = self.kubectl("get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/{port}")
+        return {
+            (sample.labels["method"], sample.labels["resource"]): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "django_task_operator_api_requests_total"
+        }
+
+
+def in_node(node: str, *command: str) -> str:
+    """Run a command in the container that is a kind cluster's node."""
+    done = subprocess.run(
+        [tool("docker"), "exec", node, *command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout
+
+
+def is_kind(node: str) -> bool:
+    """Whether a node is a container here, into which we can reach."""
+    found = subprocess.run(
+        [tool("docker"), "inspect", "--type=container", node], capture_output=True, check=False
+    )
+    return found.returncode == 0
+
+
+def conditions(manifest: dict[str, Any]) -> str:
+    """A worker's conditions for people, one a line."""
+    lines = [
+        f"{c['type']}={c['status']} {c['reason']}: {c['message']}"
+        for c in manifest.get("status", {}).get("conditions", ())
+    ]
+    return "\n".join(lines) or json.dumps(manifest.get("status"))

@@ -1,0 +1,203 @@
+"""Whose Deployment it is: put back, left alone, handed over, or gone with its DjangoTaskWorker."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.e2e.harness import always, deployment_writes, eventually
+from tests.e2e.postgres import chores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Kubectl
+    from tests.e2e.harness import Api, TaskWorker
+    from tests.e2e.postgres import Database
+    from tests.e2e.release import Release
+
+type MakeWorker = Callable[..., TaskWorker]
+
+UNRELATED = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "worker", "labels": {"team": "other"}},
+    "spec": {
+        "replicas": 0,
+        "selector": {"matchLabels": {"team": "other"}},
+        "template": {
+            "metadata": {"labels": {"team": "other"}},
+            "spec": {"containers": [{"name": "other", "image": "other:1"}]},
+        },
+    },
+}
+
+
+def test_a_deployment_edited_by_hand_is_put_back(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    worker = make_worker(scaling={"minReplicas": 1})
+    worker.scales_to(1)
+    here("scale", "deployment/worker", "--replicas=0")
+    eventually(lambda: worker.events("DeploymentRestored"), "event DeploymentRestored")
+    here("set", "image", "deployment/worker", "worker=other:1")
+    here("label", "deployment/worker", "app.kubernetes.io/managed-by-")
+
+    def is_as_before() -> bool:
+        deployment = worker.deployment
+        assert deployment
+        labels, template = deployment["metadata"]["labels"], deployment["spec"]["template"]
+        return (
+            template["spec"]["containers"][0]["image"] == "shop:dev"
+            and labels.get("app.kubernetes.io/managed-by") == "django-task-operator"
+        )
+
+    eventually(is_as_before, "the Deployment as it was")
+    worker.scales_to(1)
+    assert "changed" in worker.events("DeploymentRestored")[0]["note"]
+
+
+def test_a_deployment_deleted_by_hand_is_put_back(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    worker = make_worker(scaling={"minReplicas": 1})
+    worker.scales_to(1)
+    here("delete", "deployment", "worker")
+    worker.scales_to(1)
+
+    (event,) = eventually(lambda: worker.events("DeploymentRestored"), "event DeploymentRestored")
+    assert "deleted" in event["note"]
+    database.finish(database.enqueue(chores.add, 1, 2))
+
+
+def test_an_unrelated_deployment_is_left_alone_until_it_is_deleted(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    here("create", "--filename=-", manifest=UNRELATED)
+    before = json.loads(here("get", "deployment", "worker", "--output=json"))
+    results = database.enqueue(chores.add, 1, 2)
+    worker = make_worker()
+    message = worker.becomes("Stalled", "True", "DeploymentNameTaken")
+    assert "Delete it, or give this DjangoTaskWorker another name" in message
+    assert worker.warns("DeploymentNameTaken") == message
+    after = json.loads(here("get", "deployment", "worker", "--output=json"))
+    assert (after["spec"], after["metadata"]["labels"]) == (before["spec"], before["metadata"]["labels"])
+    assert "ownerReferences" not in after["metadata"]
+    here("delete", "deployment", "worker")
+
+    database.finish(results)
+    worker.becomes("Stalled", "False")
+
+
+@pytest.mark.parametrize("moment", ["at once", "when the Deployment is there", "when a pod is there"])
+def test_nothing_is_left_of_a_worker_deleted_in_the_middle_of_its_work(
+    make_worker: MakeWorker, database: Database, here: Kubectl, moment: str
+) -> None:
+    database.enqueue(chores.add, 1, 2, times=3)
+    worker = make_worker()
+    if moment == "when the Deployment is there":
+        eventually(lambda: worker.deployment, "a Deployment")
+    elif moment == "when a pod is there":
+        eventually(lambda: worker.pods, "a pod")
+    here("delete", "djtw", "worker", "--timeout=5s")
+
+    eventually(lambda: not worker.deployment and not worker.pods, "nothing left")
+    # Longer than a turn that was under way can take.
+    always(lambda: not worker.deployment, "no Deployment comes back", seconds=2)
+
+
+def test_deleting_returns_at_once_with_the_operator_stopped(
+    make_worker: MakeWorker, database: Database, here: Kubectl, operator: Release
+) -> None:
+    worker = make_worker(scaling={"minReplicas": 1})
+    worker.scales_to(1)
+    operator.stop()
+    started = time.monotonic()
+    here("delete", "djtw", "worker", "--timeout=5s")
+
+    assert time.monotonic() - started < 2
+    eventually(lambda: not worker.deployment and not worker.pods, "the Deployment and its pods go")
+    operator.start()
+    always(lambda: not worker.deployment, "no Deployment comes back", seconds=2)
+
+
+def test_a_worker_made_again_adopts_the_deployment_it_had_left_behind(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    worker = make_worker(scaling={"minReplicas": 1})
+    worker.scales_to(1)
+    deployment, pods = worker.deployment, worker.pod_names
+    here("delete", "djtw", "worker", "--cascade=orphan")
+    eventually(lambda: not owners(worker), "an orphan")
+    again = make_worker(scaling={"minReplicas": 1})
+    again.becomes("Ready", "True", "ReplicasReady")
+
+    assert deployment
+    assert again.deployment
+    assert again.deployment["metadata"]["uid"] == deployment["metadata"]["uid"]
+    assert again.manifest
+    assert owners(again) == [again.manifest["metadata"]["uid"]]
+    assert again.pod_names == pods
+
+
+def owners(worker: TaskWorker) -> list[str]:
+    deployment = worker.deployment
+    assert deployment
+    return [owner["uid"] for owner in deployment["metadata"].get("ownerReferences", ())]
+
+
+def test_a_worker_of_the_same_name_follows_a_deleted_one(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    worker = make_worker(scaling={"minReplicas": 1})
+    worker.scales_to(1)
+    first = worker.pod_names
+    here("delete", "djtw", "worker")
+    again = make_worker(scaling={"minReplicas": 1})
+    again.becomes("Ready", "True", "ReplicasReady")
+    again.scales_to(1)
+
+    assert again.manifest
+    assert owners(again) == [again.manifest["metadata"]["uid"]]
+    assert not again.pod_names & first
+
+
+def test_uninstalled_and_installed_again_the_pods_never_stop(
+    make_worker: MakeWorker, database: Database, here: Kubectl, operator: Release
+) -> None:
+    worker = make_worker()
+    database.close_gate(1)
+    results = database.enqueue(chores.wait_at, 1, times=2)
+    worker.scales_to(2)
+    pods = worker.pod_names
+    with deployment_writes(here) as writes:
+        operator.uninstall()
+        assert worker.replicas == 2
+        assert worker.pod_names == pods
+        operator.install()
+        worker.becomes("Ready", "True")
+        eventually(lambda: operator.log().count(f"{worker.namespace}/worker"), "the worker is found again")
+        always(lambda: worker.replicas == 2, "two replicas", seconds=3)
+        assert len(writes()) == 1
+    assert worker.pod_names == pods
+    database.open_gate(1)
+
+    assert [result.worker_ids[0] in pods for result in database.finish(results)] == [True, True]
+    worker.scales_to(0)
+
+
+def test_a_namespace_deleted_in_the_middle_of_the_work_goes(
+    make_worker: MakeWorker, database: Database, here: Kubectl, api: Api, operator: Release
+) -> None:
+    incarnation = operator.incarnation
+    # The namespace's controller waits for a pod's whole grace period.
+    worker = make_worker(terminationGracePeriodSeconds=1)
+    database.enqueue(chores.add, 1, 2, times=20)
+    eventually(lambda: worker.pods, "a pod")
+    here("delete", "namespace", worker.namespace, "--timeout=90s")
+
+    assert api.get(f"/api/v1/namespaces/{worker.namespace}") is None
+    assert operator.incarnation == incarnation
+    assert f'"message": "turn failed", "worker": "{worker.namespace}' not in operator.log()

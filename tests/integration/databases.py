@@ -1,0 +1,174 @@
+"""Real servers in containers, from the images of cluster/databases, and task tables in them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from django.core.management import call_command
+from django.db import Error, connections
+
+from django_task_operator.tasktable import DatabaseURL, orm
+
+from django_tasks_db.models import DBTaskResult  # isort: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "database.md"
+LABEL = "django-task-operator-test"
+USER = "shop"
+# Characters that a URL, SQL and Python's % formatting each take for something else.
+PASSWORD = "p%s@ss'/w\\rd"
+PORTS = {"postgres": 5432, "mariadb": 3306}
+ARGUMENTS = {
+    "postgres": ["-c", "fsync=off", "-c", "shared_preload_libraries=pg_stat_statements"],
+    "mariadb": ["--innodb-flush-log-at-trx-commit=0"],
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A database server that is there for one test run."""
+
+    kind: str
+    container: str
+    port: int
+
+    def url(self, name: str = "shop", *, user: str = USER, password: str = PASSWORD, query: str = "") -> str:
+        scheme = {"postgres": "postgres", "mariadb": "mysql"}[self.kind]
+        return f"{scheme}://{user}:{quote(password, safe='')}@127.0.0.1:{self.port}/{name}{query}"
+
+    def docker(self, *args: str) -> None:
+        docker(*args, self.container)
+
+    def administer(self, *statements: str, name: str | None = None) -> str:
+        """Run SQL with all rights; what it prints."""
+        text = ";\n".join(statements) + ";\n"
+        if self.kind == "postgres":
+            command = ["psql", "-U", USER, "-v", "ON_ERROR_STOP=1", "-Atq", name or "postgres"]
+        else:
+            command = [
+                "mariadb",
+                "-S",
+                "/run/mysqld/mysqld.sock",
+                "-u",
+                "root",
+                "-N",
+                *([name] if name else []),
+            ]
+        return docker("exec", "-i", self.container, *command, given=text)
+
+    def wait(self) -> None:
+        """Until connections are taken."""
+        for _ in range(300):
+            with contextlib.suppress(Error), opened(self.url()):
+                return
+            time.sleep(0.1)
+        raise TimeoutError(f"{self.kind} does not take connections: {docker('logs', self.container)}")
+
+
+def docker(*args: str, given: str | None = None) -> str:
+    command = ["docker", *args]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, f"docker {args[0]}: {done.stderr}"
+    return done.stdout
+
+
+@contextlib.contextmanager
+def running(kind: str, *arguments: str) -> Iterator[Server]:
+    """A server that is removed at the end; ``arguments`` are its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        # Chosen here, because Docker would choose another one after a restart.
+        port = free.getsockname()[1]
+    name = f"{LABEL}-{kind}-{secrets.token_hex(4)}"
+    prefix = {"postgres": "POSTGRES", "mariadb": "MARIADB"}[kind]
+    variables = {"USER": USER, "PASSWORD": PASSWORD, "DB" if kind == "postgres" else "DATABASE": "shop"}
+    docker(
+        *(
+            "run",
+            "--detach",
+            "--label",
+            LABEL,
+            "--name",
+            name,
+            "--publish",
+            f"127.0.0.1:{port}:{PORTS[kind]}",
+        ),
+        *(f"--env={prefix}_{variable}={value}" for variable, value in variables.items()),
+        f"django-task-{kind}:dev",
+        *ARGUMENTS[kind],
+        *arguments,
+    )
+    server = Server(kind, name, port)
+    try:
+        server.wait()
+        if kind == "mariadb":
+            server.administer(f"GRANT ALL ON *.* TO {USER}@'%'")
+        yield server
+    finally:
+        docker("rm", "--force", "--volumes", name)
+
+
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[BaseDatabaseWrapper]:
+    """A connection of the test's own."""
+    connection = orm.new_connection(DatabaseURL.parse(url), connect_timeout=5, statement_timeout=60)
+    try:
+        connection.ensure_connection()
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def as_default(url: str) -> Iterator[BaseDatabaseWrapper]:
+    """The database that models use without being told one: as in a project that has it in its settings."""
+    before = connections["default"]
+    with opened(url) as connection:
+        connections["default"] = connection
+        try:
+            yield connection
+        finally:
+            connections["default"] = before
+
+
+def execute(connection: BaseDatabaseWrapper, sql: str, *params: str) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params or None)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+def create_database(server: Server, name: str, *, migrated: bool = True, indexed: bool = False) -> str:
+    """Its URL. It is migrated by django-tasks-db's own migrations."""
+    server.administer(f"CREATE DATABASE {name}")
+    url = server.url(name)
+    if migrated:
+        with as_default(url) as connection:
+            call_command("migrate", verbosity=0)
+            if indexed:
+                documented = documented_migration()
+                with connection.schema_editor(atomic=documented["Migration"].atomic) as editor:
+                    documented["create"](None, editor)
+    return url
+
+
+def documented_migration() -> dict[str, Any]:
+    """The migration that docs/database.md has users paste, so that it is this one that is tried."""
+    (text,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    module: dict[str, Any] = {"__name__": "migration"}
+    exec(text, module)
+    return module
+
+
+TABLE = DBTaskResult._meta.db_table

@@ -1,0 +1,133 @@
+"""How kubectl and the API server treat a stored worker."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.integration.workers import MINIMAL, changed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Kubectl
+
+
+@pytest.fixture
+def emails(kubectl: Kubectl, crd: dict[str, Any], namespace: str) -> Iterator[Kubectl]:
+    """kubectl in a namespace that has the minimal worker."""
+    here = kubectl.within(namespace)
+    here("create", "-f", "-", manifest=changed(MINIMAL, {"metadata": {"namespace": namespace}}))
+    yield here
+    here("delete", "djtw", "--all", "--timeout=10s")
+
+
+def test_scale_says_what_to_change(emails: Kubectl) -> None:
+    reason = emails.refused("scale", "djtw", "emails", "--replicas=3")
+
+    assert "replicas cannot be set while scaling.driver is Operator" in reason
+    assert "change scaling.minReplicas and scaling.maxReplicas (both to 3 for a fixed number)" in reason
+
+
+def test_an_update_is_held_to_the_rules(emails: Kubectl) -> None:
+    reason = emails.refused(
+        "patch",
+        "djtw/emails",
+        "--type=merge",
+        "--patch",
+        json.dumps({"spec": {"scaling": {"minReplicas": 20}}}),
+    )
+
+    assert "spec.scaling.minReplicas" in reason
+    assert "as 20 is than 10" in reason
+
+
+def test_status_is_written_apart(emails: Kubectl) -> None:
+    # Dry runs, because an operator may be at work in the cluster and write the status too.
+    def patched(change: dict[str, Any], *how: str) -> dict[str, Any]:
+        patch = ("--type=merge", f"--patch={json.dumps(change)}", "--dry-run=server", "-ojson")
+        stored: dict[str, Any] = json.loads(emails("patch", "djtw/emails", *how, *patch))
+        return stored
+
+    change = {"spec": {"image": "other:1"}, "status": {"replicas": 9}}
+    by_operator = patched(change, "--subresource=status")
+    by_user = patched(change)
+
+    assert (by_operator["spec"]["image"], by_operator["status"]["replicas"]) == ("shop:1", 9)
+    assert by_operator["metadata"]["generation"] == 1
+    assert by_user["spec"]["image"] == "other:1"
+    assert by_user.get("status", {}).get("replicas") != 9
+
+
+def test_get_tells_the_story(emails: Kubectl) -> None:
+    ready = {"type": "Ready", "status": "True", "reason": "Idle", "message": "x"}
+    status = {
+        "replicas": 3,
+        "desiredReplicas": 5,
+        "pendingTasks": 42,
+        "runningTasks": 7,
+        "oldestPendingSeconds": 12,
+        "conditions": [{**ready, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+    }
+    report = json.dumps({"status": status})
+
+    def shown(expected: dict[str, str], *how: str) -> dict[str, str]:
+        """Ask again if an operator that is at work in the cluster wrote the status in between."""
+        deadline = time.monotonic() + 30
+        while True:
+            emails("patch", "djtw/emails", "--subresource=status", "--type=merge", f"--patch={report}")
+            header, line = emails("get", "djtw", *how).splitlines()
+            row = dict(zip(header.split(), line.split(), strict=False))
+            if expected.items() <= row.items() or time.monotonic() > deadline:
+                return row
+
+    expected = {
+        "NAME": "emails",
+        "QUEUES": '["default"]',
+        "READY": "True",
+        "PENDING": "42",
+        "RUNNING": "7",
+        "REPLICAS": "3",
+        "DESIRED": "5",
+    }
+    row = shown(expected)
+    assert row.pop("AGE").endswith("s")
+    assert row == expected
+    wide = {**expected, "DRIVER": "Operator", "IMAGE": "shop:1", "OLDEST": "12"}
+    row = shown(wide, "-owide")
+    assert row.pop("AGE").endswith("s")
+    assert row == wide
+
+
+@pytest.mark.parametrize("name", ["djtw", "djangotaskworkers", "djangotaskworker", "all", "django"])
+def test_get_knows_it_by(emails: Kubectl, name: str) -> None:
+    assert "djangotaskworker.djangotasks.dev/emails" in emails("get", name, "-oname")
+
+
+def test_delete_returns_at_once(emails: Kubectl) -> None:
+    start = time.monotonic()
+    emails("delete", "djtw/emails", "--timeout=5s")
+
+    assert time.monotonic() - start < 5
+    assert emails("get", "djtw", "-oname") == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("djtw", "Runs Django's background tasks on Kubernetes"),
+        ("djtw.spec.scaling", "The most pods there may ever be"),
+        ("djtw.spec.scaling.maxReplicas", "Default: 10."),
+        ("djtw.spec.database.urlSecretRef.key", "postgres://user:password@host:5432/name"),
+        ("djtw.status.conditions", "DatabaseReachable"),
+    ],
+)
+def test_explain(kubectl: Kubectl, crd: dict[str, Any], path: str, words: str) -> None:
+    # The API server publishes a changed CRD's schema a moment after it serves the resource.
+    deadline = time.monotonic() + 30
+    while (shown := kubectl.run("explain", path)).returncode and time.monotonic() < deadline:
+        time.sleep(0.5)
+
+    assert words in " ".join(shown.stdout.split()), shown.stderr

@@ -1,0 +1,205 @@
+"""Each trouble of a database for real: what is said, and that nothing of the URL is in it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.contract.tasktable import DEFAULT
+from tests.integration.databases import PASSWORD, TABLE, create_database, execute, opened
+from tests.integration.pooler import refusing
+
+from django_task_operator.tasktable import DatabaseError, DatabaseURL, TaskTable, errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.databases import Server
+
+
+def trouble(url: str, *, connect_timeout: float = 5, statement_timeout: float = 10) -> DatabaseError:
+    """What a sample raises."""
+    parsed = DatabaseURL.parse(url)
+    table = TaskTable(parsed, connect_timeout=connect_timeout, statement_timeout=statement_timeout)
+    with pytest.raises(DatabaseError) as raised:
+        table.sample({DEFAULT: 1})
+    table.close()
+    error = raised.value
+    shown = "".join(traceback.format_exception(error)) + repr(error)
+    for secret in (url, PASSWORD, parsed.password, parsed.host, "172."):
+        assert secret not in shown
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    return error
+
+
+@pytest.fixture(scope="module")
+def url(server: Server) -> str:
+    return create_database(server, "shop_trouble")
+
+
+def test_unknown_host(server: Server) -> None:
+    assert type(trouble(server.url().replace("127.0.0.1", "nowhere.invalid"))) is errors.HostUnknown
+
+
+def test_refused(server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert type(trouble(server.url().replace(str(server.port), str(port)))) is errors.ConnectionRefused
+
+
+def test_silence(server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = server.url().replace(str(server.port), str(silent.getsockname()[1]))
+        started = time.monotonic()
+        found = trouble(url, connect_timeout=1, statement_timeout=1)
+        assert time.monotonic() - started < 4
+    assert type(found) is errors.ConnectionTimedOut
+
+
+def test_wrong_password(server: Server) -> None:
+    assert type(trouble(server.url(password="wr%ng"))) is errors.AuthenticationFailed
+
+
+def test_unknown_user(server: Server) -> None:
+    assert type(trouble(server.url(user="nobody"))) is errors.AuthenticationFailed
+
+
+def test_missing_database(server: Server) -> None:
+    assert type(trouble(server.url("missing"))) is errors.DatabaseMissing
+
+
+def test_database_that_is_not_migrated(server: Server) -> None:
+    assert type(trouble(create_database(server, "shop_empty", migrated=False))) is errors.TableMissing
+
+
+def test_table_of_an_old_release(server: Server) -> None:
+    url = create_database(server, "shop_old")
+    with opened(url) as connection:
+        execute(connection, f"ALTER TABLE {TABLE} DROP COLUMN enqueued_at")
+    assert type(trouble(url)) is errors.TableOutdated
+
+
+def test_user_without_the_right(server: Server, url: str) -> None:
+    if server.kind == "postgres":
+        server.administer("CREATE ROLE guest LOGIN PASSWORD 'x'")
+    else:
+        server.administer(
+            "CREATE USER guest@'%' IDENTIFIED BY 'x'",
+            "CREATE TABLE shop_trouble.other (id int)",
+            "GRANT SELECT ON shop_trouble.other TO guest@'%'",
+        )
+    assert type(trouble(server.url("shop_trouble", user="guest", password="x"))) is errors.PermissionDenied
+
+
+def test_the_right_that_the_documentation_names_is_enough(server: Server, url: str) -> None:
+    if server.kind == "postgres":
+        server.administer(
+            "CREATE ROLE reader LOGIN PASSWORD 'x'", f"GRANT SELECT ON {TABLE} TO reader", name="shop_trouble"
+        )
+    else:
+        server.administer(
+            "CREATE USER reader@'%' IDENTIFIED BY 'x'", f"GRANT SELECT ON shop_trouble.{TABLE} TO reader@'%'"
+        )
+    table = TaskTable(DatabaseURL.parse(server.url("shop_trouble", user="reader", password="x")))
+    assert table.sample({DEFAULT: 1}).demands
+    table.close()
+
+
+def test_no_connection_left(server: Server, url: str) -> None:
+    if server.kind == "postgres":
+        server.administer("CREATE ROLE crowded LOGIN PASSWORD 'x' CONNECTION LIMIT 1")
+    else:
+        server.administer(
+            "CREATE USER crowded@'%' IDENTIFIED BY 'x' WITH MAX_USER_CONNECTIONS 1",
+            f"GRANT SELECT ON shop_trouble.{TABLE} TO crowded@'%'",
+        )
+    crowded = server.url("shop_trouble", user="crowded", password="x")
+    with opened(crowded):
+        assert type(trouble(crowded)) is errors.TooManyConnections
+
+
+def test_tls_that_the_server_does_not_have(server: Server) -> None:
+    query = "?sslmode=require" if server.kind == "postgres" else "?ssl-mode=VERIFY_IDENTITY"
+    assert type(trouble(server.url(query=query))) is errors.TLSFailed
+
+
+def test_certificate_file_that_the_operator_does_not_have(server: Server) -> None:
+    query = "?sslmode=verify-ca&sslrootcert=/no/ca.pem" if server.kind == "postgres" else "?ssl-ca=/no/ca.pem"
+    assert type(trouble(server.url(query=query))) is errors.TLSFailed
+
+
+@contextlib.contextmanager
+def locked(server: Server, url: str) -> Iterator[None]:
+    with opened(url) as connection:
+        if server.kind == "postgres":
+            execute(connection, "BEGIN")
+            execute(connection, f"LOCK TABLE {TABLE} IN ACCESS EXCLUSIVE MODE")
+        else:
+            execute(connection, f"LOCK TABLES {TABLE} WRITE")
+        yield
+
+
+def test_a_locked_table_times_out_and_is_sampled_again_later(server: Server, url: str) -> None:
+    table = TaskTable(DatabaseURL.parse(url), statement_timeout=1)
+    table.sample({DEFAULT: 1})
+    with locked(server, url):
+        started = time.monotonic()
+        with pytest.raises(errors.SampleTimedOut) as raised:
+            table.sample({DEFAULT: 1})
+        assert 0.9 < time.monotonic() - started < 3
+        assert "longer than 1 s" in raised.value.message
+        assert "docs/database.md" in raised.value.message
+    assert table.sample({DEFAULT: 1}).demands
+    table.close()
+
+
+def test_behind_a_pooler_the_timeout_goes_with_the_statement_and_stays_nobodys(postgres: Server) -> None:
+    url = create_database(postgres, "shop_pooled", indexed=True)
+    with refusing(postgres.port) as pooler:
+        through = url.replace(str(postgres.port), str(pooler.server_address[1]))
+        table = TaskTable(DatabaseURL.parse(through), statement_timeout=1)
+        assert table.sample({DEFAULT: 1}).indexed
+        assert pooler.refused == 1
+        connection = table._connection
+        assert connection is not None
+        assert execute(connection, "SHOW statement_timeout") == [("0",)]
+        with locked(postgres, url), pytest.raises(errors.SampleTimedOut):
+            table.sample({DEFAULT: 1})
+        assert table.sample({DEFAULT: 1}).demands
+        assert pooler.refused == 1
+        table.close()
+
+
+def test_a_connection_that_the_server_ends_is_made_again(server: Server, url: str) -> None:
+    table = TaskTable(DatabaseURL.parse(url))
+    table.sample({DEFAULT: 1})
+    if server.kind == "postgres":
+        ours = "datname = 'shop_trouble'"
+        server.administer(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}")
+    else:
+        server.administer("KILL USER shop@'%'")
+    with pytest.raises(errors.ConnectionLost):
+        table.sample({DEFAULT: 1})
+    assert table.sample({DEFAULT: 1}).demands
+    table.close()
+
+
+def test_a_restarted_server_is_met_again(server: Server, url: str) -> None:
+    table = TaskTable(DatabaseURL.parse(url), connect_timeout=2)
+    table.sample({DEFAULT: 1})
+    server.docker("stop", "--time=5")
+    said = []
+    for _ in range(2):
+        with pytest.raises(DatabaseError) as raised:
+            table.sample({DEFAULT: 1})
+        said.append(type(raised.value))
+    assert said == [errors.ConnectionLost, errors.ConnectionRefused]
+    server.docker("start")
+    server.wait()
+    assert table.sample({DEFAULT: 1}).demands
+    table.close()

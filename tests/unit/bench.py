@@ -1,0 +1,153 @@
+"""One operator on a test's bench: everything real between a fake API server and fake databases."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import selectors
+from typing import TYPE_CHECKING, Any
+
+from fakes import Clock, FakeDatabases, FakeKube, worker_manifest
+
+from django_task_operator.claims import Claims
+from django_task_operator.fleet import Fleet
+from django_task_operator.kube import Watched
+from django_task_operator.observed import DeploymentState, PodState, owner_of
+from django_task_operator.reconcile import Reconciler
+from django_task_operator.resources import RuntimeSource
+from django_task_operator.resources.labels import MANAGED_SELECTOR
+from django_task_operator.secrets import Secrets
+from django_task_operator.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+URL = "postgres://shop-user:s3cr%65t!pass@db.shop.svc:5432/shop"
+
+
+def encoded(url: str) -> dict[str, str]:
+    return {"DATABASE_URL": base64.b64encode(url.encode()).decode()}
+
+
+class Bench:
+    """A cluster with a Secret in namespace shop, and an operator whose turns a test takes by hand."""
+
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self.kube, self.databases, self.fleet = FakeKube(), FakeDatabases(), Fleet()
+        self.clock = Clock()
+        self.kube.create(
+            "secrets", {"metadata": {"name": "shop-db", "namespace": "shop"}, "data": encoded(URL)}
+        )
+        self.restart(clock or self.clock)
+
+    def restart(self, clock: Callable[[], float]) -> None:
+        """Start an operator that knows nothing of the one before."""
+
+        def watched(kind: str, digest: Callable[[Any], Any]) -> Watched[Any]:
+            cache = Watched(
+                self.kube,  # type: ignore[arg-type]
+                ("", "v1", kind),
+                MANAGED_SELECTOR,
+                namespaces=(),
+                digest=digest,
+                owner=owner_of,
+                changed=self.fleet.wake,
+            )
+            self.kube.feed(kind, cache)
+            return cache
+
+        self.world = self.fleet.world = World(
+            kube=self.kube,  # type: ignore[arg-type]
+            deployments=watched("deployments", DeploymentState.of),
+            pods=watched("pods", PodState.of),
+            secrets=Secrets(self.kube, clock),  # type: ignore[arg-type]
+            databases=self.databases,  # type: ignore[arg-type]
+            claims=Claims(self.fleet.wake),
+            clock=clock,
+            instance="operator-1",
+            runtime=RuntimeSource("django-task-worker:dev"),
+        )
+
+    def worker(self, name: str = "emails", **spec: Any) -> dict[str, Any]:
+        """Create a DjangoTaskWorker."""
+        return self.kube.create("worker", worker_manifest(name, uid=f"uid-of-{name}", **spec))
+
+    def observe(self, name: str = "emails") -> None:
+        """Tell the fleet of a DjangoTaskWorker, as kopf would."""
+        self.fleet.observe(self.kube.read("worker", "shop", name), deleted=False)
+
+    def reconciler(self, name: str = "emails") -> Reconciler:
+        manifest = self.kube.read("worker", "shop", name)
+        assert manifest
+        return Reconciler(self.world, manifest, lambda: None)
+
+    async def turn(self, reconciler: Reconciler, name: str = "emails") -> float:
+        """One turn with the newest state of the worker, then what the cluster makes of it."""
+        manifest = self.kube.read("worker", "shop", name)
+        assert manifest
+        return await reconciler.turn(manifest)
+
+    async def running(self, ready: int, name: str = "emails", **spec: Any) -> Reconciler:
+        """A worker that has settled with ``ready`` tasks waiting."""
+        if self.kube.read("worker", "shop", name) is None:
+            self.worker(name, **spec)
+        reconciler = self.reconciler(name)
+        await self.turn(reconciler, name)
+        self.databases.sample(ready)
+        await self.turn(reconciler, name)
+        self.kube.run_deployment("shop", name)
+        await self.turn(reconciler, name)
+        self.kube.requests.clear()
+        self.kube.events.clear()
+        return reconciler
+
+    def replicas(self, name: str = "emails") -> int | None:
+        """What the Deployment asks for; None without one."""
+        deployment = self.kube.read("deployments", "shop", name)
+        return deployment["spec"]["replicas"] if deployment else None
+
+    def condition(self, kind: str, name: str = "emails") -> str:
+        """A condition of the stored status, as "True Reason"."""
+        manifest = self.kube.read("worker", "shop", name)
+        assert manifest
+        (found,) = (each for each in manifest["status"]["conditions"] if each["type"] == kind)
+        return f"{found['status']} {found['reason']}"
+
+    def told(self) -> list[str]:
+        """The events so far, as "Reason: note"."""
+        return [f"{event['reason']}: {event['note']}" for event in self.kube.events]
+
+
+class _Skipping(selectors.DefaultSelector):  # type: ignore[valid-type,misc]
+    """Waits for nothing: where a loop would wait, its time is put forward."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        ready = super().select(0)
+        if not ready:
+            if timeout is None:
+                raise RuntimeError("nothing will ever happen")
+            self.now += max(timeout, 0)
+        return ready
+
+
+class _SkippingLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._skipping = _Skipping()
+        super().__init__(self._skipping)
+
+    def time(self) -> float:
+        return self._skipping.now
+
+
+def simulated(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run an asynchronous test in an event loop whose hours take no time."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with asyncio.Runner(loop_factory=_SkippingLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run

@@ -1,0 +1,352 @@
+"""Stand-ins that behave as the real thing does, as far as the operator can see."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+import json
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from kubernetes.aio.client.exceptions import ApiException
+
+from django_task_operator.tasktable import Demand, Observation, Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from django_task_operator.kube import Watched
+    from django_task_operator.spec import Key
+    from django_task_operator.tasktable import DatabaseURL, Selection, UnservedQueue
+
+type Manifest = dict[str, Any]
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def worker_manifest(
+    name: str = "emails",
+    namespace: str = "shop",
+    *,
+    uid: str = "worker-uid-1",
+    generation: int = 1,
+    status: Manifest | None = None,
+    **spec: object,
+) -> Manifest:
+    """A DjangoTaskWorker as the API hands it over, with the required fields filled in."""
+    required = {"image": "shop:1", "database": {"urlSecretRef": {"name": "shop-db"}}}
+    manifest: Manifest = {
+        "apiVersion": "djangotasks.dev/v1alpha1",
+        "kind": "DjangoTaskWorker",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": uid,
+            "generation": generation,
+            "resourceVersion": "1",
+        },
+        "spec": copy.deepcopy({**required, **spec}),
+    }
+    if status is not None:
+        manifest["status"] = status
+    return manifest
+
+
+def refusal(status: int, message: str = "") -> ApiException:
+    """What the API server's answer becomes."""
+    reasons = {403: "Forbidden", 404: "NotFound", 409: "Conflict", 422: "Invalid", 500: "InternalError"}
+    reason = reasons.get(status, "Unknown")
+    body = {"kind": "Status", "code": status, "reason": reason, "message": message or reason}
+    return ApiException(status=status, reason=reason, body=json.dumps(body))
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass(slots=True)
+class _Stored:
+    """An object, and what the operator applied of it last."""
+
+    manifest: Manifest
+    applied: Manifest = field(default_factory=dict)
+
+
+class FakeKube:
+    """An API server with DjangoTaskWorkers, Deployments, Pods, Secrets and Events.
+
+    It keeps resource versions and generations, tells the caches that watch it of every change,
+    and refuses what the real one would refuse. ``requests`` has every request. While ``down`` is
+    an exception, every request raises it; ``refuse`` has one for each of the next requests by name.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.events: list[Manifest] = []
+        self.statuses: list[Manifest] = []
+        self.forbidden_secrets: set[tuple[str, str]] = set()
+        self.down: BaseException | None = None
+        self.refuse: dict[str, list[BaseException]] = {}
+        self._objects: dict[tuple[str, str, str], _Stored] = {}
+        self._versions = itertools.count(100)
+        self._uids = itertools.count(1)
+        self._caches: list[tuple[str, Watched[Any]]] = []
+
+    # What the operator does.
+
+    async def get_worker(self, key: Key) -> Manifest:
+        self._request("get worker")
+        return self._get("worker", key.namespace, key.name)
+
+    async def apply_worker_status(self, key: Key, uid: str, status: Manifest) -> Manifest:
+        self._request("apply status")
+        self._get("worker", key.namespace, key.name)
+        stored = self._objects["worker", key.namespace, key.name]
+        if stored.manifest["metadata"]["uid"] != uid:
+            raise refusal(409, "Precondition failed: UID in precondition")
+        self.statuses.append(copy.deepcopy(status))
+        self._change(stored, {**stored.manifest, "status": copy.deepcopy(status)})
+        return copy.deepcopy(stored.manifest)
+
+    async def get_deployment(self, key: Key) -> Manifest | None:
+        self._request("get deployment")
+        stored = self._objects.get(("deployments", key.namespace, key.name))
+        return copy.deepcopy(stored.manifest) if stored else None
+
+    async def apply_deployment(self, manifest: Manifest, *, uid: str | None) -> Manifest:
+        self._request("apply deployment")
+        place = ("deployments", manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        stored = self._objects.get(place)
+        if uid and (stored is None or stored.manifest["metadata"]["uid"] != uid):
+            there = stored.manifest["metadata"]["uid"] if stored else ""
+            raise refusal(
+                409, f"Precondition failed: UID in precondition: {uid}, UID in object meta: {there}"
+            )
+        if stored and not uid and _conflicts(stored, manifest):
+            raise refusal(409, "Apply failed with 1 conflict: conflict with another field manager")
+        _validate_template(manifest)
+        if stored is None:
+            return self._create("deployments", {**copy.deepcopy(manifest), "status": {}}, applied=manifest)
+        kept = _without(stored.manifest, stored.applied, manifest)
+        stored.applied = copy.deepcopy(manifest)
+        self._change(stored, _over(kept, manifest))
+        return copy.deepcopy(stored.manifest)
+
+    async def scale_deployment(self, key: Key, replicas: int) -> Manifest:
+        self._request("scale deployment")
+        self._get("deployments", key.namespace, key.name)
+        stored = self._objects["deployments", key.namespace, key.name]
+        self._change(stored, _over(stored.manifest, {"spec": {"replicas": replicas}}))
+        return copy.deepcopy(stored.manifest)
+
+    async def get_secret(self, namespace: str, name: str) -> Manifest:
+        self._request("get secret")
+        await asyncio.sleep(0)  # an answer takes a moment, in which others may ask too
+        if (namespace, name) in self.forbidden_secrets:
+            raise refusal(403, f'secrets "{name}" is forbidden')
+        return self._get("secrets", namespace, name)
+
+    async def create_event(self, namespace: str, event: Manifest) -> None:
+        self._request("create event")
+        if len(event["note"].encode()) > 1024:
+            raise refusal(422, "note: can have at most 1024 characters")
+        assert event["metadata"]["namespace"] == namespace == event["regarding"]["namespace"]
+        self.events.append(copy.deepcopy(event))
+
+    # What users, controllers and kubelets do.
+
+    def create(self, kind: str, manifest: Manifest) -> Manifest:
+        """Create an object; ``kind`` is worker, deployments, pods or secrets."""
+        return self._create(kind, copy.deepcopy(manifest))
+
+    def edit(self, kind: str, namespace: str, name: str, change: Manifest) -> Manifest:
+        """Merge a change into an object, as ``kubectl edit`` would: null removes a field."""
+        stored = self._objects[kind, namespace, name]
+        self._change(stored, _over(stored.manifest, change))
+        return copy.deepcopy(stored.manifest)
+
+    def delete(self, kind: str, namespace: str, name: str) -> None:
+        manifest = self._objects.pop((kind, namespace, name)).manifest
+        manifest["metadata"]["resourceVersion"] = str(next(self._versions))
+        self._tell(kind, manifest, gone=True)
+
+    def read(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        stored = self._objects.get((kind, namespace, name))
+        return copy.deepcopy(stored.manifest) if stored else None
+
+    def run_deployment(self, namespace: str, name: str, *, ready: int | None = None) -> None:
+        """Do what the Deployment's controller and the kubelets would have done after a while."""
+        deployment = self._objects["deployments", namespace, name].manifest
+        replicas = deployment["spec"]["replicas"]
+        status = {
+            "observedGeneration": deployment["metadata"]["generation"],
+            "replicas": replicas,
+            "updatedReplicas": replicas,
+            "readyReplicas": replicas if ready is None else ready,
+        }
+        self.edit("deployments", namespace, name, {"status": status})
+
+    def feed(self, kind: str, cache: Watched[Any]) -> None:
+        """Let a cache watch ``kind``."""
+        self._caches.append((kind, cache))
+        for (of_kind, _, _), stored in self._objects.items():
+            if of_kind == kind and _is_managed(stored.manifest):
+                cache.put(copy.deepcopy(stored.manifest))
+
+    # How a server keeps its books.
+
+    def _request(self, name: str) -> None:
+        self.requests.append(name)
+        if self.down:
+            raise self.down
+        if waiting := self.refuse.get(name):
+            raise waiting.pop(0)
+
+    def _get(self, kind: str, namespace: str, name: str) -> Manifest:
+        stored = self._objects.get((kind, namespace, name))
+        if stored is None:
+            raise refusal(404, f'{kind} "{name}" not found')
+        return copy.deepcopy(stored.manifest)
+
+    def _create(self, kind: str, manifest: Manifest, applied: Manifest | None = None) -> Manifest:
+        metadata = manifest["metadata"]
+        place = (kind, metadata["namespace"], metadata["name"])
+        assert place not in self._objects, f"{place} exists"
+        metadata.setdefault("uid", f"uid-{next(self._uids)}")
+        metadata.setdefault("generation", 1)
+        metadata["resourceVersion"] = str(next(self._versions))
+        self._objects[place] = _Stored(manifest, copy.deepcopy(applied or {}))
+        self._tell(kind, manifest)
+        return copy.deepcopy(manifest)
+
+    def _change(self, stored: _Stored, manifest: Manifest) -> None:
+        if manifest == stored.manifest:
+            return
+        was_managed, before = _is_managed(stored.manifest), stored.manifest
+        manifest = copy.deepcopy(manifest)
+        if manifest.get("spec") != before.get("spec"):
+            manifest["metadata"]["generation"] += 1
+        manifest["metadata"]["resourceVersion"] = str(next(self._versions))
+        stored.manifest = manifest
+        (kind,) = (place[0] for place, one in self._objects.items() if one is stored)
+        if _is_managed(manifest):
+            self._tell(kind, manifest)
+        elif was_managed:
+            # A watch with a selector tells so of an object that no longer matches.
+            self._tell(kind, {**before, "metadata": {**before["metadata"]}}, gone=True)
+
+    def _tell(self, kind: str, manifest: Manifest, *, gone: bool = False) -> None:
+        if _is_managed(manifest):
+            for of_kind, cache in self._caches:
+                if of_kind == kind:
+                    (cache.drop if gone else cache.put)(copy.deepcopy(manifest))
+
+
+def _is_managed(manifest: Manifest) -> bool:
+    labels = manifest["metadata"].get("labels", {})
+    return (
+        labels.get("app.kubernetes.io/managed-by") == "django-task-operator"
+        and "djangotasks.dev/worker" in labels
+    )
+
+
+def _conflicts(stored: _Stored, manifest: Manifest) -> bool:
+    """Whether an apply without force would change a field that somebody else has set."""
+    return any(stored.applied.get(part) != manifest[part] != stored.manifest.get(part) for part in ("spec",))
+
+
+def _validate_template(manifest: Manifest) -> None:
+    spec = manifest["spec"]["template"]["spec"]
+    volumes = {volume["name"] for volume in spec.get("volumes", ())}
+    for number, container in enumerate(spec["containers"]):
+        place = f"spec.template.spec.containers[{number}]"
+        if not container.get("image"):
+            raise refusal(422, f"Deployment is invalid: {place}.image: Required value")
+        for mount in container.get("volumeMounts", ()):
+            if mount["name"] not in volumes:
+                raise refusal(
+                    422, f'Deployment is invalid: {place}.volumeMounts[0].name: Not found: "{mount["name"]}"'
+                )
+        if "unknownField" in container:
+            # The real server's answer to an apply whose fields it does not know is a 500.
+            raise refusal(
+                500,
+                f"failed to create typed patch object: .{place}.unknownField: field not declared in schema",
+            )
+
+
+def _over(base: Any, change: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return copy.deepcopy(change)
+    merged = {**base}
+    for name, value in change.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = _over(merged.get(name), value)
+    return merged
+
+
+def _without(manifest: Any, applied: Any, wanted: Any) -> Any:
+    """``manifest`` less the fields that were applied before and are not applied any more."""
+    if not (isinstance(manifest, dict) and isinstance(applied, dict) and isinstance(wanted, dict)):
+        return manifest
+    return {
+        name: _without(value, applied.get(name), wanted.get(name))
+        for name, value in manifest.items()
+        if name not in applied or name in wanted
+    }
+
+
+class FakeDatabases:
+    """Databases whose samples come when a test says so; the subscriptions are the real ones."""
+
+    def __init__(self) -> None:
+        self.subscriptions: list[tuple[DatabaseURL, Subscription]] = []
+        self._samples = itertools.count(1)
+
+    def subscribe(
+        self,
+        url: DatabaseURL,
+        selection: Selection,
+        *,
+        limit: int,
+        poll_seconds: float,
+        wake: Callable[[], None],
+    ) -> Subscription:
+        subscription = Subscription(selection, limit=limit, poll_seconds=poll_seconds, wake=wake)
+        subscription.join(self)  # type: ignore[arg-type]
+        self.subscriptions.append((url, subscription))
+        return subscription
+
+    def leave(self, subscription: Subscription) -> None:
+        """Called by a subscription that is closed."""
+        self.subscriptions = [entry for entry in self.subscriptions if entry[1] is not subscription]
+
+    def sample(self, ready: int, running: int = 0, *, oldest: float = 0.0, seconds: float = 0.001) -> None:
+        """A successful poll of every database, with the same tasks for everybody."""
+        at = EPOCH + timedelta(seconds=next(self._samples))
+        for _, subscription in self.subscriptions:
+            due = at - timedelta(seconds=oldest) if ready else None
+            demand = Demand(min(ready, subscription.limit), running, due)
+            subscription.observe(Observation(demand, None, at, seconds))
+
+    def fail(self, error: Any) -> None:
+        """A poll of every database that failed."""
+        for _, subscription in self.subscriptions:
+            subscription.observe(replace(subscription.observation, error=error))
+
+    def warn(self, queues: Iterable[UnservedQueue]) -> None:
+        for _, subscription in self.subscriptions:
+            subscription.warn(frozenset(queues))

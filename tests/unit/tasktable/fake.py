@@ -1,0 +1,133 @@
+"""A task table in memory, and a loop whose time passes only when everybody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import selectors
+from typing import TYPE_CHECKING, Any
+
+from django_task_operator.tasktable import Demand, Sample, Selection, UnservedQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+
+    from tests.contract.tasktable import Row
+
+    from django_task_operator.tasktable import DatabaseError
+
+
+class FakeTaskTable:
+    """Counts rows as a database would, and says what was asked of it."""
+
+    def __init__(self) -> None:
+        self.table = self
+        self.now = dt.datetime.now(dt.UTC)
+        self.rows: list[Row] = []
+        self.seconds = 0.0
+        self.error: DatabaseError | None = None
+        self.samples: list[Mapping[Selection, int]] = []
+        self.looks = 0
+        self.interrupts = 0
+        self.closed = False
+
+    def put(self, rows: Iterable[Row]) -> None:
+        self.rows.extend(rows)
+
+    def sample(self, wanted: Mapping[Selection, int]) -> Sample:
+        self.samples.append(dict(wanted))
+        self._fail()
+        demands = {selection: self._demand(selection, limit) for selection, limit in wanted.items()}
+        return Sample(self.now, self.seconds, demands)
+
+    def waiting_queues(self, served: Collection[Selection]) -> frozenset[UnservedQueue]:
+        self.looks += 1
+        self._fail()
+        backends = {selection.backend for selection in served}
+        return frozenset(
+            UnservedQueue(row.backend, row.queue)
+            for row in self.rows
+            if row.backend in backends and self._is_due(row) and not any(_takes(some, row) for some in served)
+        )
+
+    def close(self) -> None:
+        self.closed = True
+
+    def interrupt(self) -> None:
+        self.interrupts += 1
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def _demand(self, selection: Selection, limit: int) -> Demand:
+        rows = [row for row in self.rows if _takes(selection, row)]
+        due = sorted(_due_at(row) for row in rows if self._is_due(row))[:limit]
+        running = sum(row.status == "RUNNING" for row in rows)
+        return Demand(len(due), running, self.now + dt.timedelta(seconds=due[0]) if due else None)
+
+    def _is_due(self, row: Row) -> bool:
+        return row.status == "READY" and (row.run_after is None or row.run_after <= 0)
+
+
+def _due_at(row: Row) -> float:
+    return row.enqueued if row.run_after is None else max(row.enqueued, row.run_after)
+
+
+def _takes(selection: Selection, row: Row) -> bool:
+    return (
+        row.backend == selection.backend
+        and (selection.is_every_queue or row.queue in selection.queues)
+        and row.queue not in selection.exclude_queues
+    )
+
+
+class InlineLane:
+    """Runs a table's calls in the loop; each takes as long as the table says."""
+
+    def __init__(self, table: FakeTaskTable) -> None:
+        self._table = table
+        self.busy = False
+        self.ended = False
+
+    async def run[T](self, job: Callable[[], T]) -> T:
+        assert not self.busy, "two calls to one database at a time"
+        assert not self.ended
+        self.busy = True
+        try:
+            await asyncio.sleep(self._table.seconds)
+            return job()
+        finally:
+            self.busy = False
+
+    def end(self) -> None:
+        self.ended = True
+
+
+class _Selector(selectors.DefaultSelector):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise AssertionError("everybody waits for something that nobody will do")
+        self.now += timeout
+        return super().select(0)
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """An event loop that never sleeps: where it would, its clock skips to the next timer."""
+
+    def __init__(self) -> None:
+        self._skipping = _Selector()
+        super().__init__(self._skipping)
+
+    def time(self) -> float:
+        return self._skipping.now
+
+
+def skipping[T](story: Coroutine[Any, Any, T]) -> T:
+    """What ``story`` returns; its hours take milliseconds."""
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        return runner.run(story)

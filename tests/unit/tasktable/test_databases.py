@@ -1,0 +1,451 @@
+"""When databases are polled, and who is told what. Time skips; nothing sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+from tests.contract.tasktable import DEFAULT, EVERYTHING, Row
+from tests.unit.tasktable.fake import FakeTaskTable, InlineLane, skipping
+
+from django_task_operator.tasktable import (
+    DatabaseError,
+    Databases,
+    DatabaseURL,
+    Demand,
+    Selection,
+    Subscription,
+    UnservedQueue,
+)
+from django_task_operator.tasktable.errors import ConnectionRefused, SampleTimedOut, TableMissing
+
+SHOP = DatabaseURL.parse("postgres://shop:secret@db/shop")
+BLOG = DatabaseURL.parse("mysql://blog:secret@db/blog")
+EMAILS = Selection("default", ("emails",))
+
+
+@dataclass
+class World:
+    """Databases on fakes, one for each URL."""
+
+    tables: dict[DatabaseURL, FakeTaskTable] = field(default_factory=dict)
+    lanes: list[InlineLane] = field(default_factory=list)
+    opened: list[DatabaseURL] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for url in (SHOP, BLOG):
+            self.tables[url] = FakeTaskTable()
+        self.databases = Databases(open_table=self._open, open_lane=self._lane, jitter=lambda: 1.0)
+
+    def _open(self, url: DatabaseURL) -> FakeTaskTable:
+        self.opened.append(url)
+        return self.tables[url]
+
+    def _lane(self, _name: str) -> InlineLane:
+        lane = InlineLane(self.tables[self.opened[-1]])
+        self.lanes.append(lane)
+        return lane
+
+    def subscribe(
+        self,
+        selection: Selection = DEFAULT,
+        *,
+        url: DatabaseURL = SHOP,
+        limit: int = 100,
+        poll_seconds: float = 1.0,
+    ) -> Woken:
+        woken = Woken()
+        woken.subscription = self.databases.subscribe(
+            url, selection, limit=limit, poll_seconds=poll_seconds, wake=woken.wake
+        )
+        return woken
+
+
+class Woken:
+    """A subscription, and what it showed each time that it woke its worker."""
+
+    subscription: Subscription
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.seen: list[tuple[Demand | None, DatabaseError | None]] = []
+
+    def wake(self) -> None:
+        self.times.append(asyncio.get_running_loop().time())
+        observation = self.subscription.observation
+        self.seen.append((observation.demand, observation.error))
+
+
+async def seconds(number: float) -> None:
+    # A hair more, so that what happens at that very moment has happened.
+    await asyncio.sleep(number + 0.001)
+
+
+def test_the_first_poll_comes_at_once_and_wakes() -> None:
+    async def story() -> None:
+        world = World()
+        world.tables[SHOP].put([Row()] * 3 + [Row(status="RUNNING")])
+        worker = world.subscribe()
+        assert worker.subscription.observation.demand is None
+        await seconds(0.1)
+        (demand, error), *more = worker.seen
+        assert not more
+        assert error is None
+        assert demand is not None
+        assert (demand.ready, demand.running) == (3, 1)
+        assert worker.subscription.observation.sampled_at == world.tables[SHOP].now
+        assert worker.subscription.observation.oldest_ready_seconds == 10
+
+    skipping(story())
+
+
+def test_fifty_workers_share_one_poll_and_one_table() -> None:
+    async def story() -> None:
+        world = World()
+        workers = [world.subscribe(Selection("default", (f"q{n}",))) for n in range(50)]
+        await seconds(0.2)
+        assert world.opened == [SHOP]
+        assert [len(wanted) for wanted in world.tables[SHOP].samples] == [50]
+        assert all(len(worker.seen) == 1 for worker in workers)
+        await seconds(60)
+        assert 60 <= len(world.tables[SHOP].samples) <= 62
+
+    skipping(story())
+
+
+def test_workers_that_trickle_in_do_not_cause_a_poll_each() -> None:
+    async def story() -> None:
+        world = World()
+        for number in range(50):
+            world.subscribe(Selection("default", (f"q{number}",)))
+            await asyncio.sleep(0.02)
+        await seconds(0.25)
+        assert len(world.tables[SHOP].samples) <= 6
+        assert len(world.tables[SHOP].samples[-1]) == 50
+
+    skipping(story())
+
+
+def test_an_idle_worker_is_never_woken_again() -> None:
+    async def story() -> None:
+        world = World()
+        worker = world.subscribe()
+        await seconds(3600)
+        assert worker.seen == [(Demand(0, 0, None), None)]
+        assert len(world.tables[SHOP].samples) > 3500
+
+    skipping(story())
+
+
+def test_a_change_wakes_whom_it_concerns_within_a_poll() -> None:
+    async def story() -> None:
+        world = World()
+        default, emails = world.subscribe(DEFAULT), world.subscribe(EMAILS)
+        await seconds(10)
+        world.tables[SHOP].put([Row("emails")])
+        await seconds(1)
+        assert len(default.seen) == 1
+        assert len(emails.seen) == 2
+
+    skipping(story())
+
+
+def test_each_subscriber_sees_no_more_than_its_limit() -> None:
+    async def story() -> None:
+        world = World()
+        world.tables[SHOP].put([Row()] * 9)
+        some, more = world.subscribe(limit=3), world.subscribe(limit=7)
+        await seconds(1)
+        assert world.tables[SHOP].samples[0] == {DEFAULT: 7}
+        for worker, ready in ((some, 3), (more, 7)):
+            demand = worker.subscription.observation.demand
+            assert demand is not None
+            assert demand.ready == ready
+        world.tables[SHOP].put([Row()])
+        await seconds(2)
+        assert len(some.seen) == len(more.seen) == 1
+
+    skipping(story())
+
+
+def test_the_shortest_interval_wins_while_its_worker_stays() -> None:
+    async def story() -> None:
+        world = World()
+        world.subscribe(poll_seconds=30)
+        await seconds(300)
+        assert len(world.tables[SHOP].samples) == 10
+        hurried = world.subscribe(EMAILS, poll_seconds=0.5)
+        await seconds(10)
+        assert 30 <= len(world.tables[SHOP].samples) <= 33
+        hurried.subscription.close()
+        await seconds(1)
+        before = len(world.tables[SHOP].samples)
+        await seconds(300)
+        assert 10 <= len(world.tables[SHOP].samples) - before <= 11
+
+    skipping(story())
+
+
+@pytest.mark.parametrize(("sample", "pause"), [(0.0, 1.0), (0.1, 1.0), (0.2, 1.0), (0.5, 2.5), (6.0, 30.0)])
+def test_a_slow_database_spends_a_fifth_of_its_time_at_most(sample: float, pause: float) -> None:
+    async def story() -> None:
+        world = World()
+        world.tables[SHOP].seconds = sample
+        world.subscribe(EVERYTHING)
+        await seconds(10 * pause + sample)
+        assert 10 <= len(world.tables[SHOP].samples) <= 11
+
+    skipping(story())
+
+
+def test_a_slow_database_delays_no_other() -> None:
+    async def story() -> None:
+        world = World()
+        world.tables[SHOP].seconds = 9.0
+        world.subscribe(url=SHOP)
+        other = world.subscribe(url=BLOG)
+        await seconds(8)
+        assert world.tables[SHOP].samples == []
+        assert len(world.tables[BLOG].samples) == 8
+        assert len(other.seen) == 1
+
+    skipping(story())
+
+
+def test_trouble_keeps_the_demand_and_is_said_once() -> None:
+    async def story() -> None:
+        world = World()
+        world.tables[SHOP].put([Row()])
+        worker = world.subscribe()
+        await seconds(5)
+        world.tables[SHOP].error = ConnectionRefused()
+        await seconds(600)
+        assert [error for _, error in worker.seen] == [None, ConnectionRefused()]
+        assert worker.seen[1][0] == worker.seen[0][0]
+        world.tables[SHOP].error = TableMissing()
+        await seconds(31)
+        world.tables[SHOP].error = None
+        await seconds(31)
+        assert [error for _, error in worker.seen[2:]] == [TableMissing(), None]
+
+    skipping(story())
+
+
+def test_retries_grow_apart_and_start_over_after_a_success() -> None:
+    async def story() -> None:
+        world = World()
+        table = world.tables[SHOP]
+        table.error = SampleTimedOut(seconds=10)
+        world.subscribe()
+        times = []
+        for _ in range(200):
+            before = len(table.samples)
+            await asyncio.sleep(1)
+            times.append(len(table.samples) - before)
+        # At 0, 1, 3, 7, 15 and 31 seconds, and each 30 from then on.
+        assert [second for second, count in enumerate(times) if count] == [
+            0,
+            1,
+            3,
+            7,
+            15,
+            31,
+            *range(61, 200, 30),
+        ]
+        table.error = None
+        await seconds(30)
+        table.error = SampleTimedOut(seconds=10)
+        await seconds(1)
+        before = len(table.samples)
+        await seconds(1)
+        assert len(table.samples) > before
+
+    skipping(story())
+
+
+def test_who_comes_during_trouble_learns_of_it_and_does_not_hasten_the_retry() -> None:
+    async def story() -> None:
+        world = World()
+        world.tables[SHOP].error = ConnectionRefused()
+        world.subscribe()
+        await seconds(16)
+        before = len(world.tables[SHOP].samples)
+        late = world.subscribe(EMAILS)
+        assert late.subscription.observation.error == ConnectionRefused()
+        await seconds(10)
+        assert len(world.tables[SHOP].samples) == before
+        world.tables[SHOP].error = None
+        await seconds(10)
+        assert late.seen == [(Demand(0, 0, None), None)]
+
+    skipping(story())
+
+
+def test_a_defect_is_reported_and_retried_like_trouble(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        world = World()
+        world.tables[SHOP].error = ZeroDivisionError()  # type: ignore[assignment]
+        worker = world.subscribe()
+        await seconds(1)
+        world.tables[SHOP].error = None
+        await seconds(2)
+        (_, failed), (_, recovered) = worker.seen
+        assert failed is not None
+        assert "ZeroDivisionError" in failed.message
+        assert recovered is None
+        assert "sample_crashed" in caplog.text
+
+    skipping(story())
+
+
+def test_who_comes_during_a_poll_gets_one_soon_after_it() -> None:
+    async def story() -> None:
+        world = World()
+        world.tables[SHOP].seconds = 2.0
+        world.subscribe()
+        await seconds(1)
+        world.tables[SHOP].put([Row("emails")])
+        late = world.subscribe(EMAILS)
+        await seconds(4)
+        assert [demand and demand.ready for demand, _ in late.seen] == [1]
+
+    skipping(story())
+
+
+def test_the_last_to_leave_lets_the_connection_and_the_thread_go() -> None:
+    async def story() -> None:
+        world = World()
+        one, two = world.subscribe(), world.subscribe(EMAILS)
+        await seconds(5)
+        one.subscription.close()
+        one.subscription.close()
+        await seconds(5)
+        assert not world.tables[SHOP].closed
+        two.subscription.close()
+        await seconds(0)
+        assert world.tables[SHOP].closed
+        assert [lane.ended for lane in world.lanes] == [True]
+        polls = len(world.tables[SHOP].samples)
+        await seconds(60)
+        assert len(world.tables[SHOP].samples) == polls
+        assert len(one.seen) == len(two.seen) == 1
+        world.subscribe()
+        await seconds(1)
+        assert world.opened == [SHOP, SHOP]
+
+    skipping(story())
+
+
+def test_changing_a_subscription_keeps_the_connection() -> None:
+    async def story() -> None:
+        world = World()
+        worker = world.subscribe()
+        await seconds(5)
+        worker.subscription.close()
+        changed = world.subscribe(EMAILS)
+        await seconds(1)
+        assert world.opened == [SHOP]
+        assert not world.tables[SHOP].closed
+        assert len(changed.seen) == 1
+
+    skipping(story())
+
+
+def test_leaving_during_a_poll_wakes_nobody() -> None:
+    async def story() -> None:
+        world = World()
+        world.tables[SHOP].seconds = 2.0
+        worker = world.subscribe()
+        await seconds(1)
+        worker.subscription.close()
+        await seconds(10)
+        assert worker.seen == []
+        assert world.tables[SHOP].closed
+
+    skipping(story())
+
+
+def test_leaving_at_the_moment_of_a_poll_leaves_nothing_to_ask() -> None:
+    async def story() -> None:
+        world = World()
+        worker = world.subscribe()
+        await seconds(0.5)
+        (poller,) = world.databases._pollers.values()
+        asyncio.get_running_loop().call_at(poller._due, worker.subscription.close)
+        await seconds(5)
+        assert world.tables[SHOP].closed
+        assert all(world.tables[SHOP].samples)
+
+    skipping(story())
+
+
+def test_a_call_that_hangs_is_interrupted() -> None:
+    async def story() -> None:
+        world = World()
+        world.tables[SHOP].seconds = 40.0
+        world.subscribe()
+        await seconds(24)
+        assert world.tables[SHOP].interrupts == 0
+        await seconds(5)
+        assert world.tables[SHOP].interrupts == 1
+
+    skipping(story())
+
+
+def test_closing_ends_everything_and_does_not_wait_for_a_call_that_hangs() -> None:
+    async def story() -> None:
+        world = World()
+        world.tables[BLOG].seconds = 40.0
+        for url in (SHOP, BLOG):
+            world.subscribe(url=url)
+        await seconds(1)
+        before = asyncio.get_running_loop().time()
+        await world.databases.close()
+        assert asyncio.get_running_loop().time() - before < 2
+        assert world.tables[SHOP].closed
+
+    skipping(story())
+
+
+def test_queues_that_nobody_serves_are_told_to_the_backends_workers_and_only_now_and_then() -> None:
+    async def story() -> None:
+        world = World()
+        table = world.tables[SHOP]
+        table.put([Row("emial"), Row("elsewhere", backend="other")])
+        worker = world.subscribe(DEFAULT)
+        other = world.subscribe(Selection("other", ("elsewhere",)))
+        await seconds(8)
+        assert worker.subscription.unserved == {UnservedQueue("default", "emial")}
+        assert other.subscription.unserved == frozenset()
+        assert len(worker.seen) == 2
+        assert len(other.seen) == 1
+        await seconds(600)
+        assert 9 <= table.looks <= 11
+        assert len(worker.seen) == 2
+        table.rows.clear()
+        await seconds(62)
+        assert worker.subscription.unserved == frozenset()
+
+    skipping(story())
+
+
+def test_looks_are_rare_where_they_are_slow_and_no_trouble_where_they_fail() -> None:
+    async def story() -> None:
+        world = World()
+        table = world.tables[SHOP]
+        table.seconds = 3.0
+        worker = world.subscribe()
+        await seconds(1000)
+        assert 3 <= table.looks <= 5
+        looks, table.seconds = table.looks, 0.0
+        table.waiting_queues = _timed_out  # type: ignore[method-assign, assignment]
+        await seconds(3000)
+        assert table.looks == looks
+        assert worker.subscription.observation.error is None
+
+    skipping(story())
+
+
+def _timed_out(_served: object) -> frozenset[UnservedQueue]:
+    raise SampleTimedOut(seconds=10)

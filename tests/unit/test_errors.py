@@ -1,0 +1,83 @@
+"""Every message is complete, for people, and tells no secret."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+
+import django_task_operator.tasktable.errors  # noqa: F401 - its errors are among the subclasses
+from django_task_operator.errors import (
+    DeploymentRejected,
+    SecretKeyMissing,
+    SecretMissing,
+    TransientError,
+    UserError,
+    WorkerError,
+)
+
+DETAILS = {
+    "field": "spec.image",
+    "problem": "it is no name",
+    "secret": "shop-db",
+    "namespace": "shop",
+    "key": "url",
+    "name": "emails",
+    "action": "Deployment",
+    "database": "SQLite",
+    "why": "it is a file",
+    "seconds": 5.0,
+    "code": "1205",
+}
+# A field of an error with one of these names would be a place for a secret.
+SECRETS = {"url", "user", "password", "host", "dsn", "value"}
+
+
+def subclasses(of: type[WorkerError]) -> list[type[WorkerError]]:
+    return [one for child in of.__subclasses__() for one in (child, *subclasses(child))]
+
+
+EVERY = [error for error in subclasses(WorkerError) if not error.__subclasses__()]
+
+
+def details(error: type[WorkerError]) -> dict[str, object]:
+    names = {name for _, name, _, _ in string.Formatter().parse(error.__doc__ or "") if name}
+    return {name: DETAILS[name] for name in names}
+
+
+def test_there_are_some() -> None:
+    assert len(EVERY) > 15
+
+
+@pytest.mark.parametrize("error", EVERY, ids=lambda error: error.__name__)
+def test_message(error: type[WorkerError]) -> None:
+    given = details(error)
+    raised = error(**given)
+
+    assert raised.reason == error.__name__
+    assert raised.reason.isalpha()
+    assert raised.reason[0].isupper()
+    assert raised.message == str(raised)
+    assert not set("{}\n") & set(raised.message)
+    for value in given.values():
+        assert (f"{value:g}" if isinstance(value, float) else str(value)) in raised.message
+    assert (error.__doc__ or "").rstrip().endswith((".", "?", "{problem}"))
+    assert len(raised.message) < 400
+    assert not SECRETS & given.keys()
+
+
+@pytest.mark.parametrize("error", EVERY, ids=lambda error: error.__name__)
+def test_either_somebody_mends_it_or_it_may_pass(error: type[WorkerError]) -> None:
+    assert issubclass(error, UserError) != issubclass(error, TransientError)
+
+
+def test_braces_in_details_stay_as_they_are() -> None:
+    assert "{name}" in DeploymentRejected(problem="{name} is no name").message
+
+
+def test_the_same_said_twice_is_the_same() -> None:
+    one = SecretMissing(secret="a", namespace="b")
+    assert one == SecretMissing(secret="a", namespace="b")
+    assert hash(one) == hash(SecretMissing(secret="a", namespace="b"))
+    assert one != SecretMissing(secret="a", namespace="c")
+    assert one != SecretKeyMissing(secret="a", key="b")

@@ -1,0 +1,60 @@
+"""Whole manifests: golden/*/worker.yaml in, golden/*/deployment.yaml out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from django_task_operator.resources import RuntimeSource, build_deployment
+from django_task_operator.spec import Worker
+
+RUNTIME = RuntimeSource("registry.example/django-task-worker:0.1.0")
+CASES = sorted((Path(__file__).parent / "golden").iterdir())
+
+
+class Plain(yaml.SafeDumper):
+    """Writes what stands in two places twice, as Kubernetes shows it."""
+
+    def ignore_aliases(self, _: object) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_golden(case: Path) -> None:
+    worker = Worker.parse(yaml.safe_load((case / "worker.yaml").read_text()))
+    expected = (case / "deployment.yaml").read_text()
+
+    assert yaml.dump(build_deployment(worker, 3, RUNTIME), Dumper=Plain, sort_keys=False) == expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_building_leaves_the_spec_as_it_was(case: Path) -> None:
+    worker = Worker.parse(yaml.safe_load((case / "worker.yaml").read_text()))
+    before = worker.model_dump_json()
+
+    assert build_deployment(worker, 3, RUNTIME) == build_deployment(worker, 3, RUNTIME)
+    assert worker.model_dump_json() == before
+
+
+def test_only_the_replicas_tell_two_sizes_apart() -> None:
+    worker = Worker.parse(yaml.safe_load((CASES[0] / "worker.yaml").read_text()))
+    small, large = build_deployment(worker, 0, RUNTIME), build_deployment(worker, 9, RUNTIME)
+
+    assert (small["spec"].pop("replicas"), large["spec"].pop("replicas")) == (0, 9)
+    assert small == large
+
+
+def test_another_runtime_rolls_the_pods_that_have_it_injected() -> None:
+    def template(runtime: str, source: RuntimeSource) -> object:
+        manifest = yaml.safe_load((CASES[0] / "worker.yaml").read_text())
+        manifest["spec"]["runtime"] = runtime
+        manifest["spec"] |= {"processes": 1, "threads": 1}
+        return build_deployment(Worker.parse(manifest), 1, source)["spec"]["template"]
+
+    newer = RuntimeSource(RUNTIME.image, revision="2")
+
+    assert template("Injected", RUNTIME) != template("Injected", newer)
+    assert template("Image", RUNTIME) == template("Image", newer)
+    assert template("Stock", RUNTIME) == template("Stock", newer)

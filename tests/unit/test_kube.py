@@ -1,0 +1,207 @@
+"""What goes over the wire to the API server, and what is made of its answers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.exceptions import ApiException
+
+from django_task_operator.kube import API_ERRORS, Kube
+from django_task_operator.spec import Key
+from django_task_operator.telemetry import API_REQUESTS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+EMAILS = Key(namespace="shop", name="emails")
+DEPLOYMENT = {"kind": "Deployment", "metadata": {"name": "emails", "namespace": "shop"}, "spec": {}}
+
+
+class Server:
+    """Remembers what it is asked, and answers what it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.answers: list[tuple[int, Any]] = []
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.text()
+        self.asked.append(
+            {
+                "what": f"{request.method} {request.path}",
+                "query": dict(request.query),
+                "type": request.content_type,
+                "body": json.loads(body) if body else None,
+            }
+        )
+        status, answer = self.answers.pop(0) if self.answers else (200, {})
+        if not isinstance(answer, list):
+            return web.json_response(answer, status=status)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for chunk in answer:
+            await response.write(chunk)
+        return response
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest_asyncio.fixture
+async def kube(server: Server) -> AsyncIterator[Kube]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    async with TestServer(app) as running:
+        kube = Kube(ApiClient(Configuration(host=str(running.make_url("")).rstrip("/"))))
+        yield kube
+        await kube.close()
+
+
+async def test_apply_to_what_is_there(kube: Kube, server: Server) -> None:
+    server.answers = [(200, {"metadata": {"uid": "d-1"}})]
+
+    assert await kube.apply_deployment(DEPLOYMENT, uid="d-1") == {"metadata": {"uid": "d-1"}}
+    assert server.asked == [
+        {
+            "what": "PATCH /apis/apps/v1/namespaces/shop/deployments/emails",
+            "query": {"fieldManager": "django-task-operator", "force": "true"},
+            "type": "application/apply-patch+yaml",
+            "body": {**DEPLOYMENT, "metadata": {**DEPLOYMENT["metadata"], "uid": "d-1"}},
+        }
+    ]
+    assert "uid" not in DEPLOYMENT["metadata"]
+
+
+async def test_create_takes_nothing_over(kube: Kube, server: Server) -> None:
+    await kube.apply_deployment(DEPLOYMENT, uid=None)
+
+    assert server.asked[0]["query"]["force"] == "false"
+    assert server.asked[0]["body"] == DEPLOYMENT
+
+
+async def test_scale(kube: Kube, server: Server) -> None:
+    await kube.scale_deployment(EMAILS, 3)
+
+    assert server.asked[0]["type"] == "application/merge-patch+json"
+    assert server.asked[0]["body"] == {"spec": {"replicas": 3}}
+
+
+async def test_status(kube: Kube, server: Server) -> None:
+    await kube.apply_worker_status(EMAILS, "u-1", {"replicas": 3})
+
+    asked = server.asked[0]
+    where = "/apis/djangotasks.dev/v1alpha1/namespaces/shop/djangotaskworkers/emails/status"
+    assert asked["what"] == f"PATCH {where}"
+    assert asked["query"]["force"] == "true"
+    assert asked["body"]["status"] == {"replicas": 3}
+    assert "spec" not in asked["body"]
+
+
+async def test_reads_and_events(kube: Kube, server: Server) -> None:
+    await kube.get_worker(EMAILS)
+    await kube.get_deployment(EMAILS)
+    await kube.get_secret("shop", "shop-db")
+    await kube.list_workers(None)
+    await kube.list_workers("shop")
+    await kube.create_event("shop", {"note": "hello"})
+
+    assert [asked["what"] for asked in server.asked] == [
+        "GET /apis/djangotasks.dev/v1alpha1/namespaces/shop/djangotaskworkers/emails",
+        "GET /apis/apps/v1/namespaces/shop/deployments/emails",
+        "GET /api/v1/namespaces/shop/secrets/shop-db",
+        "GET /apis/djangotasks.dev/v1alpha1/djangotaskworkers",
+        "GET /apis/djangotasks.dev/v1alpha1/namespaces/shop/djangotaskworkers",
+        "POST /apis/events.k8s.io/v1/namespaces/shop/events",
+    ]
+
+
+async def test_requests_are_counted_by_kind(kube: Kube) -> None:
+    counter = API_REQUESTS.labels("GET", "secrets")._value
+    before = counter.get()
+    await kube.get_secret("shop", "shop-db")
+
+    assert counter.get() == before + 1
+
+
+async def test_no_is_an_error_with_its_status(kube: Kube, server: Server) -> None:
+    server.answers = [(422, {"message": "spec.x: Required value"})]
+    with pytest.raises(ApiException) as refused:
+        await kube.apply_deployment(DEPLOYMENT, uid=None)
+
+    assert refused.value.status == 422
+    assert "Required value" in refused.value.body
+
+
+async def test_a_deployment_that_is_not_there(kube: Kube, server: Server) -> None:
+    server.answers = [(404, {}), (403, {})]
+
+    assert await kube.get_deployment(EMAILS) is None
+    with pytest.raises(ApiException):
+        await kube.get_deployment(EMAILS)
+
+
+async def test_an_answer_that_is_no_json_is_one_of_the_api_errors(kube: Kube, server: Server) -> None:
+    server.answers = [(200, [b"<html>a proxy</html>"])]
+
+    with pytest.raises(API_ERRORS):
+        await kube.get_worker(EMAILS)
+
+
+async def test_a_server_that_is_away_is_one_of_the_api_errors() -> None:
+    kube = Kube(ApiClient(Configuration(host="http://127.0.0.1:1")))
+
+    with pytest.raises(aiohttp.ClientError):
+        await kube.get_worker(EMAILS)
+    await kube.close()
+
+
+LIST = {"metadata": {"resourceVersion": "77"}, "items": []}
+
+
+def line(kind: str, **item: Any) -> bytes:
+    return json.dumps({"type": kind, "object": item}).encode() + b"\n"
+
+
+async def seen(kube: Kube) -> list[tuple[str, Any]]:
+    return [event async for event in kube.list_and_watch("/api/v1/pods", "a=b")]
+
+
+async def test_a_watch_begins_where_the_list_ended(kube: Kube, server: Server) -> None:
+    server.answers = [(200, LIST), (200, [line("ADDED", x=1), line("BOOKMARK"), line("DELETED", x=1)])]
+
+    assert await seen(kube) == [("LIST", LIST), ("ADDED", {"x": 1}), ("DELETED", {"x": 1})]
+    listed, watched = (asked["query"] for asked in server.asked)
+    assert listed == {"labelSelector": "a=b"}
+    assert (watched["watch"], watched["resourceVersion"], watched["labelSelector"]) == ("true", "77", "a=b")
+
+
+async def test_lines_are_put_together_whatever_their_size(kube: Kube, server: Server) -> None:
+    large = line("ADDED", text="x" * 300_000)
+    stream = large + line("MODIFIED", x=2)
+    pieces = [stream[:10], stream[10:100_000], stream[100_000:-5], stream[-5:]]
+    server.answers = [(200, LIST), (200, pieces)]
+
+    assert [kind for kind, _ in await seen(kube)] == ["LIST", "ADDED", "MODIFIED"]
+
+
+async def test_a_half_line_at_the_end_is_nothing(kube: Kube, server: Server) -> None:
+    server.answers = [(200, LIST), (200, [line("ADDED", x=1), b'{"type": "ADD'])]
+
+    assert len(await seen(kube)) == 2
+
+
+async def test_a_watch_that_fell_behind(kube: Kube, server: Server) -> None:
+    server.answers = [(200, LIST), (200, [line("ERROR", code=410, reason="Expired")])]
+
+    with pytest.raises(ApiException) as gone:
+        await seen(kube)
+    assert gone.value.status == 410

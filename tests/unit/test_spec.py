@@ -1,0 +1,229 @@
+"""The resource as values: what is read, and that it is the same thing that the CRD describes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+import yaml
+from fakes import worker_manifest
+from pydantic import BaseModel, ValidationError
+
+from django_task_operator import reconcile, resources
+from django_task_operator.errors import InvalidSpec
+from django_task_operator.spec import Key, Worker, WorkerSpec, key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+(CRD,) = (ROOT / "crds").glob("*.yaml")
+DEFINITION = yaml.safe_load(CRD.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+SCHEMA = DEFINITION["spec"]
+
+# The definition refuses spec.replicas as long as the operator decides it, so nothing reads it.
+REFUSED = {"replicas"}
+# A part of a pod, which Kubernetes describes and the operator passes on as it is.
+PASSED_ON = {"env", "envFrom", "imagePullSecrets", "resources", "podTemplate.metadata", "podTemplate.spec"}
+
+
+def fields_of_definition(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, field in schema.get("properties", {}).items():
+        here = f"{path}.{name}".strip(".")
+        if here not in REFUSED:
+            yield here, field
+            if here not in PASSED_ON:
+                yield from fields_of_definition(field, here)
+
+
+def fields_of_model(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Any]]:
+    for field in model.model_fields.values():
+        here = f"{path}.{field.alias}".strip(".")
+        yield here, field
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from fields_of_model(kind, here)
+
+
+DEFINED = dict(fields_of_definition(SCHEMA))
+MODELLED = dict(fields_of_model(WorkerSpec))
+LEAVES = {path for path, field in DEFINED.items() if "properties" not in field or path in PASSED_ON}
+NUMBERS = {path for path, field in DEFINED.items() if field.get("type") in {"integer", "number"}}
+
+
+def bounds_of_definition(path: str) -> tuple[float, float]:
+    field = DEFINED[path]
+    if "minimum" in field:
+        return field["minimum"], field["maximum"]
+    (rule,) = (rule["rule"] for rule in field["x-kubernetes-validations"])
+    least, most = re.fullmatch(r"self >= ([\d.]+) && self <= ([\d.]+)", rule).groups()
+    return float(least), float(most)
+
+
+def with_value(path: str, value: object) -> dict[str, Any]:
+    """A manifest with one field of its spec set."""
+    manifest = worker_manifest()
+    *parents, name = path.split(".")
+    place = manifest["spec"]
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[name] = value
+    return manifest
+
+
+def read(path: str, manifest: dict[str, Any]) -> Any:
+    value: Any = Worker.parse(manifest).spec.model_dump(by_alias=True, mode="json")
+    for name in path.split("."):
+        value = value[name]
+    return value
+
+
+def test_the_definition_and_the_model_have_the_same_fields() -> None:
+    assert set(DEFINED) == set(MODELLED)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(LEAVES - {"image", "database.urlSecretRef.name", "prodserver.process"})
+)
+def test_an_unset_field_has_the_default_of_the_definition(path: str) -> None:
+    empty: dict[str, object] = {"array": [], "object": {}, "string": None}
+    field = DEFINED[path]
+
+    assert read(path, worker_manifest()) == field.get("default", empty.get(field["type"]))
+
+
+def test_required_are_the_same_fields() -> None:
+    required = {
+        f"{path}.{name}".strip(".")
+        for path, field in {"": SCHEMA, **DEFINED}.items()
+        if path not in PASSED_ON
+        for name in field.get("required", ())
+    }
+
+    assert {path for path, field in MODELLED.items() if field.is_required()} == required
+
+
+@pytest.mark.parametrize("path", sorted(NUMBERS))
+def test_a_number_may_be_anything_that_the_definition_allows(path: str) -> None:
+    least, most = bounds_of_definition(path)
+
+    assert (read(path, with_value(path, least)), read(path, with_value(path, most))) == (least, most)
+
+
+@pytest.mark.parametrize("path", sorted(NUMBERS))
+def test_a_bound_of_the_model_is_the_bound_of_the_definition(path: str) -> None:
+    least, most = bounds_of_definition(path)
+    of_model = {}
+    for constraint in MODELLED[path].metadata:
+        for kind in ("gt", "ge", "lt", "le"):
+            if hasattr(constraint, kind):
+                of_model[kind] = getattr(constraint, kind)
+
+    assert of_model.items() <= {"ge": least, "le": most}.items()
+
+
+def test_a_choice_has_the_values_of_the_definition() -> None:
+    for path, other in (("scaling.driver", "HPA"), ("runtime", "Celery")):
+        for choice in DEFINED[path]["enum"]:
+            assert read(path, with_value(path, choice)) == choice
+        with pytest.raises(InvalidSpec):
+            Worker.parse(with_value(path, other))
+
+
+# What reaches neither the pods nor the policy of scaling: test_reconcile.py tries these. (With one
+# driver, there is nothing to tell apart yet.)
+READ_BY_A_TURN = {"scaling.driver", "scaling.pollIntervalSeconds", "paused"}
+OTHERWISE: dict[str, object] = {
+    "imagePullSecrets": [{"name": "regcred"}],
+    "env": [{"name": "A", "value": "1"}],
+    "envFrom": [{"configMapRef": {"name": "settings"}}],
+    "resources": {"limits": {"memory": "1Gi"}},
+    "podTemplate.metadata": {"annotations": {"a": "b"}},
+    "podTemplate.spec": {"nodeSelector": {"a": "b"}},
+    "excludeQueues": ["slow"],
+    "runtime": "Stock",
+}
+
+
+@pytest.mark.parametrize("path", sorted(LEAVES - READ_BY_A_TURN))
+def test_every_field_makes_a_difference(path: str) -> None:
+    """Nothing is accepted and ignored."""
+
+    def effect(manifest: dict[str, Any]) -> object:
+        worker = Worker.parse(manifest)
+        source = resources.RuntimeSource("django-task-worker:dev")
+        return resources.build_deployment(worker, 1, source), reconcile._policy(worker)
+
+    field = DEFINED[path]
+    value = (
+        OTHERWISE.get(path)
+        or {
+            "string": "other",
+            "array": ["other"],
+            "integer": field.get("default", 0) + 1 if path in NUMBERS else None,
+            "number": 7.5,
+        }[field["type"]]
+    )
+
+    assert effect(with_value(path, value)) != effect(worker_manifest())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        ("image", "", "spec.image"),
+        ("queues", [], "spec.queues"),
+        ("scaling.maxReplicas", 0, "spec.scaling.maxReplicas"),
+        ("scaling.tasksPerReplica", "many", "spec.scaling.tasksPerReplica"),
+        ("scaling.driver", "Magic", "spec.scaling.driver"),
+        ("database.urlSecretRef.name", "", "spec.database.urlSecretRef.name"),
+        ("database.urlSecretRef", {}, "spec.database.urlSecretRef.name"),
+        ("database", None, "spec.database"),
+        ("managePy", ["python", 3], "spec.managePy.1"),
+    ],
+)
+def test_an_impossible_value_names_its_field(path: str, value: object, field: str) -> None:
+    with pytest.raises(InvalidSpec) as invalid:
+        Worker.parse(with_value(path, value))
+
+    assert invalid.value.details["field"] == field
+    assert str(invalid.value).startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("spec", [{}, None])
+def test_an_empty_spec_is_invalid(spec: object) -> None:
+    with pytest.raises(InvalidSpec, match=r"spec\.image: "):
+        Worker.parse({**worker_manifest(), "spec": spec})
+
+
+def test_who_it_is() -> None:
+    worker = Worker.parse(worker_manifest("emails", "shop", uid="u-7", generation=3))
+
+    assert (worker.key, worker.uid, worker.generation) == (Key(namespace="shop", name="emails"), "u-7", 3)
+    assert str(worker.key) == "shop/emails"
+    assert key_of(worker_manifest("emails", "shop")) == worker.key
+
+
+def test_values_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Worker.parse(worker_manifest()).spec.paused = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("spec", "tasks"),
+    [
+        ({}, 10),
+        ({"processes": 4}, 40),
+        ({"processes": 4, "threads": 2}, 80),
+        ({"processes": 4, "scaling": {"tasksPerReplica": 7}}, 7),
+    ],
+)
+def test_a_replica_carries_ten_tasks_for_each_that_it_runs_at_a_time(
+    spec: dict[str, object], tasks: int
+) -> None:
+    manifest = worker_manifest()
+    manifest["spec"] |= spec
+
+    assert Worker.parse(manifest).spec.tasks_per_replica == tasks

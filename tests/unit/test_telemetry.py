@@ -1,0 +1,134 @@
+"""Metrics, probes and log lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+from django_task_operator import logs, telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STATUS = {
+    "pendingTasks": 12,
+    "runningTasks": 3,
+    "oldestPendingSeconds": 4,
+    "desiredReplicas": 2,
+    "readyReplicas": 1,
+    "conditions": [{"type": "Ready", "status": "True"}, {"type": "Stalled", "status": "Unknown"}],
+}
+
+
+def scraped(worker: str = "w") -> dict[str, float]:
+    text = telemetry.generate_latest(telemetry.REGISTRY).decode()
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if f'worker="{worker}"' in line]
+    return {name: float(value) for name, value in lines if "_created" not in name}
+
+
+def test_a_status_becomes_metrics_and_is_forgotten() -> None:
+    telemetry.observe("shop", "w", STATUS)
+    telemetry.observe("shop", "other", STATUS)
+    telemetry.SCALINGS.labels("shop", "w", "ScaledUp").inc()
+    of = 'namespace="shop",worker="w"'
+    assert scraped() == {
+        f"django_tasks_pending{{{of}}}": 12,
+        f"django_tasks_running{{{of}}}": 3,
+        f"django_tasks_oldest_pending_seconds{{{of}}}": 4,
+        f"django_task_worker_desired_replicas{{{of}}}": 2,
+        f"django_task_worker_ready_replicas{{{of}}}": 1,
+        f'django_task_worker_condition{{condition="Ready",{of}}}': 1,
+        f'django_task_worker_condition{{condition="Stalled",{of}}}': 0,
+        'django_task_worker_scalings_total{namespace="shop",reason="ScaledUp",worker="w"}': 1,
+    }
+
+    telemetry.forget("shop", "w")
+    assert scraped() == {}
+    assert scraped("other")
+    telemetry.forget("shop", "other")
+    telemetry.forget("shop", "never-seen")
+
+
+async def test_probes() -> None:
+    state = {"alive": True, "ready": False}
+    server = await telemetry.serve(0, alive=lambda: state["alive"], ready=lambda: state["ready"])
+    try:
+        # With port 0, each of the addresses has a port of its own.
+        (port,) = (address[1] for address in server.addresses if address[0] == "0.0.0.0")
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+
+            async def get(path: str) -> tuple[int, str]:
+                async with session.get(path) as answer:
+                    return answer.status, await answer.text()
+
+            assert await get("/healthz") == (200, "ok")
+            assert (await get("/readyz"))[0] == 503
+            state.update(alive=False, ready=True)
+            assert (await get("/healthz"))[0] == 503
+            assert await get("/readyz") == (200, "ok")
+            assert "django_task_operator_turns_total" in (await get("/metrics"))[1]
+    finally:
+        await server.cleanup()
+
+
+@pytest.fixture
+def _root_logger() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name in ("kopf", "kopf.objects"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+def logged(capsys: pytest.CaptureFixture[str], form: Any, level: str = "info") -> str:
+    logs.configure(level, form)
+    log = logging.getLogger("django_task_operator.test")
+    log.debug("too fine")
+    log.info("scaled", extra={"worker": "shop/emails", "replicas": 5})
+    return capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_root_logger")
+def test_json_has_the_extra_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = logged(capsys, "json").splitlines()
+    fields = json.loads(line)
+
+    assert fields.pop("time")
+    assert fields == {
+        "level": "INFO",
+        "logger": "django_task_operator.test",
+        "message": "scaled",
+        "worker": "shop/emails",
+        "replicas": 5,
+    }
+
+
+@pytest.mark.usefixtures("_root_logger")
+def test_text_has_them_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert logged(capsys, "text").endswith(" INFO    scaled worker=shop/emails replicas=5\n")
+
+
+@pytest.mark.usefixtures("_root_logger")
+def test_debug_is_for_those_who_ask(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "too fine" in logged(capsys, "json", "debug")
+
+
+@pytest.mark.usefixtures("_root_logger")
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_traceback_stays_with_its_line(capsys: pytest.CaptureFixture[str], form: Any) -> None:
+    logs.configure("info", form)
+    try:
+        _ = 1 / 0
+    except ZeroDivisionError:
+        logging.getLogger("x").exception("turn failed", extra={"worker": "shop/emails"})
+    told = capsys.readouterr().err
+
+    assert "ZeroDivisionError" in told
+    assert "shop/emails" in told.splitlines()[0]
+    assert len(told.splitlines()) == 1 or form == "text"

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+from django.db import DataError, InterfaceError, OperationalError, ProgrammingError
+from django_db_worker.database import code_of, is_contention, is_missing_table, reason
+
+SECRETS = ("db.internal", "10.2.3.4", "shop_user", "hunter2", "shop_db", "fe80::1")
+
+
+class DriverError(Exception):
+    sqlstate = "57P01"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            OperationalError(
+                'connection failed: connection to server at "10.2.3.4", port 5432 failed: FATAL:  password '
+                'authentication failed for user "shop_user"'
+            ),
+            "password authentication failed",
+        ),
+        (
+            OperationalError(
+                'connection to server at "db.internal" (10.2.3.4), port 5432 failed: Connection refused\n'
+                "\tIs the server running on that host and accepting TCP/IP connections?"
+            ),
+            "connection refused",
+        ),
+        (OperationalError("[Errno -2] Name or service not known: db.internal"), "unknown host name"),
+        (
+            OperationalError(
+                2003, "Can't connect to MySQL server on 'db.internal' ([Errno 111] Connection refused)"
+            ),
+            "connection refused",
+        ),
+        (
+            OperationalError(1045, "Access denied for user 'shop_user'@'10.2.3.4' (using password: YES)"),
+            "access denied",
+        ),
+        (
+            OperationalError(2013, "Lost connection to server during query"),
+            "the server closed the connection",
+        ),
+        (OperationalError('FATAL: database "shop_db" does not exist'), "no such database or user"),
+        (OperationalError(9999, "db.internal hunter2 shop_user"), "OperationalError 9999"),
+        (InterfaceError("hunter2 at fe80::1"), "InterfaceError"),
+    ],
+)
+def test_reasons_name_no_secret(error: Exception, expected: str) -> None:
+    assert reason(error) == expected
+    assert not any(secret in reason(error) for secret in SECRETS)
+
+
+def test_the_code_is_the_drivers() -> None:
+    error = OperationalError("terminating connection")
+    error.__cause__ = DriverError()
+    assert code_of(error) == "57P01"
+    assert code_of(OperationalError(1205, "Lock wait timeout exceeded")) == 1205
+    assert code_of(OperationalError("no code")) is None
+    assert code_of(OperationalError()) is None
+
+
+def test_a_missing_table() -> None:
+    assert is_missing_table(
+        ProgrammingError(1146, "Table 'shop.django_tasks_database_dbtaskresult' doesn't exist")
+    )
+    assert is_missing_table(OperationalError("no such table: django_tasks_database_dbtaskresult"))
+    assert is_missing_table(OperationalError(1054, "Unknown column 'x' in 'field list'"))
+    assert not is_missing_table(ProgrammingError(1142, "SELECT command denied"))
+    assert not is_missing_table(DataError("no such table"))
+
+
+def test_contention() -> None:
+    assert is_contention(OperationalError("database is locked"))
+    assert is_contention(OperationalError(1213, "Deadlock found when trying to get lock"))
+    assert not is_contention(OperationalError("server closed the connection unexpectedly"))
+    assert not is_contention(ProgrammingError(1205, "of another kind"))

@@ -1,0 +1,34 @@
+"""Files of packages on the index, pinned by hash and kept in the user's cache, never in the repository."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "django-task-operator"
+
+
+def fetch(package: str, version: str, file: str, sha256: str, *, source: bool = False) -> Path:
+    """The one file of a package's version, without its dependencies."""
+    path = CACHE / file
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        requirement = CACHE / f"{file}.txt"
+        requirement.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
+                f"--no-binary={package}" if source else "--only-binary=:all:",
+                *(f"--requirement={requirement}", f"--dest={CACHE}"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        requirement.unlink()
+        assert path.exists(), f"could not fetch {file}:\n{done.stderr}"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256, f"{path} is another file"
+    return path

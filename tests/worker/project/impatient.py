@@ -1,0 +1,16 @@
+"""manage.py with a worker that calls a slot stuck after three seconds, where the real one waits a minute."""
+
+import os
+import sys
+
+import django
+from django.core.management import execute_from_command_line
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
+django.setup()
+
+from django_db_worker.management.commands import db_worker  # noqa: E402
+
+assert db_worker.STUCK_SECONDS == 60
+db_worker.STUCK_SECONDS = 3
+execute_from_command_line(sys.argv)

@@ -1,0 +1,62 @@
+"""Django's test runner, without the tests that are deselected by name."""
+
+import json
+import os
+import re
+import signal
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.db import connection
+from django.test.runner import DiscoverRunner
+from django.test.utils import CaptureQueriesContext, iter_test_cases
+
+# BEGIN, SELECT and COMMIT; MySQL's driver sets the isolation level too.
+LOOK = 4
+
+
+@contextmanager
+def at_most(self, number):
+    """Upstream counts its own statements. Ours may be fewer, and one more look before the end."""
+    with CaptureQueriesContext(connection) as seen:
+        yield seen
+    assert len(seen) <= number + LOOK, [query["sql"][:60] for query in seen.captured_queries]
+
+
+def until_it_listens(start_worker):
+    """Have it return when the worker handles SIGTERM: how long that takes says nothing about the worker."""
+
+    def start(*args, **kwargs):
+        process = start_worker(*args, **kwargs)
+        deadline = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < deadline:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)
+            if caught & 1 << (signal.SIGTERM - 1):
+                break
+            time.sleep(0.01)
+        return process
+
+    return start
+
+
+class Runner(DiscoverRunner):
+    def build_suite(self, *args, **kwargs):
+        from tests.tests import DatabaseBackendWorkerTestCase, DatabaseWorkerProcessTestCase  # noqa: PLC0415
+
+        of_processes = DatabaseWorkerProcessTestCase
+        of_processes.start_worker = until_it_listens(of_processes.start_worker)
+        if not os.environ.get("STOCK"):
+            DatabaseBackendWorkerTestCase.assertNumQueries = at_most
+        suite = super().build_suite(*args, **kwargs)
+        deselected = set(json.loads(os.environ["DESELECTED"]))
+        tests = list(iter_test_cases(suite))
+        unknown = deselected - {self.name(test) for test in tests}
+        if unknown:
+            raise RuntimeError(f"deselected, but not there: {sorted(unknown)}")
+        return self.test_suite(test for test in tests if self.name(test) not in deselected)
+
+    @staticmethod
+    def name(test):
+        return ".".join(test.id().split(".")[-2:])

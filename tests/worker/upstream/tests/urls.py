@@ -1,0 +1,3 @@
+"""The project serves nothing."""
+
+urlpatterns = []
