@@ -1,0 +1,129 @@
+"""What the operator costs with 50 workers on one database: ``make bench-footprint``.
+
+Idle, and active: rows wait in every queue and their number changes with every poll.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from dataclasses import dataclass
+
+from benchmarks import cluster
+
+WORKERS = 50
+SETTLE_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the operator's own metrics say at one moment."""
+
+    at: float
+    cpu_seconds: float
+    resident_mib: float
+    requests: dict[str, float]
+    samples: float
+
+
+def usage() -> Usage:
+    """Read the metrics of the operator's pod through the API server."""
+    pod = cluster.run(
+        *("kubectl", "get", "pod", "-n", cluster.OPERATOR_NAMESPACE),
+        *("-l", "app.kubernetes.io/name=django-task-operator", "--field-selector=status.phase=Running"),
+        *("-o", "jsonpath={.items[0].metadata.name}"),
+    )
+    path = f"/api/v1/namespaces/{cluster.OPERATOR_NAMESPACE}/pods/{pod}:8080/proxy/metrics"
+    lines = cluster.run("kubectl", "get", "--raw", path).splitlines()
+    figures = {
+        name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")
+    }
+    requests = {
+        name: value
+        for name, value in figures.items()
+        if name.startswith("django_task_operator_api_requests_total")
+    }
+    return Usage(
+        time.time(),
+        figures["process_cpu_seconds_total"],
+        figures["process_resident_memory_bytes"] / 2**20,
+        requests,
+        figures["django_task_operator_sample_seconds_count"],
+    )
+
+
+async def phase(name: str, tasks: cluster.Tasks, seconds: int, *, active: bool) -> list[str]:
+    """Measure for ``seconds``; returns a row of the table."""
+    stop = asyncio.Event()
+    load = asyncio.create_task(_load(tasks, stop)) if active else None
+    await asyncio.sleep(SETTLE_SECONDS)
+    before = usage()
+    await asyncio.sleep(seconds)
+    after = usage()
+    stop.set()
+    if load:
+        await load
+    minutes = (after.at - before.at) / 60
+    requests = {
+        key.split("{")[1].rstrip("}"): round((value - before.requests.get(key, 0)) / minutes, 1)
+        for key, value in after.requests.items()
+        if value > before.requests.get(key, 0)
+    }
+    asked = ", ".join(f"{key}: {value:g}" for key, value in requests.items()) or "none"
+    return [
+        name,
+        f"{(after.cpu_seconds - before.cpu_seconds) / minutes:.2f}",
+        f"{after.resident_mib:.0f}",
+        f"{(after.samples - before.samples) / minutes:.0f}",
+        asked.replace('"', ""),
+    ]
+
+
+async def _load(tasks: cluster.Tasks, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        for number in range(WORKERS):
+            await asyncio.to_thread(tasks.enqueue, f"queue-{number}", 1)
+        await asyncio.sleep(1)
+
+
+async def measure(seconds: int) -> str:
+    """Run both phases and return the table."""
+    with cluster.postgres() as url, cluster.namespace(url) as namespace:
+        tasks = await asyncio.to_thread(cluster.Tasks, url)
+        cluster.apply(
+            *(
+                cluster.worker(
+                    namespace,
+                    f"worker-{n}",
+                    f"queue-{n}",
+                    schedulable=False,
+                    maxReplicas=10,
+                    tasksPerReplica=1000,
+                )
+                for n in range(WORKERS)
+            )
+        )
+        rows = [
+            await phase("idle", tasks, seconds, active=False),
+            await phase("active: a row a second in each queue", tasks, seconds, active=True),
+        ]
+    rows.append(["KEDA 2.20.2 on the same cluster", "4-7", "227", "2,999", "active: a status patch a poll"])
+    return cluster.table(
+        f"{WORKERS} workers on one database, 1 s poll, per minute",
+        ["phase", "CPU seconds", "resident MiB", "queries", "API requests beside watches"],
+        rows,
+    )
+
+
+def main() -> None:
+    """Print the table and keep it in benchmarks/results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=120)
+    report = asyncio.run(measure(parser.parse_args().seconds))
+    (cluster.RESULTS / "footprint.md").write_text(report)
+    print(report)
+
+
+if __name__ == "__main__":
+    main()
