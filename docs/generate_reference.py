@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""Writes docs/reference.md from the CRD; with --check, fails if the file is not current."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+type Schema = dict[str, Any]
+
+DOCS = Path(__file__).parent
+REFERENCE = DOCS / "reference.md"
+CRD = DOCS.parent / "crds" / "djangotasks.dev_djangotaskworkers.yaml"
+
+HEAD = """\
+<!-- Generated from the CRD by docs/generate_reference.py: change the descriptions there. -->
+# DjangoTaskWorker
+
+{description}
+
+API version `{group}/{version}`, kind `{kind}`, short name `{short}`. The same text in a terminal:
+`kubectl explain {short}.spec`.
+
+The least that a worker needs:
+
+```yaml
+apiVersion: {group}/{version}
+kind: {kind}
+metadata:
+  name: emails
+spec:
+  image: registry.example/shop:1.4
+  database:
+    urlSecretRef:
+      name: shop-db
+```
+
+An unknown field is an error that names it. So is everything under "Refused" below: `kubectl apply`
+shows the message, and nothing is stored.
+"""
+
+
+def main() -> None:
+    """Write the reference, or check it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the file is not current")
+    check = parser.parse_args().check
+    text = reference(yaml.safe_load(CRD.read_text()))
+    if not check:
+        REFERENCE.write_text(text)
+    elif not REFERENCE.exists() or REFERENCE.read_text() != text:
+        sys.exit(f"{REFERENCE.name} is not what the CRD says: run docs/generate_reference.py")
+
+
+def reference(crd: Schema) -> str:
+    """Return the whole page."""
+    names, (version,) = crd["spec"]["names"], crd["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    head = HEAD.format(
+        description=schema["description"],
+        group=crd["spec"]["group"],
+        version=version["name"],
+        kind=names["kind"],
+        short=names["shortNames"][0],
+    )
+    parts = [head, *refusals([("metadata.name", schema)])]
+    for name in ("spec", "status"):
+        parts += section(name, schema["properties"][name], depth=2)
+    parts += ["## What `kubectl get` shows\n", *columns(version["additionalPrinterColumns"])]
+    return "\n".join(parts)
+
+
+def section(path: str, schema: Schema, depth: int) -> Iterator[str]:
+    """Yield an object's heading, its table, its refusals, and the sections of the objects in it."""
+    fields = schema["properties"]
+    yield f"{'#' * min(depth, 4)} {path}\n"
+    yield f"{conditions(schema['description']) if path == 'status.conditions[]' else schema['description']}\n"
+    yield "| field | type | default | meaning |\n|---|---|---|---|"
+    for name, field in fields.items():
+        required = ", required" if name in schema.get("required", ()) else ""
+        told = cell(described(field))
+        yield f"| `{name}` | {kind_of(f'{path}.{name}', field)}{required} | {default(field)} | {told} |"
+    yield ""
+    yield from refusals(
+        [(path, schema), *((f"{path}.{name}", f) for name, f in fields.items() if not inner(f))]
+    )
+    for name, field in fields.items():
+        within = inner(field)
+        if within:
+            suffix = "[]" if "items" in field else ""
+            heading = {"description": field["description"], **within}
+            yield from section(f"{path}.{name}{suffix}", heading, depth + 1)
+
+
+def inner(field: Schema) -> Schema | None:
+    """Return the object that has a section of its own, in the field or in the items of its list."""
+    schema = field.get("items", field)
+    return schema if "properties" in schema else None
+
+
+def refusals(fields: list[tuple[str, Schema]]) -> Iterator[str]:
+    """Yield the messages of the rules of these fields, and of what is in them."""
+    told = [f"- `{path}{at}`: {cell(message)}" for path, field in fields for at, message in messages(field)]
+    if told:
+        yield "Refused:\n"
+        yield from (*told, "")
+
+
+def messages(field: Schema) -> Iterator[tuple[str, str]]:
+    """Yield where and what the rules of a field refuse, then those of its items or its values."""
+    yield from (
+        (rule.get("fieldPath", ""), rule["message"]) for rule in field.get("x-kubernetes-validations", ())
+    )
+    for within in (field.get("items"), field.get("additionalProperties")):
+        if within and "properties" not in within:
+            yield from messages(within)
+
+
+def kind_of(path: str, field: Schema) -> str:
+    """Return the type of a field for people: with its range, or with a link to its section."""
+    if inner(field):
+        listed = "items" in field
+        anchor = re.sub(r"[^a-z0-9-]", "", path.lower())
+        return f"[{'list of objects' if listed else 'object'}](#{anchor})"
+    if "enum" in field:
+        return "one of " + ", ".join(f"`{choice}`" for choice in field["enum"])
+    if "items" in field:
+        return f"list of {field['items']['type']}s"
+    if "additionalProperties" in field:
+        return f"map of {field['additionalProperties'].get('type', 'quantitie')}s"
+    if {"minimum", "maximum"} <= field.keys():
+        return f"{field['type']}, {field['minimum']} to {field['maximum']}"
+    plain = {"date-time": "time"}.get(field.get("format", ""), field.get("type", "quantity"))
+    return str(plain)
+
+
+def default(field: Schema) -> str:
+    """Return the default as one would write it in a manifest."""
+    if field.get("default", {}) == {}:
+        return ""
+    value = field["default"]
+    return f"`{json.dumps(value) if isinstance(value, list | bool) else value}`"
+
+
+def described(field: Schema) -> str:
+    """Return the description without its last words on the default, which has a column."""
+    return re.sub(r" Default: .+\.$", "", str(field["description"]))
+
+
+def conditions(description: str) -> str:
+    """Return the conditions' description with each condition on a line of its own."""
+    listed = re.sub(r"\b([A-Z]\w+): ([^.]+(?:\.\w[^.]*)*\.) ?", r"- `\1`: \2\n", description)
+    return re.sub(r"\n(?!-|$)", r"\n\n", listed)
+
+
+def columns(given: list[Schema]) -> Iterator[str]:
+    """Yield the table of the printer columns."""
+    yield "| column | shows |\n|---|---|"
+    for column in given:
+        wide = " (with `-o wide`)" if column.get("priority") else ""
+        shows = column.get("description", "How long ago the worker was made.")
+        yield f"| {column['name']} | {cell(shows)}{wide} |"
+    yield ""
+
+
+def cell(text: str) -> str:
+    """Escape, outside of code, what Markdown would take for emphasis, for HTML or for a cell's end."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([*|<])", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+if __name__ == "__main__":
+    main()
