@@ -12,14 +12,15 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django_task_operator import logs, telemetry
+from django_task_operator.children import CHILD_KINDS
 from django_task_operator.claims import Claims
 from django_task_operator.fleet import Fleet
 from django_task_operator.handlers import Watcher
-from django_task_operator.kube import API_ERRORS, Kube, Watched, describe
-from django_task_operator.observed import DeploymentState, PodState, owner_of
+from django_task_operator.kube import API_ERRORS, DEPLOYMENTS, PODS, Kind, Kube, Watched, describe
+from django_task_operator.observed import ChildState, DeploymentState, PodState, owner_of
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.labels import MANAGED_SELECTOR
 from django_task_operator.secrets import Secrets
@@ -122,7 +123,7 @@ async def _run(
 ) -> None:
     """Watch first and turn afterwards, so that the first turn already sees what runs."""
 
-    def watched[T](kind: tuple[str, str, str], digest: Callable[[Manifest], T]) -> Watched[T]:
+    def watched[T](kind: Kind, digest: Callable[[Manifest], T]) -> Watched[T]:
         return Watched(
             kube,
             kind,
@@ -133,18 +134,21 @@ async def _run(
             changed=fleet.wake,
         )
 
-    deployments = watched(("apps", "v1", "deployments"), DeploymentState.of)
-    pods = watched(("", "v1", "pods"), PodState.of)
+    deployments = watched(DEPLOYMENTS, DeploymentState.of)
+    pods = watched(PODS, PodState.of)
+    children = {name: watched(kind, ChildState.of) for name, kind in CHILD_KINDS.items()}
+    caches: list[Watched[Any]] = [deployments, pods, *children.values()]
     clock = time.monotonic
     async with asyncio.TaskGroup() as group:
-        group.create_task(deployments.run())
-        group.create_task(pods.run())
-        await asyncio.gather(deployments.synced.wait(), pods.synced.wait())
+        for cache in caches:
+            group.create_task(cache.run())
+        await asyncio.gather(*(cache.synced.wait() for cache in caches))
         await _definition_installed(kube, options)
         fleet.world = World(
             kube=kube,
             deployments=deployments,
             pods=pods,
+            children=children,
             secrets=Secrets(kube, clock),
             databases=databases,
             claims=Claims(fleet.wake),

@@ -17,7 +17,7 @@ from django_task_operator.errors import (
     WorkerError,
     WorkerGone,
 )
-from django_task_operator.kube import API_ERRORS, CONFLICT, NOT_FOUND, describe
+from django_task_operator.kube import API_ERRORS, CONFLICT, DEPLOYMENTS, NOT_FOUND, describe, is_passing
 from django_task_operator.observed import DeploymentState
 from django_task_operator.resources import build_deployment
 from django_task_operator.resources.labels import object_labels
@@ -25,9 +25,6 @@ from django_task_operator.resources.labels import object_labels
 if TYPE_CHECKING:
     from django_task_operator.spec import Key, Manifest, Worker
     from django_task_operator.world import World
-
-_TOO_MANY_REQUESTS = 429
-_SERVER_ERROR = 500
 
 # What made the API server refuse a template may be mended elsewhere: a quota, an admission webhook.
 REJECTED_SECONDS = 30.0
@@ -99,7 +96,7 @@ class DeploymentKeeper:
             return await self._scale_only(deployment, replicas, rejected.problem)
         try:
             uid = await self._target(deployment)
-            answer = await self._kube.apply_deployment(manifest, uid=uid)
+            answer = await self._kube.apply_object(DEPLOYMENTS, manifest, uid=uid)
         except WorkerError as error:
             return Outcome(scaled=False, error=error)
         except API_ERRORS as error:
@@ -124,7 +121,7 @@ class DeploymentKeeper:
         if deployment is None:
             await self._require_worker()
             # One that lost its labels, or somebody else's, is not in the cache.
-            found = await self._kube.get_deployment(self._key)
+            found = await self._kube.get_object(DEPLOYMENTS, self._key)
             if found is None:
                 return None
             deployment = DeploymentState.of(found)
@@ -155,9 +152,7 @@ class DeploymentKeeper:
         problem = describe(error)
         if status == CONFLICT and deployment is None:
             return Outcome(scaled=False, error=DeploymentNameTaken(name=self._key.name))
-        passing = status in {None, CONFLICT, _TOO_MANY_REQUESTS} or status >= _SERVER_ERROR
-        # The API server answers 500 to an apply whose fields it does not know.
-        if passing and "field not declared in schema" not in problem:
+        if is_passing(error):
             return Outcome(scaled=False, error=ApiUnavailable(action="Deployment", problem=problem))
         template, replicas = manifest["spec"]["template"], manifest["spec"]["replicas"]
         self._rejected = _Rejected(template, problem, self._clock() + REJECTED_SECONDS)

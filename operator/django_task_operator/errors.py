@@ -73,6 +73,14 @@ class DeploymentRejected(UserError):
     """The API server refuses the Deployment: {problem}"""
 
 
+class ObjectNameTaken(UserError):
+    """{kind} {name} exists and does not belong to this worker, so it is left alone. Delete it, or give this DjangoTaskWorker another name."""
+
+
+class ObjectRejected(UserError):
+    """The API server refuses the {kind}: {problem}"""
+
+
 class ApiUnavailable(TransientError):
     """The Kubernetes API did not take the {action}: {problem}"""
 

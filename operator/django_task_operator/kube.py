@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import aiohttp
 from kubernetes.aio import config
@@ -34,9 +34,23 @@ CONCURRENT_REQUESTS = 10
 NOT_FOUND = 404
 CONFLICT = 409
 GONE = 410
+TOO_MANY_REQUESTS = 429
+SERVER_ERROR = 500
 
 # Everything that a request can raise: an answer that says no, or no answer.
 API_ERRORS = (ApiException, aiohttp.ClientError, TimeoutError, OSError)
+
+
+class Kind(NamedTuple):
+    """A kind of object, as its path says it."""
+
+    group: str
+    version: str
+    plural: str
+
+
+DEPLOYMENTS = Kind("apps", "v1", "deployments")
+PODS = Kind("", "v1", "pods")
 
 
 class Kube:
@@ -87,17 +101,17 @@ class Kube:
         }
         return await self._apply(f"{_worker_path(key)}/status", body, force=True)
 
-    async def get_deployment(self, key: Key) -> Manifest | None:
-        """Read a Deployment; None where there is none."""
+    async def get_object(self, kind: Kind, key: Key) -> Manifest | None:
+        """Read an object; None where there is none."""
         try:
-            return await self._json("GET", _deployment_path(key))
+            return await self._json("GET", _object_path(kind, key))
         except ApiException as refused:
             if refused.status == NOT_FOUND:
                 return None
             raise
 
-    async def apply_deployment(self, manifest: Manifest, *, uid: str | None) -> Manifest:
-        """Apply a whole Deployment.
+    async def apply_object(self, kind: Kind, manifest: Manifest, *, uid: str | None) -> Manifest:
+        """Apply a whole object.
 
         With ``uid`` it changes that very object and overrides whoever else set a field; without, it
         creates, and an object that somebody made in the meantime is a conflict, not taken over.
@@ -106,13 +120,23 @@ class Kube:
         if uid:
             manifest = {**manifest, "metadata": {**metadata, "uid": uid}}
         key = Key(namespace=metadata["namespace"], name=metadata["name"])
-        return await self._apply(_deployment_path(key), manifest, force=bool(uid))
+        return await self._apply(_object_path(kind, key), manifest, force=bool(uid))
+
+    async def delete_object(self, kind: Kind, key: Key, uid: str) -> None:
+        """Delete that very object, and what belongs to it after it; one that is gone is no error."""
+        body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        try:
+            await self._json("DELETE", _object_path(kind, key), body=body)
+        except ApiException as refused:
+            # A conflict: the name belongs to another object by now.
+            if refused.status not in {NOT_FOUND, CONFLICT}:
+                raise
 
     async def scale_deployment(self, key: Key, replicas: int) -> Manifest:
         """Change the replicas alone, where the rest of the Deployment cannot be applied."""
         return await self._json(
             "PATCH",
-            _deployment_path(key),
+            _object_path(DEPLOYMENTS, key),
             query={"fieldManager": FIELD_MANAGER},
             body={"spec": {"replicas": replicas}},
             content="application/merge-patch+json",
@@ -213,7 +237,7 @@ class Watched[T]:
     def __init__(
         self,
         kube: Kube,
-        kind: tuple[str, str, str],
+        kind: Kind,
         selector: str,
         *,
         namespaces: Sequence[str],
@@ -221,7 +245,7 @@ class Watched[T]:
         owner: Callable[[Manifest], Key],
         changed: Callable[[Key], None],
     ) -> None:
-        """Cache ``kind`` (group, version, plural) of some namespaces, or of all where none is named.
+        """Cache ``kind`` of some namespaces, or of all where none is named.
 
         Nothing is asked before ``run``.
         """
@@ -332,6 +356,14 @@ def describe(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def is_passing(error: BaseException) -> bool:
+    """Whether the same request may succeed later, with nothing changed by anybody."""
+    status = error.status if isinstance(error, ApiException) else None
+    passing = status in {None, CONFLICT, TOO_MANY_REQUESTS} or status >= SERVER_ERROR
+    # The API server answers 500 to an apply whose fields it does not know.
+    return passing and "field not declared in schema" not in describe(error)
+
+
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     # Not readline: an object may be larger than aiohttp's limit for a line.
     rest = b""
@@ -346,8 +378,8 @@ def _worker_path(key: Key) -> str:
     return f"{collection_path(GROUP, VERSION, PLURAL, key.namespace)}/{key.name}"
 
 
-def _deployment_path(key: Key) -> str:
-    return f"{collection_path('apps', 'v1', 'deployments', key.namespace)}/{key.name}"
+def _object_path(kind: Kind, key: Key) -> str:
+    return f"{collection_path(*kind, key.namespace)}/{key.name}"
 
 
 def _kind(path: str) -> str:

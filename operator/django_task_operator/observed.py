@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -39,7 +41,7 @@ class DeploymentState:
     def of(cls, manifest: Manifest) -> DeploymentState:
         """Digest an object of the API."""
         metadata, spec, status = manifest["metadata"], manifest["spec"], manifest.get("status", {})
-        owner: Manifest = next((o for o in metadata.get("ownerReferences", ()) if o.get("controller")), {})
+        owner = _controller(manifest)
         failures = [
             condition.get("message", "")
             for condition in status.get("conditions", ())
@@ -70,6 +72,33 @@ class DeploymentState:
     def is_left_over(self) -> bool:
         """Whether it belonged to a worker of the same name that is deleted."""
         return self.controller_kind == KIND
+
+
+@dataclass(frozen=True, slots=True)
+class ChildState:
+    """An object beside the Deployment: whose it is, and what tells whether somebody has changed it.
+
+    ``spec`` is a hash of what the API server made of the spec, defaults included: not every kind has a
+    generation.
+    """
+
+    name: str
+    uid: str
+    controller_uid: str | None
+    labels: frozenset[tuple[str, str]]
+    spec: str
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> ChildState:
+        """Digest an object of the API."""
+        metadata = manifest["metadata"]
+        return cls(
+            name=metadata["name"],
+            uid=metadata["uid"],
+            controller_uid=_controller(manifest).get("uid"),
+            labels=frozenset(metadata.get("labels", {}).items()),
+            spec=hashlib.sha256(json.dumps(manifest.get("spec"), sort_keys=True).encode()).hexdigest(),
+        )
 
 
 class PodTrouble(StrEnum):
@@ -130,6 +159,11 @@ def owner_of(manifest: Manifest) -> Key:
     """Tell which worker an object with the operator's labels belongs to."""
     metadata = manifest["metadata"]
     return Key(namespace=metadata["namespace"], name=metadata["labels"][WORKER_LABEL])
+
+
+def _controller(manifest: Manifest) -> Manifest:
+    owners: list[Manifest] = manifest["metadata"].get("ownerReferences", [])
+    return next((owner for owner in owners if owner.get("controller")), {})
 
 
 def _containers(status: dict[str, Any]) -> list[dict[str, Any]]:

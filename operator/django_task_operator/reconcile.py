@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from django_task_operator import scaling, telemetry
 from django_task_operator.apply import DeploymentKeeper
+from django_task_operator.children import ChildrenKeeper
 from django_task_operator.errors import InvalidSpec, TransientError, UserError, WorkerError
 from django_task_operator.events import Event
 from django_task_operator.report import Reporter
+from django_task_operator.resources import build_children
 from django_task_operator.secrets import Redactor
 from django_task_operator.spec import Worker, key_of
 from django_task_operator.status import Turn, timestamp
@@ -41,6 +43,7 @@ class Reconciler:
         self._key = key_of(manifest)
         uid = manifest["metadata"]["uid"]
         self._keeper = DeploymentKeeper(world, self._key, uid)
+        self._children = ChildrenKeeper(world, self._key, uid)
         self._reporter = Reporter(world, self._key, uid, manifest.get("status") or {})
         self._redact = Redactor()
         self._url: DatabaseURL | None = None
@@ -162,9 +165,11 @@ class Reconciler:
             await self._reporter.tell(Event("Normal", "DeploymentRestored", note))
         if outcome.scaled and decision.replicas != self._replicas:
             await self._scaled(decision)
+        # After the Deployment, which must not wait: for a budget of pods that are not there yet, say.
+        child_error = await self._children.apply(build_children(worker)) if outcome.scaled else None
         return replace(
             seen,
-            apply_error=outcome.error,
+            apply_error=outcome.error or child_error,
             deployment=self._keeper.current(),
             last_scale_time=self._last_scale_time,
         )

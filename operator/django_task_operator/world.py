@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from django_task_operator.claims import Claims
     from django_task_operator.kube import Kube, Watched
-    from django_task_operator.observed import DeploymentState, PodState
+    from django_task_operator.observed import ChildState, DeploymentState, PodState
     from django_task_operator.resources import RuntimeSource
     from django_task_operator.secrets import Secrets
     from django_task_operator.tasktable import Databases
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 class World:
     """The doors to the cluster and the databases, and what the operator was started with.
 
-    ``clock`` tells seconds and never goes back, ``instance`` names the operator's pod, and
-    ``runtime`` is where runtime Injected is copied from.
+    ``children`` has a cache for each kind of object beside the Deployment, ``clock`` tells seconds
+    and never goes back, ``instance`` names the operator's pod, and ``runtime`` is where runtime
+    Injected is copied from.
     """
 
     kube: Kube
     deployments: Watched[DeploymentState]
     pods: Watched[PodState]
+    children: Mapping[str, Watched[ChildState]]
     secrets: Secrets
     databases: Databases
     claims: Claims

@@ -30,6 +30,10 @@ RIGHTS = {
     *(("djangotasks.dev", "djangotaskworkers", verb) for verb in ("get", "list", "watch")),
     *(("djangotasks.dev", "djangotaskworkers/status", verb) for verb in ("get", "patch")),
     *(("apps", "deployments", verb) for verb in ("get", "list", "watch", "create", "patch")),
+    *(
+        ("policy", "poddisruptionbudgets", verb)
+        for verb in ("get", "list", "watch", "create", "patch", "delete")
+    ),
     *(("", "pods", verb) for verb in ("list", "watch")),
     ("", "secrets", "get"),
     *(("events.k8s.io", "events", verb) for verb in ("create", "patch")),

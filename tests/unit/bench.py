@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from fakes import Clock, FakeDatabases, FakeKube, worker_manifest
 
+from django_task_operator.children import CHILD_KINDS
 from django_task_operator.claims import Claims
 from django_task_operator.fleet import Fleet
-from django_task_operator.kube import Watched
-from django_task_operator.observed import DeploymentState, PodState, owner_of
+from django_task_operator.kube import Kind, Watched
+from django_task_operator.observed import ChildState, DeploymentState, PodState, owner_of
 from django_task_operator.reconcile import Reconciler
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.labels import MANAGED_SELECTOR
@@ -47,7 +48,7 @@ class Bench:
         def watched(kind: str, digest: Callable[[Any], Any]) -> Watched[Any]:
             cache = Watched(
                 self.kube,  # type: ignore[arg-type]
-                ("", "v1", kind),
+                Kind("", "v1", kind),
                 MANAGED_SELECTOR,
                 namespaces=(),
                 digest=digest,
@@ -61,6 +62,7 @@ class Bench:
             kube=self.kube,  # type: ignore[arg-type]
             deployments=watched("deployments", DeploymentState.of),
             pods=watched("pods", PodState.of),
+            children={name: watched(kind.plural, ChildState.of) for name, kind in CHILD_KINDS.items()},
             secrets=Secrets(self.kube, clock),  # type: ignore[arg-type]
             databases=self.databases,  # type: ignore[arg-type]
             claims=Claims(self.fleet.wake),

@@ -17,7 +17,7 @@ from django_task_operator.tasktable import Demand, Observation, Subscription
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from django_task_operator.kube import Watched
+    from django_task_operator.kube import Kind, Watched
     from django_task_operator.spec import Key
     from django_task_operator.tasktable import DatabaseURL, Selection, UnservedQueue
 
@@ -119,14 +119,14 @@ class FakeKube:
         self._change(stored, {**stored.manifest, "status": copy.deepcopy(status)})
         return copy.deepcopy(stored.manifest)
 
-    async def get_deployment(self, key: Key) -> Manifest | None:
-        self._request("get deployment")
-        stored = self._objects.get(("deployments", key.namespace, key.name))
+    async def get_object(self, kind: Kind, key: Key) -> Manifest | None:
+        self._request(f"get {_singular(kind)}")
+        stored = self._objects.get((kind.plural, key.namespace, key.name))
         return copy.deepcopy(stored.manifest) if stored else None
 
-    async def apply_deployment(self, manifest: Manifest, *, uid: str | None) -> Manifest:
-        self._request("apply deployment")
-        place = ("deployments", manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+    async def apply_object(self, kind: Kind, manifest: Manifest, *, uid: str | None) -> Manifest:
+        self._request(f"apply {_singular(kind)}")
+        place = (kind.plural, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
         stored = self._objects.get(place)
         if uid and (stored is None or stored.manifest["metadata"]["uid"] != uid):
             there = stored.manifest["metadata"]["uid"] if stored else ""
@@ -135,13 +135,20 @@ class FakeKube:
             )
         if stored and not uid and _conflicts(stored, manifest):
             raise refusal(409, "Apply failed with 1 conflict: conflict with another field manager")
-        _validate_template(manifest)
+        if kind.plural == "deployments":
+            _validate_template(manifest)
         if stored is None:
-            return self._create("deployments", {**copy.deepcopy(manifest), "status": {}}, applied=manifest)
+            return self._create(kind.plural, {**copy.deepcopy(manifest), "status": {}}, applied=manifest)
         kept = _without(stored.manifest, stored.applied, manifest)
         stored.applied = copy.deepcopy(manifest)
         self._change(stored, _over(kept, manifest))
         return copy.deepcopy(stored.manifest)
+
+    async def delete_object(self, kind: Kind, key: Key, uid: str) -> None:
+        self._request(f"delete {_singular(kind)}")
+        stored = self._objects.get((kind.plural, key.namespace, key.name))
+        if stored and stored.manifest["metadata"]["uid"] == uid:
+            self.delete(kind.plural, key.namespace, key.name)
 
     async def scale_deployment(self, key: Key, replicas: int) -> Manifest:
         self._request("scale deployment")
@@ -167,7 +174,7 @@ class FakeKube:
     # What users, controllers and kubelets do.
 
     def create(self, kind: str, manifest: Manifest) -> Manifest:
-        """Create an object; ``kind`` is worker, deployments, pods or secrets."""
+        """Create an object; ``kind`` is worker, or a plural such as pods."""
         return self._create(kind, copy.deepcopy(manifest))
 
     def edit(self, kind: str, namespace: str, name: str, change: Manifest) -> Manifest:
@@ -251,6 +258,10 @@ class FakeKube:
             for of_kind, cache in self._caches:
                 if of_kind == kind:
                     (cache.drop if gone else cache.put)(copy.deepcopy(manifest))
+
+
+def _singular(kind: Kind) -> str:
+    return kind.plural.removesuffix("s")
 
 
 def _is_managed(manifest: Manifest) -> bool:

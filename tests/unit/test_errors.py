@@ -28,6 +28,7 @@ DETAILS = {
     "why": "it is a file",
     "seconds": 5.0,
     "code": "1205",
+    "kind": "PodDisruptionBudget",
 }
 # A field of an error with one of these names would be a place for a secret.
 SECRETS = {"url", "user", "password", "host", "dsn", "value"}

@@ -1,4 +1,4 @@
-"""Whole manifests: golden/*/worker.yaml in, golden/*/deployment.yaml out."""
+"""Whole manifests: golden/*/worker.yaml in, golden/*/deployment.yaml and children.yaml out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from django_task_operator.resources import RuntimeSource, build_deployment
+from django_task_operator.resources import RuntimeSource, build_children, build_deployment
 from django_task_operator.spec import Worker
 
 RUNTIME = RuntimeSource("registry.example/django-task-worker:0.1.0")
 CASES = sorted((Path(__file__).parent / "golden").iterdir())
+WITH_CHILDREN = [case for case in CASES if (case / "children.yaml").exists()]
 
 
 class Plain(yaml.SafeDumper):
@@ -27,6 +28,14 @@ def test_golden(case: Path) -> None:
     expected = (case / "deployment.yaml").read_text()
 
     assert yaml.dump(build_deployment(worker, 3, RUNTIME), Dumper=Plain, sort_keys=False) == expected
+
+
+@pytest.mark.parametrize("case", WITH_CHILDREN, ids=lambda case: case.name)
+def test_golden_children(case: Path) -> None:
+    worker = Worker.parse(yaml.safe_load((case / "worker.yaml").read_text()))
+    expected = (case / "children.yaml").read_text()
+
+    assert yaml.dump_all(build_children(worker), Dumper=Plain, sort_keys=False) == expected
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

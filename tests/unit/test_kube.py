@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.kube import API_ERRORS, Kube
+from django_task_operator.kube import API_ERRORS, DEPLOYMENTS, Kube
 from django_task_operator.spec import Key
 from django_task_operator.telemetry import API_REQUESTS
 
@@ -69,7 +69,7 @@ async def kube(server: Server) -> AsyncIterator[Kube]:
 async def test_apply_to_what_is_there(kube: Kube, server: Server) -> None:
     server.answers = [(200, {"metadata": {"uid": "d-1"}})]
 
-    assert await kube.apply_deployment(DEPLOYMENT, uid="d-1") == {"metadata": {"uid": "d-1"}}
+    assert await kube.apply_object(DEPLOYMENTS, DEPLOYMENT, uid="d-1") == {"metadata": {"uid": "d-1"}}
     assert server.asked == [
         {
             "what": "PATCH /apis/apps/v1/namespaces/shop/deployments/emails",
@@ -82,7 +82,7 @@ async def test_apply_to_what_is_there(kube: Kube, server: Server) -> None:
 
 
 async def test_create_takes_nothing_over(kube: Kube, server: Server) -> None:
-    await kube.apply_deployment(DEPLOYMENT, uid=None)
+    await kube.apply_object(DEPLOYMENTS, DEPLOYMENT, uid=None)
 
     assert server.asked[0]["query"]["force"] == "false"
     assert server.asked[0]["body"] == DEPLOYMENT
@@ -108,7 +108,7 @@ async def test_status(kube: Kube, server: Server) -> None:
 
 async def test_reads_and_events(kube: Kube, server: Server) -> None:
     await kube.get_worker(EMAILS)
-    await kube.get_deployment(EMAILS)
+    await kube.get_object(DEPLOYMENTS, EMAILS)
     await kube.get_secret("shop", "shop-db")
     await kube.list_workers(None)
     await kube.list_workers("shop")
@@ -135,7 +135,7 @@ async def test_requests_are_counted_by_kind(kube: Kube) -> None:
 async def test_no_is_an_error_with_its_status(kube: Kube, server: Server) -> None:
     server.answers = [(422, {"message": "spec.x: Required value"})]
     with pytest.raises(ApiException) as refused:
-        await kube.apply_deployment(DEPLOYMENT, uid=None)
+        await kube.apply_object(DEPLOYMENTS, DEPLOYMENT, uid=None)
 
     assert refused.value.status == 422
     assert "Required value" in refused.value.body
@@ -144,9 +144,9 @@ async def test_no_is_an_error_with_its_status(kube: Kube, server: Server) -> Non
 async def test_a_deployment_that_is_not_there(kube: Kube, server: Server) -> None:
     server.answers = [(404, {}), (403, {})]
 
-    assert await kube.get_deployment(EMAILS) is None
+    assert await kube.get_object(DEPLOYMENTS, EMAILS) is None
     with pytest.raises(ApiException):
-        await kube.get_deployment(EMAILS)
+        await kube.get_object(DEPLOYMENTS, EMAILS)
 
 
 async def test_an_answer_that_is_no_json_is_one_of_the_api_errors(kube: Kube, server: Server) -> None:

@@ -194,14 +194,14 @@ async def test_a_deployment_made_at_the_same_moment_is_left_alone(bench: Bench) 
     reconciler = bench.reconciler()
     await bench.turn(reconciler)
     bench.databases.sample(42)
-    really = bench.kube.get_deployment
+    really = bench.kube.get_object
 
-    async def get_deployment(key: Any) -> Any:
-        found = await really(key)
+    async def get_object(kind: Any, key: Any) -> Any:
+        found = await really(kind, key)
         bench.kube.create("deployments", deployment())
         return found
 
-    bench.kube.get_deployment = get_deployment  # type: ignore[method-assign]
+    bench.kube.get_object = get_object  # type: ignore[method-assign]
     await bench.turn(reconciler)
 
     assert bench.replicas() == 7

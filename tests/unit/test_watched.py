@@ -11,7 +11,7 @@ import pytest
 from bench import simulated
 from fakes import refusal
 
-from django_task_operator.kube import API_ERRORS, Watched, collection_path, describe
+from django_task_operator.kube import API_ERRORS, PODS, Watched, collection_path, describe
 from django_task_operator.observed import owner_of
 from django_task_operator.spec import Key
 
@@ -62,7 +62,7 @@ class Cache:
         self.server = Script(**watches)
         self.watched: Watched[str] = Watched(
             self.server,  # type: ignore[arg-type]
-            ("", "v1", "pods"),
+            PODS,
             "a=b",
             namespaces=namespaces,
             digest=lambda manifest: manifest["value"],

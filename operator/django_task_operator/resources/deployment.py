@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django_task_operator.resources.labels import object_labels, selector_labels
+from django_task_operator.resources.labels import selector_labels
+from django_task_operator.resources.metadata import object_metadata
 from django_task_operator.resources.pod_template import build_pod_template
-from django_task_operator.spec import GROUP, KIND, VERSION
 
 if TYPE_CHECKING:
     from django_task_operator.resources.runtime import RuntimeSource
@@ -22,22 +22,7 @@ def build_deployment(worker: Worker, replicas: int, source: RuntimeSource) -> Ma
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {
-            "name": name,
-            "namespace": worker.key.namespace,
-            "labels": object_labels(name),
-            "ownerReferences": [
-                {
-                    "apiVersion": f"{GROUP}/{VERSION}",
-                    "kind": KIND,
-                    "name": name,
-                    "uid": worker.uid,
-                    "controller": True,
-                    # True needs a right to finalizers where OwnerReferencesPermissionEnforcement is on.
-                    "blockOwnerDeletion": False,
-                }
-            ],
-        },
+        "metadata": object_metadata(worker),
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": selector_labels(name)},

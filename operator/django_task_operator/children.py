@@ -1,0 +1,120 @@
+"""Keeps the objects beside a worker's Deployment, with no request while they are as they should be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kubernetes.aio.client.exceptions import ApiException
+
+from django_task_operator.errors import ApiUnavailable, ObjectNameTaken, ObjectRejected, WorkerError
+from django_task_operator.kube import API_ERRORS, CONFLICT, Kind, describe, is_passing
+from django_task_operator.observed import ChildState
+from django_task_operator.spec import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from django_task_operator.spec import Manifest
+    from django_task_operator.world import World
+
+# By the kind in a manifest.
+CHILD_KINDS = {
+    "PodDisruptionBudget": Kind("policy", "v1", "poddisruptionbudgets"),
+}
+
+# What made the API server refuse an object may be mended elsewhere: a quota, an admission webhook.
+REJECTED_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What was applied last, and the object that came of it."""
+
+    manifest: Manifest
+    state: ChildState
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    """What the API server refused, and until when it is not tried again."""
+
+    manifest: Manifest
+    error: WorkerError
+    until: float
+
+
+class ChildrenKeeper:
+    """Applies what one worker should have, and deletes what it should no longer have."""
+
+    def __init__(self, world: World, key: Key, uid: str) -> None:
+        """Work for the DjangoTaskWorker with that key and uid."""
+        self._kube = world.kube
+        self._caches = world.children
+        self._clock = world.clock
+        self._key = key
+        self._uid = uid
+        self._applied: dict[tuple[str, str], _Applied] = {}
+        self._rejected: dict[tuple[str, str], _Rejected] = {}
+
+    async def apply(self, wanted: Sequence[Manifest]) -> WorkerError | None:
+        """Make the worker's children exactly ``wanted``; return what stands in the way, if anything."""
+        names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted}
+        unwanted = [
+            (kind, state)
+            for kind in CHILD_KINDS
+            for state in self._caches[kind].of(self._key)
+            if state.controller_uid == self._uid and (kind, state.name) not in names
+        ]
+        errors = [await self._apply(manifest) for manifest in wanted]
+        errors += [await self._delete(kind, state) for kind, state in unwanted]
+        return next((error for error in errors if error), None)
+
+    async def _apply(self, manifest: Manifest) -> WorkerError | None:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        seen = next((state for state in self._caches[kind].of(self._key) if state.name == name), None)
+        if self._applied.get((kind, name)) == (_Applied(manifest, seen) if seen else None) and seen:
+            return None
+        rejected = self._rejected.get((kind, name))
+        if rejected and rejected.manifest == manifest and self._clock() < rejected.until:
+            return rejected.error
+        try:
+            state = seen or await self._find(kind, name)
+            if state and state.controller_uid != self._uid:
+                # One of a deleted worker of the same name goes by itself.
+                return ObjectNameTaken(kind=kind, name=name)
+            answer = await self._kube.apply_object(
+                CHILD_KINDS[kind], manifest, uid=state.uid if state else None
+            )
+        except API_ERRORS as error:
+            return self._refused(error, manifest, exists=seen is not None)
+        self._caches[kind].put(answer)
+        self._rejected.pop((kind, name), None)
+        self._applied[kind, name] = _Applied(manifest, ChildState.of(answer))
+        return None
+
+    async def _find(self, kind: str, name: str) -> ChildState | None:
+        # One that lost its labels, or somebody else's, is not in the cache.
+        found = await self._kube.get_object(CHILD_KINDS[kind], self._key_of(name))
+        return ChildState.of(found) if found else None
+
+    async def _delete(self, kind: str, state: ChildState) -> WorkerError | None:
+        try:
+            await self._kube.delete_object(CHILD_KINDS[kind], self._key_of(state.name), state.uid)
+        except API_ERRORS as error:
+            return ApiUnavailable(action=f"deletion of the {kind}", problem=describe(error))
+        self._applied.pop((kind, state.name), None)
+        return None
+
+    def _refused(self, error: BaseException, manifest: Manifest, *, exists: bool) -> WorkerError:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        if isinstance(error, ApiException) and error.status == CONFLICT and not exists:
+            return ObjectNameTaken(kind=kind, name=name)
+        if is_passing(error):
+            return ApiUnavailable(action=kind, problem=describe(error))
+        rejected = ObjectRejected(kind=kind, problem=describe(error))
+        self._rejected[kind, name] = _Rejected(manifest, rejected, self._clock() + REJECTED_SECONDS)
+        return rejected
+
+    def _key_of(self, name: str) -> Key:
+        return Key(namespace=self._key.namespace, name=name)
