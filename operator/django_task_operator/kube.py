@@ -27,7 +27,8 @@ REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 # quiet one gets a bookmark about every minute.
 WATCH_SECONDS = 600
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=120)
-LONGEST_WATCH_DELAY = 10.0
+# A refused connection costs little, and every second of it the operator is blind.
+LONGEST_WATCH_DELAY = 4.0
 # Bounds what a restart with a thousand workers asks of the API server at once.
 CONCURRENT_REQUESTS = 10
 
