@@ -20,6 +20,7 @@ from django_task_operator.claims import Claims
 from django_task_operator.fleet import Fleet
 from django_task_operator.handlers import Watcher
 from django_task_operator.kube import API_ERRORS, DEPLOYMENTS, PODS, Kind, Kube, Watched, describe
+from django_task_operator.metrics_api.availability import Off
 from django_task_operator.observed import ChildState, DeploymentState, PodState, owner_of
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.labels import MANAGED_SELECTOR
@@ -155,6 +156,7 @@ async def _run(
             clock=clock,
             instance=os.environ.get("POD_NAME", socket.gethostname()),
             runtime=options.runtime,
+            metrics_api=Off(),
         )
         watcher.start()
         await asyncio.to_thread(watcher.ready.wait)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from django_task_operator.claims import Claims
     from django_task_operator.kube import Kube, Watched
+    from django_task_operator.metrics_api.availability import MetricsApi
     from django_task_operator.observed import ChildState, DeploymentState, PodState
     from django_task_operator.resources import RuntimeSource
     from django_task_operator.secrets import Secrets
@@ -21,8 +22,8 @@ class World:
     """The doors to the cluster and the databases, and what the operator was started with.
 
     ``children`` has a cache for each kind of object beside the Deployment, ``clock`` tells seconds
-    and never goes back, ``instance`` names the operator's pod, and ``runtime`` is where runtime
-    Injected is copied from.
+    and never goes back, ``instance`` names the operator's pod, ``runtime`` is where runtime Injected
+    is copied from, and ``metrics_api`` tells whether an HPA can get the workers' figures.
     """
 
     kube: Kube
@@ -35,3 +36,4 @@ class World:
     clock: Callable[[], float]
     instance: str
     runtime: RuntimeSource
+    metrics_api: MetricsApi
