@@ -89,6 +89,35 @@ class TaskTableContract:
             found = self.demand(stocked, DEFAULT, limit)
             assert (found.ready, found.running) == (min(12, limit), 9)
 
+    @pytest.mark.parametrize(
+        ("selection", "queues"),
+        [
+            (Selection("default", ("emails", "slow")), {"emails": (2, 1), "slow": (3, 0)}),
+            (Selection("default", ("emails", "nowhere")), {"emails": (2, 1)}),
+            (Selection("default", ("*",)), {"default": (0, 1), "emails": (2, 1), "slow": (3, 0)}),
+            (Selection("default", ("*",), ("slow",)), {"default": (0, 1), "emails": (2, 1)}),
+            (Selection("other", ("*",)), {"emails": (3, 0)}),
+        ],
+        ids=str,
+    )
+    def test_queues_are_told_apart(
+        self, stocked: Stocked, selection: Selection, queues: dict[str, tuple[int, int]]
+    ) -> None:
+        stocked.put([Row("default", "RUNNING"), Row("emails", "RUNNING"), Row("later", run_after=500)])
+        stocked.put([*[Row("emails")] * 2, *[Row("slow")] * 5, *[Row("emails", backend="other")] * 4])
+        found = self.demand(stocked, selection, limit=3).queues
+        assert {name: (queue.ready, queue.running) for name, queue in found.items()} == queues
+
+    def test_each_queue_has_its_own_oldest_row(self, stocked: Stocked) -> None:
+        stocked.put([Row("a", enqueued=-50), Row("a", enqueued=-70), Row("b", enqueued=-20)])
+        stocked.put([Row("c", "RUNNING", enqueued=-90)])
+        found = self.demand(stocked, EVERYTHING).queues
+        ages = {
+            name: queue.oldest_ready and round((stocked.now - queue.oldest_ready).total_seconds())
+            for name, queue in found.items()
+        }
+        assert ages == {"a": 70, "b": 20, "c": None}
+
     def test_each_selection_has_its_own_limit(self, stocked: Stocked) -> None:
         stocked.put([Row()] * 9)
         both = Selection("default", ("default", "emails"))

@@ -142,8 +142,10 @@ def test_it_counts_what_the_worker_would_claim(stocked: RealTable, seed: int) ->
         due = tasks.ready().annotate(due=BECAME_DUE).order_by("due").values_list("due", flat=True)
         assert demand.ready == min(limit, due.count()), selection
         assert demand.running == tasks.running().count(), selection
+        assert sum(queue.running for queue in demand.queues.values()) == demand.running, selection
         if limit == 1000:
             assert demand.oldest_ready == due.first(), selection
+            assert sum(queue.ready for queue in demand.queues.values()) == demand.ready, selection
 
 
 def test_names_that_the_database_takes_for_one_are_counted_once(stocked: RealTable) -> None:
@@ -154,6 +156,8 @@ def test_names_that_the_database_takes_for_one_are_counted_once(stocked: RealTab
     alike = emails.ready().count()
     assert (found[both].ready, found[both].running) == (2, 1)
     assert (found[upper].ready, found[upper].running) == (alike, alike - 1)
+    told = {name: (queue.ready, queue.running) for name, queue in found[upper].queues.items()}
+    assert told == {"Emails": (alike, alike - 1)}
 
 
 def test_hundreds_of_workers_and_of_queues(stocked: RealTable) -> None:
@@ -165,6 +169,16 @@ def test_hundreds_of_workers_and_of_queues(stocked: RealTable) -> None:
     assert demands[EVERYTHING].ready == 300
     others = stocked.table.sample({Selection("default", ("*",), ("aaa", "nowhere")): 1000}).demands
     assert [demand.ready for demand in others.values()] == [299]
+
+
+def test_queues_that_are_too_many_to_name_are_told_together(stocked: RealTable) -> None:
+    stocked.put(Row(f"queue-{number}", status) for number in range(101) for status in ("READY", "RUNNING"))
+    found = stocked.table.sample({EVERYTHING: 1000}).demands[EVERYTHING].queues
+    if stocked.table.sample({EVERYTHING: 1000}).indexed:
+        assert {name: (queue.ready, queue.running) for name, queue in found.items()} == {"": (101, 101)}
+    else:
+        assert {(queue.ready, queue.running) for queue in found.values()} == {(1, 1)}
+        assert len(found) == 101
 
 
 def test_a_worker_of_every_queue_asks_once_a_poll(stocked: RealTable) -> None:

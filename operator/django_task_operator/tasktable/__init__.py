@@ -4,7 +4,14 @@ from django_task_operator.tasktable.databases import Databases, Subscription
 from django_task_operator.tasktable.errors import DatabaseError, InvalidURL, UnsupportedDatabase
 from django_task_operator.tasktable.table import TaskTable
 from django_task_operator.tasktable.url import DatabaseURL
-from django_task_operator.tasktable.values import Demand, Observation, Sample, Selection, UnservedQueue
+from django_task_operator.tasktable.values import (
+    Demand,
+    Observation,
+    QueueDemand,
+    Sample,
+    Selection,
+    UnservedQueue,
+)
 
 __all__ = [
     "DatabaseError",
@@ -13,6 +20,7 @@ __all__ = [
     "Demand",
     "InvalidURL",
     "Observation",
+    "QueueDemand",
     "Sample",
     "Selection",
     "Subscription",

@@ -232,8 +232,7 @@ class _Poller:
                 # It came during the poll.
                 self._due = min(self._due, now + JOIN_PAUSE_SECONDS)
                 continue
-            demand = sample.demands[subscription.selection]
-            demand = replace(demand, ready=min(demand.ready, subscription.limit))
+            demand = sample.demands[subscription.selection].within(subscription.limit)
             subscription.observe(Observation(demand, None, sample.at, sample.seconds, sample.indexed))
 
     def _failed(self, error: DatabaseError) -> None:

@@ -21,7 +21,7 @@ A row's queue is compared by the database alone: MySQL's default collations take
 from __future__ import annotations
 
 import itertools
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -30,12 +30,12 @@ from django.db.models import Case, Count, DateTimeField, F, Func, Min, Q, QueryS
 from django.db.models.functions import Greatest
 
 from django_task_operator.tasktable import orm  # noqa: F401  Django is set up before its models load
-from django_task_operator.tasktable.values import Demand, Selection
+from django_task_operator.tasktable.values import Demand, QueueDemand, Selection
 
 from django_tasks_db.models import DBTaskResult  # isort: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models.sql.compiler import SQLCompiler
@@ -91,6 +91,11 @@ class _Arm:
     names: tuple[str, ...]
     exclude: tuple[str, ...]
 
+    @property
+    def queue(self) -> str:
+        """What its rows are told under: names that may be one queue to the database go by the first."""
+        return self.names[0] if self.names else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -107,53 +112,96 @@ class Answer:
     unknown_queues: bool
 
 
+@dataclass(slots=True)
+class _Count:
+    """What the rows of a poll add up to, for one queue of one selection."""
+
+    ready: int = 0
+    running: int = 0
+    since: datetime | None = None
+
+    def add_ready(self, count: int, since: datetime) -> None:
+        self.ready += count
+        self.since = since if self.since is None else min(self.since, since)
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """Text and parameters, and how to read its rows."""
+    """Text and parameters, and how to read its rows.
+
+    Args:
+        sql: the text.
+        params: its parameters.
+        arms: by selection, the number of each of its arms and the queue that its rows are told under.
+        wanted: each selection with the number of ready rows that are worth counting.
+        queue_key: the same for names of queues that may be one to the database.
+    """
 
     sql: str
     params: Params
-    arms: Mapping[Selection, Sequence[int]]
+    arms: Mapping[Selection, Mapping[int, str]]
     wanted: Mapping[Selection, int]
+    queue_key: Callable[[str], str]
 
     def read(self, rows: Iterable[Sequence[Any]]) -> Answer:
         """What the rows say.
 
-        Each is a number, a count, an instant and, for a group, a text of flags: whether its rows are
-        RUNNING, and then whether each selection takes them.
+        Each is a number, a count, an instant and, for a group, a text: flags of whether its rows are
+        RUNNING and then of whether each selection takes them, and the name of the queue.
         """
-        selections = list(self.wanted)
-        ready: Counter[Selection] = Counter()
-        running: Counter[Selection] = Counter()
-        since: dict[Selection, list[datetime]] = defaultdict(list)
         by_arm: dict[int, list[tuple[int, datetime]]] = defaultdict(list)
+        groups: list[tuple[int, datetime, str]] = []
         unknown = False
-        for number, count, instant, flags in rows:
+        for number, count, instant, text in rows:
             if number == _CLOCK:
                 now = _utc(instant)
             elif number == _UNKNOWN:
                 unknown = unknown or bool(count)
             elif number == _GROUP:
-                takers = [selections[i] for i, flag in enumerate(flags[1:]) if flag == "1"]
-                for selection in takers:
-                    if flags[0] == "1":
-                        running[selection] += count
-                    else:
-                        ready[selection] += count
-                        since[selection].append(_utc(instant))
+                groups.append((count, _utc(instant), text))
             elif count:
                 by_arm[number].append((count, _utc(instant)))
+        counts: dict[Selection, dict[str, _Count]] = {selection: {} for selection in self.wanted}
         for selection, arms in self.arms.items():
-            for count, instant in itertools.chain.from_iterable(by_arm[arm] for arm in arms):
-                ready[selection] += count
-                since[selection].append(instant)
-        demands = {
-            selection: Demand(
-                min(ready[selection], limit), running[selection], min(since[selection], default=None)
-            )
-            for selection, limit in self.wanted.items()
-        }
+            for arm, queue in arms.items():
+                for count, instant in by_arm[arm]:
+                    counts[selection].setdefault(queue, _Count()).add_ready(count, instant)
+        self._add_groups(counts, groups)
+        demands = {selection: _demand(counts[selection], limit) for selection, limit in self.wanted.items()}
         return Answer(now, demands, unknown)
+
+    def _add_groups(
+        self, counts: dict[Selection, dict[str, _Count]], groups: list[tuple[int, datetime, str]]
+    ) -> None:
+        named = {selection: self._named(selection) for selection in self.wanted} if groups else {}
+        for count, instant, text in groups:
+            flags, queue = text[: 1 + len(counts)], text[1 + len(counts) :]
+            for selection in itertools.compress(counts, map(int, flags[1:])):
+                found = counts[selection].setdefault(named[selection](queue), _Count())
+                if flags[0] == "1":
+                    found.running += count
+                else:
+                    found.add_ready(count, instant)
+
+    def _named(self, selection: Selection) -> Callable[[str], str]:
+        """Under which of the names that were asked for a queue is told."""
+        arms = self.arms.get(selection, {}).values()
+        if "" in arms:
+            return lambda _: ""
+        asked = {self.queue_key(name): name for name in reversed([*arms, *sorted(selection.queues)])}
+        return lambda queue: asked.get(self.queue_key(queue), queue)
+
+
+def _demand(queues: Mapping[str, _Count], limit: int) -> Demand:
+    return Demand(
+        min(sum(queue.ready for queue in queues.values()), limit),
+        sum(queue.running for queue in queues.values()),
+        min((queue.since for queue in queues.values() if queue.since), default=None),
+        {
+            name: QueueDemand(min(queue.ready, limit), queue.running, queue.since)
+            for name, queue in queues.items()
+        },
+    )
 
 
 def compile_statement(
@@ -177,8 +225,9 @@ def compile_statement(
     return Statement(
         sql=" UNION ALL ".join(sql for sql, _ in parts),
         params=tuple(value for _, params in parts for value in params),
-        arms={selection: [numbers[arm] for arm in arms] for selection, arms in arms_of.items()},
+        arms={selection: {numbers[arm]: arm.queue for arm in arms} for selection, arms in arms_of.items()},
         wanted=dict(wanted),
+        queue_key=_queue_key(connection),
     )
 
 
@@ -202,8 +251,12 @@ def _arms(connection: BaseDatabaseWrapper, selection: Selection, layout: Layout)
     # Names that may be one queue to the database share an arm, or its rows would count twice.
     alike: dict[str, list[str]] = {}
     for name in names:
-        alike.setdefault(name.casefold(), []).append(name)
+        alike.setdefault(_queue_key(connection)(name), []).append(name)
     yield from (_Arm(backend, tuple(group), exclude) for group in alike.values())
+
+
+def _queue_key(connection: BaseDatabaseWrapper) -> Callable[[str], str]:
+    return str.casefold if connection.vendor == "mysql" else str
 
 
 def _ready(arm: _Arm) -> tuple[Rows, Rows]:
@@ -251,7 +304,7 @@ def _clock(connection: BaseDatabaseWrapper) -> Part:
 
 
 def _groups(connection: BaseDatabaseWrapper, selections: list[Selection], *, ready_too: bool) -> Part:
-    """The RUNNING rows, and the due ones too where they have no arms, with flags of who takes them."""
+    """The RUNNING rows, and the due ones too where they have no arms: who takes them, and their queue."""
     counted = Q(status="RUNNING")
     if ready_too:
         counted |= Q(status="READY") & (AT_ONCE | TIME_HAS_COME)
@@ -272,6 +325,7 @@ def _groups(connection: BaseDatabaseWrapper, selections: list[Selection], *, rea
         condition, condition_values = _takes(selection)
         flags.append(f"CASE WHEN {condition} THEN '1' ELSE '0' END")
         values += condition_values
+    flags.append("queue_name")
     return (
         f"SELECT {_GROUP}, number, due, {_concatenated(flags)} FROM ({sql}) grouped",  # noqa: S608
         (*values, *params),

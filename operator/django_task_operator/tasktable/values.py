@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +35,15 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueDemand:
+    """The part of a selection's work that is in one queue; the fields are those of ``Demand``."""
+
+    ready: int = 0
+    running: int = 0
+    oldest_ready: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
     """The work that one selection has.
 
@@ -42,11 +51,21 @@ class Demand:
         ready: due READY rows, counted no further than the limit that was asked for.
         running: RUNNING rows, all of them.
         oldest_ready: when the oldest of the ready rows became due; None without one.
+        queues: the same by queue, of the queues that have any; the limit holds for each. Rows of
+            queues that are too many to name are under ``""``.
     """
 
     ready: int
     running: int
     oldest_ready: datetime | None
+    queues: Mapping[str, QueueDemand] = field(default_factory=dict)
+
+    def within(self, limit: int) -> Demand:
+        """The same, had the ready rows been counted up to ``limit``."""
+        if self.ready <= limit:
+            return self
+        queues = {name: replace(queue, ready=min(queue.ready, limit)) for name, queue in self.queues.items()}
+        return replace(self, ready=limit, queues=queues)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import datetime as dt
 import selectors
 from typing import TYPE_CHECKING, Any
 
-from django_task_operator.tasktable import Demand, Sample, Selection, UnservedQueue
+from django_task_operator.tasktable import Demand, QueueDemand, Sample, Selection, UnservedQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
@@ -62,9 +62,17 @@ class FakeTaskTable:
 
     def _demand(self, selection: Selection, limit: int) -> Demand:
         rows = [row for row in self.rows if _takes(selection, row)]
+        names = {row.queue for row in rows if row.status == "RUNNING" or self._is_due(row)}
+        queues = {
+            name: QueueDemand(*self._count([row for row in rows if row.queue == name], limit))
+            for name in names
+        }
+        return Demand(*self._count(rows, limit), queues)
+
+    def _count(self, rows: list[Row], limit: int) -> tuple[int, int, dt.datetime | None]:
         due = sorted(_due_at(row) for row in rows if self._is_due(row))[:limit]
         running = sum(row.status == "RUNNING" for row in rows)
-        return Demand(len(due), running, self.now + dt.timedelta(seconds=due[0]) if due else None)
+        return len(due), running, self.now + dt.timedelta(seconds=due[0]) if due else None
 
     def _is_due(self, row: Row) -> bool:
         return row.status == "READY" and (row.run_after is None or row.run_after <= 0)

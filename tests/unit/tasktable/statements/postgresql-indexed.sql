@@ -1,5 +1,5 @@
 SELECT -2, 0, STATEMENT_TIMESTAMP(), ''
-UNION ALL SELECT -1, number, due, CONCAT(CASE WHEN status = 'RUNNING' THEN '1' ELSE '0' END, CASE WHEN backend_name = 'default' AND queue_name IN ('emails', 'Emails') THEN '1' ELSE '0' END, CASE WHEN backend_name = 'default' AND NOT queue_name IN ('reports') THEN '1' ELSE '0' END, CASE WHEN backend_name = 'default' AND queue_name IN ('emails') THEN '1' ELSE '0' END)
+UNION ALL SELECT -1, number, due, CONCAT(CASE WHEN status = 'RUNNING' THEN '1' ELSE '0' END, CASE WHEN backend_name = 'default' AND queue_name IN ('emails', 'Emails') THEN '1' ELSE '0' END, CASE WHEN backend_name = 'default' AND NOT queue_name IN ('reports') THEN '1' ELSE '0' END, CASE WHEN backend_name = 'default' AND queue_name IN ('emails') THEN '1' ELSE '0' END, queue_name)
 FROM (SELECT "django_tasks_database_dbtaskresult"."status" AS "status", "django_tasks_database_dbtaskresult"."backend_name" AS "backend_name", "django_tasks_database_dbtaskresult"."queue_name" AS "queue_name", COUNT(*) AS "number", MIN("django_tasks_database_dbtaskresult"."enqueued_at") AS "due"
 FROM "django_tasks_database_dbtaskresult"
 WHERE ("django_tasks_database_dbtaskresult"."status" = 'RUNNING' AND "django_tasks_database_dbtaskresult"."backend_name" IN ('default') AND "django_tasks_database_dbtaskresult"."status" IN ('RUNNING'))
