@@ -10,8 +10,9 @@ import signal
 import socket
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django_task_operator import logs, telemetry
@@ -21,21 +22,27 @@ from django_task_operator.fleet import Fleet
 from django_task_operator.handlers import Watcher
 from django_task_operator.kube import API_ERRORS, DEPLOYMENTS, PODS, Kind, Kube, Watched, describe
 from django_task_operator.metrics_api.availability import Off
+from django_task_operator.metrics_api.figures import Figures
+from django_task_operator.metrics_api.serving import ExternalMetrics, Settings
 from django_task_operator.observed import ChildState, DeploymentState, PodState, owner_of
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.labels import MANAGED_SELECTOR
 from django_task_operator.secrets import Secrets
+from django_task_operator.spec import key_of
 from django_task_operator.tasktable import Databases
 from django_task_operator.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from django_task_operator.metrics_api.availability import MetricsApi
     from django_task_operator.spec import Manifest
 
 log = logging.getLogger("django_task_operator")
 
 RETRY_SECONDS = 2.0
+# How long after the start the watch may take to tell of a worker that was listed.
+EXPECTED_SECONDS = 30.0
 RUNTIME_IMAGE = "django-task-worker:dev"
 
 
@@ -47,6 +54,7 @@ class Options:
     port: int
     runtime: RuntimeSource
     kubeconfig: str | None
+    metrics_api: Settings | None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,6 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--runtime-revision", default="", help="changes when the worker image changes under the same name"
     )
+    _add_metrics_api(parser)
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     parser.add_argument("--log-format", default="json", choices=["json", "text"])
     parser.add_argument("--kubeconfig", help="outside a cluster: the kubeconfig to use (its current context)")
@@ -81,8 +90,55 @@ def main(argv: list[str] | None = None) -> int:
         port=given.port,
         runtime=RuntimeSource(given.runtime_image, given.runtime_revision),
         kubeconfig=given.kubeconfig,
+        metrics_api=_metrics_api(given),
     )
     return asyncio.run(operate(options))
+
+
+def _add_metrics_api(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("external metrics for the HorizontalPodAutoscaler")
+    group.add_argument(
+        "--metrics-api-service",
+        default="",
+        metavar="NAME",
+        help="serve external.metrics.k8s.io behind this Service of the operator's namespace",
+    )
+    group.add_argument("--metrics-api-port", type=int, default=8443, help="what that Service forwards to")
+    group.add_argument(
+        "--metrics-api-owner",
+        default="",
+        metavar="CLUSTERROLE",
+        help="the APIService is deleted together with it",
+    )
+    group.add_argument(
+        "--metrics-api-secret", default="", metavar="NAME", help="where the serving certificate is kept"
+    )
+    group.add_argument(
+        "--metrics-api-certificate-directory",
+        default="",
+        metavar="DIRECTORY",
+        help="where tls.crt, tls.key and ca.crt are mounted, of a certificate that somebody else renews",
+    )
+    group.add_argument(
+        "--metrics-api-certificate-hours",
+        type=float,
+        default=2160,
+        help="how long a certificate is valid that the operator makes (default: %(default)g)",
+    )
+
+
+def _metrics_api(given: argparse.Namespace) -> Settings | None:
+    if not given.metrics_api_service:
+        return None
+    return Settings(
+        namespace=os.environ.get("POD_NAMESPACE", "default"),
+        service=given.metrics_api_service,
+        port=given.metrics_api_port,
+        owner=given.metrics_api_owner,
+        secret=given.metrics_api_secret,
+        directory=given.metrics_api_certificate_directory,
+        validity=timedelta(hours=given.metrics_api_certificate_hours),
+    )
 
 
 async def operate(options: Options) -> int:
@@ -145,6 +201,14 @@ async def _run(
             group.create_task(cache.run())
         await asyncio.gather(*(cache.synced.wait() for cache in caches))
         await _definition_installed(kube, options)
+        figures = Figures(clock)
+        metrics_api: MetricsApi = Off()
+        if options.metrics_api:
+            await _expect_workers(kube, figures, options)
+            metrics_api = server = ExternalMetrics(
+                kube, options.metrics_api, figures, clock=clock, changed=fleet.wake_all
+            )
+            group.create_task(server.run())
         fleet.world = World(
             kube=kube,
             deployments=deployments,
@@ -156,7 +220,8 @@ async def _run(
             clock=clock,
             instance=os.environ.get("POD_NAME", socket.gethostname()),
             runtime=options.runtime,
-            metrics_api=Off(),
+            metrics_api=metrics_api,
+            figures=figures,
         )
         watcher.start()
         await asyncio.to_thread(watcher.ready.wait)
@@ -175,6 +240,15 @@ async def _definition_installed(kube: Kube, options: Options) -> None:
             await asyncio.sleep(RETRY_SECONDS)
         else:
             return
+
+
+async def _expect_workers(kube: Kube, figures: Figures, options: Options) -> None:
+    """Answer nothing for a namespace before its workers are known: a sum of some would scale in."""
+    for namespace in options.watch_namespaces or (None,):
+        # One that cannot be listed has no workers that are looked after.
+        with suppress(*API_ERRORS):
+            for manifest in (await kube.list_workers(namespace))["items"]:
+                figures.expect(key_of(manifest), EXPECTED_SECONDS)
 
 
 if __name__ == "__main__":

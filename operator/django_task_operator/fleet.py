@@ -55,6 +55,11 @@ class Fleet:
         if loop := self._loops.get(key):
             loop.wake()
 
+    def wake_all(self) -> None:
+        """Let every worker take a turn soon."""
+        for loop in self._loops.values():
+            loop.wake()
+
     async def stop(self) -> None:
         """End every worker's task, at once: nothing that runs depends on it."""
         loops = list(self._loops.values())

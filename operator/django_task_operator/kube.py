@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 FIELD_MANAGER = "django-task-operator"
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
+REVIEW_TIMEOUT = aiohttp.ClientTimeout(total=5)
 # The server ends a watch after this long. A connection that says nothing for longer is dead; a
 # quiet one gets a bookmark about every minute.
 WATCH_SECONDS = 600
@@ -155,16 +156,60 @@ class Kube:
         """Tell the cluster's users something."""
         await self._json("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", body=event)
 
-    async def list_and_watch(self, path: str, label_selector: str) -> AsyncIterator[tuple[str, Manifest]]:
+    async def get_cluster_role(self, name: str) -> Manifest:
+        """Read a ClusterRole.
+
+        Raises:
+            ApiException: status 404 where it does not exist.
+        """
+        return await self._json("GET", f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}")
+
+    async def apply_secret(self, namespace: str, name: str, data: Mapping[str, str]) -> None:
+        """Make ``data`` what a Secret of the operator's own holds."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace},
+            "stringData": dict(data),
+        }
+        await self._apply(f"/api/v1/namespaces/{namespace}/secrets/{name}", body, force=True)
+
+    async def apply_api_service(self, manifest: Manifest, *, uid: str | None) -> Manifest:
+        """Apply an APIService, by the rules of ``apply_deployment``."""
+        metadata = manifest["metadata"]
+        if uid:
+            manifest = {**manifest, "metadata": {**metadata, "uid": uid}}
+        path = f"/apis/apiregistration.k8s.io/v1/apiservices/{metadata['name']}"
+        return await self._apply(path, manifest, force=bool(uid))
+
+    async def review_access(self, spec: Manifest) -> Manifest:
+        """Ask whether somebody may do something; returns the status of the SubjectAccessReview."""
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+        # Not among the slots: whoever waits for the answer must not wait for a thousand Deployments.
+        response = await self._request(
+            "POST",
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+            body=body,
+            timeout=REVIEW_TIMEOUT,
+        )
+        answer: Manifest = await response.json()
+        status: Manifest = answer["status"]
+        return status
+
+    async def list_and_watch(
+        self, path: str, label_selector: str = "", *, field_selector: str = ""
+    ) -> AsyncIterator[tuple[str, Manifest]]:
         """Yield ("LIST", the whole list) once, and then each watch event as (type, object).
 
         Ends when the server ends the watch, raises one of ``API_ERRORS`` when it breaks off: either
         way call it again, and what was missed is in the next list.
         """
-        listed = await self._json("GET", path, query={"labelSelector": label_selector})
+        selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        selectors = {name: selector for name, selector in selectors.items() if selector}
+        listed = await self._json("GET", path, query=selectors)
         yield "LIST", listed
         query = {
-            "labelSelector": label_selector,
+            **selectors,
             "watch": "true",
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),

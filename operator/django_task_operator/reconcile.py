@@ -52,6 +52,7 @@ class Reconciler:
         self._subscribed: tuple[object, ...] = ()
         self._last_scale_time: str | None = None
         self._retry_seconds = RETRY_SECONDS[0]
+        world.figures.expect(self._key)
         # A restarted operator takes over what runs, and scales nothing in before the delay is over.
         deployment = self._keeper.current()
         if deployment and deployment.controller_uid not in {uid, None}:
@@ -64,6 +65,7 @@ class Reconciler:
         if self._subscription:
             self._subscription.close()
         self._world.claims.drop(self._key)
+        self._world.figures.drop(self._key)
         telemetry.forget(self._key.namespace, self._key.name)
 
     async def turn(self, manifest: Manifest) -> float:
@@ -108,8 +110,10 @@ class Reconciler:
             subscription = self._subscribe(worker, DatabaseURL.parse(url))
         except WorkerError as error:
             self._url_refused = True
+            self._world.figures.fail(self._key, worker.spec.database.url_secret_ref.name, error.message)
             return replace(seen, database_error=error)
         self._url_refused = False
+        self._world.figures.follow(self._key, subscription, worker.spec.database.url_secret_ref.name)
         observation = subscription.observation
         demand = None
         if observation.demand and not observation.error:

@@ -30,6 +30,7 @@ PENDING_TASKS = Gauge(
     registry=REGISTRY,
 )
 RUNNING_TASKS = Gauge("django_tasks_running", "Tasks that run", _WORKER, registry=REGISTRY)
+DEMAND_TASKS = Gauge("django_tasks_demand", "Due tasks that wait or run", _WORKER, registry=REGISTRY)
 OLDEST_PENDING_SECONDS = Gauge(
     "django_tasks_oldest_pending_seconds", "Age of the oldest due task that waits", _WORKER, registry=REGISTRY
 )
@@ -76,13 +77,15 @@ def observe(namespace: str, worker: str, status: dict[str, Any]) -> None:
     """Take over the figures of a worker's status, however seldom that is written."""
     for metric, name in _FROM_STATUS.items():
         metric.labels(namespace, worker).set(status.get(name, 0))
+    tasks = status.get("pendingTasks", 0) + status.get("runningTasks", 0)
+    DEMAND_TASKS.labels(namespace, worker).set(tasks)
     for condition in status["conditions"]:
         CONDITION.labels(namespace, worker, condition["type"]).set(condition["status"] == "True")
 
 
 def forget(namespace: str, worker: str) -> None:
     """Drop the figures of a worker that is gone."""
-    for metric in (*_FROM_STATUS, CONDITION, SCALINGS):
+    for metric in (*_FROM_STATUS, DEMAND_TASKS, CONDITION, SCALINGS):
         metric.remove_by_labels({"namespace": namespace, "worker": worker})
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from django_task_operator.claims import Claims
     from django_task_operator.kube import Kube, Watched
     from django_task_operator.metrics_api.availability import MetricsApi
+    from django_task_operator.metrics_api.figures import Figures
     from django_task_operator.observed import ChildState, DeploymentState, PodState
     from django_task_operator.resources import RuntimeSource
     from django_task_operator.secrets import Secrets
@@ -23,7 +24,7 @@ class World:
 
     ``children`` has a cache for each kind of object beside the Deployment, ``clock`` tells seconds
     and never goes back, ``instance`` names the operator's pod, ``runtime`` is where runtime Injected
-    is copied from, and ``metrics_api`` tells whether an HPA can get the workers' figures.
+    is copied from, and ``metrics_api`` tells whether an HPA can get the workers' ``figures``.
     """
 
     kube: Kube
@@ -37,3 +38,4 @@ class World:
     instance: str
     runtime: RuntimeSource
     metrics_api: MetricsApi
+    figures: Figures

@@ -15,6 +15,7 @@ from django_task_operator.claims import Claims
 from django_task_operator.fleet import Fleet
 from django_task_operator.kube import Kind, Watched
 from django_task_operator.metrics_api.availability import Off
+from django_task_operator.metrics_api.figures import Figures
 from django_task_operator.observed import ChildState, DeploymentState, PodState, owner_of
 from django_task_operator.reconcile import Reconciler
 from django_task_operator.resources import RuntimeSource
@@ -71,6 +72,7 @@ class Bench:
             instance="operator-1",
             runtime=RuntimeSource("django-task-worker:dev"),
             metrics_api=Off(),
+            figures=Figures(clock),
         )
 
     def worker(self, name: str = "emails", **spec: Any) -> dict[str, Any]:

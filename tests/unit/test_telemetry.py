@@ -38,6 +38,7 @@ def test_a_status_becomes_metrics_and_is_forgotten() -> None:
     assert scraped() == {
         f"django_tasks_pending{{{of}}}": 12,
         f"django_tasks_running{{{of}}}": 3,
+        f"django_tasks_demand{{{of}}}": 15,
         f"django_tasks_oldest_pending_seconds{{{of}}}": 4,
         f"django_task_worker_desired_replicas{{{of}}}": 2,
         f"django_task_worker_ready_replicas{{{of}}}": 1,

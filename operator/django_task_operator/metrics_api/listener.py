@@ -1,0 +1,169 @@
+"""The HTTPS server: who asks, whether they may, and the answer."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from django_task_operator.kube import API_ERRORS, describe
+from django_task_operator.metrics_api import answers
+from django_task_operator.metrics_api.figures import NotKnown
+from django_task_operator.metrics_api.identity import MASTERS, NotAuthenticated
+from django_task_operator.metrics_api.paths import GROUP, Document, Metric, wanted
+from django_task_operator.metrics_api.selector import BadSelector, Selector
+
+if TYPE_CHECKING:
+    from django_task_operator.metrics_api.access import Access
+    from django_task_operator.metrics_api.certificates import ServingCertificate
+    from django_task_operator.metrics_api.figures import Figures
+    from django_task_operator.metrics_api.identity import FrontProxy, User
+
+log = logging.getLogger(__name__)
+
+# Longer than the 90 seconds after which the API server closes a connection that it does not use: were we
+# the first to close, it would now and then send a request into the closing.
+KEEP_ALIVE_SECONDS = 120.0
+
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND = 400, 401, 403, 404
+METHOD_NOT_ALLOWED, INTERNAL_ERROR, SERVICE_UNAVAILABLE = 405, 500, 503
+
+
+class Refused(Exception):
+    """An answer that says no."""
+
+    def __init__(self, code: int, message: str) -> None:
+        """Say why, for people."""
+        super().__init__(message)
+        self.code = code
+
+
+class Listener:
+    """Serves the figures over TLS. What it presents and whom it trusts can change while it serves."""
+
+    def __init__(
+        self, figures: Figures, access: Access, certificate: ServingCertificate, front_proxy: FrontProxy
+    ) -> None:
+        """Listen to nobody before ``start``."""
+        self._figures = figures
+        self._access = access
+        self._certificate = certificate
+        self._front_proxy = front_proxy
+        self._server = web.Server(self._handle, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS)
+        self._runner = web.ServerRunner(self._server)
+        # Each connection picks the context of the moment when it says hello: the one that the socket was
+        # opened with only asks for the certificate.
+        self._context = _context(certificate, front_proxy)
+        self._door = _empty_context()
+        self._door.sni_callback = self._say_hello
+
+    async def start(self, port: int) -> int:
+        """Listen on all addresses; returns the port."""
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, None, port, ssl_context=self._door)
+        await site.start()
+        return int(self._runner.addresses[0][1])
+
+    async def close(self) -> None:
+        """End, with all connections."""
+        await self._runner.cleanup()
+
+    def present(self, certificate: ServingCertificate) -> None:
+        """Present another certificate to those who connect from now on; connections stay."""
+        self._context = _context(certificate, self._front_proxy)
+        self._certificate = certificate
+
+    def trust(self, front_proxy: FrontProxy) -> None:
+        """Believe another front proxy. Whoever was believed for another authority has to connect again."""
+        if front_proxy.ca != self._front_proxy.ca:
+            self._context = _context(self._certificate, front_proxy)
+            self._server.pre_shutdown()
+        self._front_proxy = front_proxy
+
+    def _say_hello(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._context
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._answer(request)
+        except Refused as refused:
+            code, message = refused.code, str(refused)
+        except NotAuthenticated as error:
+            code, message = UNAUTHORIZED, f"Unauthorized: {error}"
+        except Exception:
+            # The API server's clients understand nothing but a Status, whatever went wrong.
+            log.exception("metrics answer failed")
+            code, message = INTERNAL_ERROR, "internal error"
+        headers = {"Allow": "GET"} if code == METHOD_NOT_ALLOWED else None
+        return web.json_response(answers.status(code, message), status=code, headers=headers)
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        what = wanted(request.path)
+        if what is Document.HEALTH and request.method == "GET":
+            return web.Response(text="ok")
+        transport = request.transport
+        certificate: Any = transport.get_extra_info("peercert") if transport else None
+        user = self._front_proxy.user(certificate, request.headers)
+        if what is None:
+            raise Refused(NOT_FOUND, "the server could not find the requested resource")
+        if isinstance(what, Metric):
+            await self._authorize(user, what)
+        if request.method != "GET" or request.query.get("watch") in {"1", "true"}:
+            raise Refused(
+                METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource"
+            )
+        if isinstance(what, Metric):
+            return self._values(what, request.query.get("labelSelector", ""))
+        # The same for everybody, so that nobody needs to be asked who may read it.
+        return web.json_response(answers.DOCUMENTS[what])
+
+    async def _authorize(self, user: User, metric: Metric) -> None:
+        if MASTERS in user.groups:
+            return  # as the API server itself does
+        try:
+            verdict = await self._access.may_list(user, metric.namespace, metric.name)
+        except API_ERRORS as error:
+            problem = f"the API server does not say whether this is allowed: {describe(error)}"
+            raise Refused(SERVICE_UNAVAILABLE, problem) from None
+        if not verdict.allowed:
+            raise Refused(
+                FORBIDDEN,
+                f'{metric.name}.{GROUP} is forbidden: User "{user.name}" cannot list resource "{metric.name}"'
+                f' in API group "{GROUP}" in the namespace "{metric.namespace}"'
+                + (f": {verdict.reason}" if verdict.reason else ""),
+            )
+
+    def _values(self, metric: Metric, label_selector: str) -> web.Response:
+        try:
+            items = self._figures.items(metric.namespace, metric.name, Selector.parse(label_selector))
+        except BadSelector as error:
+            raise Refused(BAD_REQUEST, str(error)) from None
+        except NotKnown as error:
+            raise Refused(SERVICE_UNAVAILABLE, str(error)) from None
+        return web.json_response(answers.metric_values(metric.name, items))
+
+
+def _empty_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    # A session that is resumed would not show its certificate again, not even to another authority: without
+    # tickets TLS 1.3 resumes none, and TLS 1.2 knows more ways.
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    return context
+
+
+def _context(certificate: ServingCertificate, front_proxy: FrontProxy) -> ssl.SSLContext:
+    context = _empty_context()
+    context.load_verify_locations(cadata=front_proxy.ca)
+    # OpenSSL reads a key from files alone.
+    with tempfile.TemporaryDirectory() as directory:
+        pair = Path(directory, "pair.pem")
+        pair.touch(mode=0o600)
+        pair.write_text(certificate.key + certificate.certificate)
+        context.load_cert_chain(pair)
+    return context

@@ -1,0 +1,303 @@
+"""The metrics API in a cluster: a certificate, a server, and its registration, in that order."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kubernetes.aio.client.exceptions import ApiException
+
+from django_task_operator.kube import API_ERRORS, NOT_FOUND, Kube, collection_path, describe
+from django_task_operator.metrics_api import registration
+from django_task_operator.metrics_api.access import Access
+from django_task_operator.metrics_api.availability import Availability, State
+from django_task_operator.metrics_api.certificates import (
+    AUTHORITY_KEY,
+    CERTIFICATE_KEY,
+    PRIVATE_KEY_KEY,
+    BadCertificate,
+    ServingCertificate,
+)
+from django_task_operator.metrics_api.following import follow
+from django_task_operator.metrics_api.identity import BadConfiguration, FrontProxy
+from django_task_operator.metrics_api.listener import Listener
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from django_task_operator.metrics_api.figures import Figures
+    from django_task_operator.spec import Manifest
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5.0
+# How soon a renewed certificate in files is noticed.
+FILES_SECONDS = 10.0
+# Clocks may jump: nothing is slept over for longer.
+LONGEST_SLEEP_SECONDS = 3600.0
+CONFIG_MAPS, CONFIG_MAP = (
+    collection_path("", "v1", "configmaps", "kube-system"),
+    "extension-apiserver-authentication",
+)
+FORBIDDEN = 403
+# Until every API server of the cluster has heard whom to trust, a new certificate waits.
+SPREAD_SECONDS = 5.0
+LONGEST_TRUST_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where and as what the figures are served.
+
+    Args:
+        namespace: of the Service and the Secret.
+        service: the name of the Service, which forwards port 443 to ``port``.
+        port: what the server listens on.
+        owner: the ClusterRole that the APIService is deleted with; may be empty.
+        secret: where the serving certificate is kept.
+        directory: where a certificate is mounted that somebody else renews, instead of ``secret``.
+        validity: of the certificates that are made.
+    """
+
+    namespace: str
+    service: str
+    port: int
+    owner: str
+    secret: str
+    directory: str
+    validity: timedelta
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the API server calls the server."""
+        return (f"{self.service}.{self.namespace}.svc",)
+
+
+class ExternalMetrics:
+    """The metrics API of the operator that leads."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        settings: Settings,
+        figures: Figures,
+        *,
+        clock: Callable[[], float],
+        changed: Callable[[], None],
+    ) -> None:
+        """Serve nothing before ``run``; ``changed`` is called when the availability is another."""
+        self._kube = kube
+        self._settings = settings
+        self._figures = figures
+        self._access = Access(kube.review_access, clock)
+        self._changed = changed
+        self._service = registration.Service(settings.namespace, settings.service)
+        self._front_proxy: FrontProxy | None = None
+        self._listener: Listener | None = None
+        self._found: Manifest | None = None
+        self._authorities = self._announced = ""
+        self._front_proxy_known, self._listening = asyncio.Event(), asyncio.Event()
+        self._due, self._settled = asyncio.Event(), asyncio.Event()
+        self._availability = Availability(State.STARTING)
+
+    @property
+    def availability(self) -> Availability:
+        """Whether an HPA can get the figures."""
+        return self._availability
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(
+                    follow(self._kube, CONFIG_MAPS, CONFIG_MAP, self._front_proxy_seen), name="front proxy"
+                )
+                group.create_task(self._serve(), name="metrics server")
+                await self._listening.wait()
+                # The API server gives up on a Service that does not answer for a while.
+                group.create_task(
+                    follow(self._kube, registration.PATH, registration.NAME, self._registration_seen),
+                    name="APIService",
+                )
+                group.create_task(self._register(), name="registration")
+        finally:
+            if self._listener:
+                await self._listener.close()
+
+    def _front_proxy_seen(self, config_map: Manifest | None) -> None:
+        try:
+            front_proxy = FrontProxy.of((config_map or {}).get("data") or {})
+        except BadConfiguration as error:
+            # What was known holds until there is something better.
+            log.warning("front proxy not known", extra={"error": str(error)})
+            if self._front_proxy is None:
+                self._become(Availability(State.STARTING, detail=str(error)))
+            return
+        self._front_proxy = front_proxy
+        if self._listener:
+            self._listener.trust(front_proxy)
+        self._front_proxy_known.set()
+
+    async def _serve(self) -> None:
+        settings, listener, before = self._settings, self._listener, ""
+        front_proxy = await self._known_front_proxy()
+        certificates = _mounted(Path(settings.directory)) if settings.directory else self._kept()
+        async for certificate in certificates:
+            if listener is None:
+                self._authorities = certificate.authority
+                listener = Listener(self._figures, self._access, certificate, front_proxy)
+                self._listener = listener
+                log.info("metrics API listens", extra={"port": await listener.start(settings.port)})
+                self._listening.set()
+            else:
+                await self._announce(before + certificate.authority)
+                listener.present(certificate)
+                log.info("serving certificate changed", extra={"expires": certificate.expires.isoformat()})
+            before = certificate.authority
+
+    async def _known_front_proxy(self) -> FrontProxy:
+        while self._front_proxy is None:
+            await self._front_proxy_known.wait()
+        return self._front_proxy
+
+    async def _kept(self) -> AsyncIterator[ServingCertificate]:
+        """The certificate in the Secret, and a new one each time before it expires."""
+        names, validity = self._settings.names, self._settings.validity
+        certificate = await self._read_kept()
+        while True:
+            if certificate and _seconds_until(certificate.renewal(names, validity)) > 0:
+                yield certificate
+                while (wait := _seconds_until(certificate.renewal(names, validity))) > 0:  # noqa: ASYNC110 - a clock
+                    await asyncio.sleep(min(wait, LONGEST_SLEEP_SECONDS))
+            certificate = ServingCertificate.make(names, validity, datetime.now(UTC))
+            await self._keep(certificate)
+
+    async def _read_kept(self) -> ServingCertificate | None:
+        while True:
+            try:
+                secret = await self._kube.get_secret(self._settings.namespace, self._settings.secret)
+                data = {
+                    name: base64.b64decode(value).decode() for name, value in secret.get("data", {}).items()
+                }
+                return ServingCertificate.read(data)
+            except BadCertificate as error:
+                log.info("no serving certificate is kept", extra={"reason": str(error)})
+                return None
+            except API_ERRORS as error:
+                log.warning("serving certificate not read", extra={"error": describe(error)})
+                if isinstance(error, ApiException) and error.status in {FORBIDDEN, NOT_FOUND}:
+                    return None
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _keep(self, certificate: ServingCertificate) -> None:
+        """Store it, so that a restart changes nothing. One that cannot be stored is as good until then."""
+        try:
+            await self._kube.apply_secret(self._settings.namespace, self._settings.secret, certificate.data)
+        except API_ERRORS as error:
+            log.warning("serving certificate not kept", extra={"error": describe(error)})
+        else:
+            log.info("serving certificate made", extra={"expires": certificate.expires.isoformat()})
+
+    async def _announce(self, authorities: str) -> None:
+        """Let the API servers trust ``authorities``; returns when they do, or will not hear of it."""
+        self._authorities = authorities
+        self._due.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_TRUST_SECONDS):
+                while self._announced != authorities:
+                    self._settled.clear()
+                    await self._settled.wait()
+        await asyncio.sleep(SPREAD_SECONDS)
+
+    def _registration_seen(self, api_service: Manifest | None) -> None:
+        self._found = api_service
+        self._due.set()
+
+    async def _register(self) -> None:
+        owner = await self._owner()
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            try:
+                await self._settle(owner)
+            except API_ERRORS as error:
+                log.warning("APIService not registered", extra={"error": describe(error)})
+                if not self._availability.is_serving:
+                    self._become(Availability(State.STARTING, detail=describe(error)))
+                await asyncio.sleep(RETRY_SECONDS)
+                self._due.set()
+
+    async def _settle(self, owner: registration.Owner | None) -> None:
+        """Register, unless it is done or somebody else is registered."""
+        found, authorities = self._found, self._authorities
+        wanted = registration.build(self._service, authorities, owner)
+        now = registration.availability(found, self._service)
+        if found is not None and now.state is State.FOREIGN:
+            if registration.is_held(found, owner):
+                # Somebody has taken ours over. Without this, ours would take it along when it goes.
+                given_up = registration.give_up(found, wanted)
+                await self._kube.apply_api_service(given_up, uid=found["metadata"]["uid"])
+        elif found is None or not registration.is_settled(found, wanted):
+            uid = found["metadata"]["uid"] if found else None
+            await self._kube.apply_api_service(wanted, uid=uid)
+            log.info("APIService registered", extra={"service": self._settings.service})
+            # Should somebody else keep changing it, it is put back once a second.
+            await asyncio.sleep(1)
+        self._announced = authorities
+        self._settled.set()
+        self._become(now)
+
+    async def _owner(self) -> registration.Owner | None:
+        while self._settings.owner:
+            try:
+                role = await self._kube.get_cluster_role(self._settings.owner)
+            except API_ERRORS as error:
+                log.warning("ClusterRole not read", extra={"error": describe(error)})
+                if isinstance(error, ApiException) and error.status in {FORBIDDEN, NOT_FOUND}:
+                    break
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return registration.Owner(self._settings.owner, role["metadata"]["uid"])
+        return None
+
+    def _become(self, availability: Availability) -> None:
+        if availability != self._availability:
+            log.info(
+                "metrics API",
+                extra={
+                    "state": str(availability.state),
+                    "service": availability.service,
+                    "detail": availability.detail,
+                },
+            )
+            self._availability = availability
+            self._changed()
+
+
+async def _mounted(directory: Path) -> AsyncIterator[ServingCertificate]:
+    """The certificate in the files of a Secret that somebody else renews, and each one after it."""
+    before: dict[str, str] = {}
+    while True:
+        try:
+            data = {
+                name: (directory / name).read_text()
+                for name in (CERTIFICATE_KEY, PRIVATE_KEY_KEY, AUTHORITY_KEY)
+            }
+            if data != before:
+                # The files are swapped one by one: a pair that does not fit will in a moment.
+                certificate = ServingCertificate.read(data)
+                before = data
+                yield certificate
+        except (OSError, BadCertificate) as error:
+            log.warning("serving certificate not usable", extra={"error": str(error)})
+        await asyncio.sleep(FILES_SECONDS)
+
+
+def _seconds_until(moment: datetime) -> float:
+    return (moment - datetime.now(UTC)).total_seconds()
