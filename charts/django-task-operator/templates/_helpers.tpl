@@ -30,6 +30,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* The name of all that the metrics API needs: a Service's has no more than 63 characters. */}}
+{{- define "operator.metricsApiName" -}}
+{{- include "operator.fullname" . | trunc 51 | trimSuffix "-" }}-metrics-api
+{{- end -}}
+
 {{/* All that the operator may do, wherever it looks after workers. */}}
 {{- define "operator.rules" -}}
 - apiGroups: [djangotasks.dev]

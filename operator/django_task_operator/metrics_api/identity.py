@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 AUTHENTICATED = "system:authenticated"
 MASTERS = "system:masters"
+_END = "-----END CERTIFICATE-----"
 
 
 class NotAuthenticated(Exception):
@@ -80,6 +81,11 @@ class FrontProxy:
                 "the API server has no request-header client CA: its aggregation layer is off"
             )
         return found
+
+    @property
+    def authorities(self) -> frozenset[str]:
+        """Each certificate of ``ca``."""
+        return frozenset(part.strip() for part in self.ca.split(_END) if part.strip())
 
     def user(self, certificate: Mapping[str, Any] | None, headers: MultiMapping[str]) -> User:
         """Who asks, where ``certificate`` is verified and as ``SSLSocket.getpeercert`` has it.

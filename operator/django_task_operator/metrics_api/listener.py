@@ -7,6 +7,7 @@ import ssl
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
@@ -57,16 +58,22 @@ class Listener:
         self._runner = web.ServerRunner(self._server)
         # Each connection picks the context of the moment when it says hello: the one that the socket was
         # opened with only asks for the certificate.
-        self._context = _context(certificate, front_proxy)
         self._door = _empty_context()
         self._door.sni_callback = self._say_hello
+        # Who might have vouched for those who came in by a context.
+        self._authorities: WeakKeyDictionary[ssl.SSLContext, frozenset[str]] = WeakKeyDictionary()
+        self._renew()
 
-    async def start(self, port: int) -> int:
-        """Listen on all addresses; returns the port."""
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens."""
+        return [(address[0], address[1]) for address in self._runner.addresses]
+
+    async def start(self, port: int) -> None:
+        """Listen on all addresses."""
         await self._runner.setup()
         site = web.TCPSite(self._runner, None, port, ssl_context=self._door)
         await site.start()
-        return int(self._runner.addresses[0][1])
 
     async def close(self) -> None:
         """End, with all connections."""
@@ -74,15 +81,17 @@ class Listener:
 
     def present(self, certificate: ServingCertificate) -> None:
         """Present another certificate to those who connect from now on; connections stay."""
-        self._context = _context(certificate, self._front_proxy)
         self._certificate = certificate
+        self._renew()
 
     def trust(self, front_proxy: FrontProxy) -> None:
-        """Believe another front proxy. Whoever was believed for another authority has to connect again."""
-        if front_proxy.ca != self._front_proxy.ca:
-            self._context = _context(self._certificate, front_proxy)
-            self._server.pre_shutdown()
+        """Believe another front proxy. Whom only an authority before has vouched for has to connect again."""
         self._front_proxy = front_proxy
+        self._renew()
+
+    def _renew(self) -> None:
+        self._context = _context(self._certificate, self._front_proxy)
+        self._authorities[self._context] = self._front_proxy.authorities
 
     def _say_hello(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._context
@@ -98,16 +107,18 @@ class Listener:
             # The API server's clients understand nothing but a Status, whatever went wrong.
             log.exception("metrics answer failed")
             code, message = INTERNAL_ERROR, "internal error"
-        headers = {"Allow": "GET"} if code == METHOD_NOT_ALLOWED else None
-        return web.json_response(answers.status(code, message), status=code, headers=headers)
+        answer = web.json_response(answers.status(code, message), status=code)
+        if code == METHOD_NOT_ALLOWED:
+            answer.headers["Allow"] = "GET"
+        if code == UNAUTHORIZED:
+            answer.force_close()
+        return answer
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         what = wanted(request.path)
         if what is Document.HEALTH and request.method == "GET":
             return web.Response(text="ok")
-        transport = request.transport
-        certificate: Any = transport.get_extra_info("peercert") if transport else None
-        user = self._front_proxy.user(certificate, request.headers)
+        user = self._front_proxy.user(self._peer(request), request.headers)
         if what is None:
             raise Refused(NOT_FOUND, "the server could not find the requested resource")
         if isinstance(what, Metric):
@@ -120,6 +131,14 @@ class Listener:
             return self._values(what, request.query.get("labelSelector", ""))
         # The same for everybody, so that nobody needs to be asked who may read it.
         return web.json_response(answers.DOCUMENTS[what])
+
+    def _peer(self, request: web.BaseRequest) -> Any:
+        """The client's certificate, where it is verified by an authority of today."""
+        transport = request.transport
+        connection: Any = transport and transport.get_extra_info("ssl_object")
+        if connection is None or not self._authorities[connection.context] <= self._front_proxy.authorities:
+            raise NotAuthenticated("the front proxy's authority has changed: connect again")
+        return connection.getpeercert()
 
     async def _authorize(self, user: User, metric: Metric) -> None:
         if MASTERS in user.groups:

@@ -153,7 +153,8 @@ class ExternalMetrics:
                 self._authorities = certificate.authority
                 listener = Listener(self._figures, self._access, certificate, front_proxy)
                 self._listener = listener
-                log.info("metrics API listens", extra={"port": await listener.start(settings.port)})
+                await listener.start(settings.port)
+                log.info("metrics API listens", extra={"port": settings.port})
                 self._listening.set()
             else:
                 await self._announce(before + certificate.authority)
