@@ -20,11 +20,20 @@ from django_task_operator.children import CHILD_KINDS
 from django_task_operator.claims import Claims
 from django_task_operator.fleet import Fleet
 from django_task_operator.handlers import Watcher
-from django_task_operator.kube import API_ERRORS, DEPLOYMENTS, PODS, Kind, Kube, Watched, describe
+from django_task_operator.kube import (
+    API_ERRORS,
+    AUTOSCALERS,
+    DEPLOYMENTS,
+    PODS,
+    Kind,
+    Kube,
+    Watched,
+    describe,
+)
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
 from django_task_operator.metrics_api.serving import ExternalMetrics, Settings
-from django_task_operator.observed import ChildState, DeploymentState, PodState, owner_of
+from django_task_operator.observed import AutoscalerState, ChildState, DeploymentState, PodState, owner_of
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.labels import MANAGED_SELECTOR
 from django_task_operator.secrets import Secrets
@@ -193,8 +202,9 @@ async def _run(
 
     deployments = watched(DEPLOYMENTS, DeploymentState.of)
     pods = watched(PODS, PodState.of)
+    autoscalers = watched(AUTOSCALERS, AutoscalerState.of)
     children = {name: watched(kind, ChildState.of) for name, kind in CHILD_KINDS.items()}
-    caches: list[Watched[Any]] = [deployments, pods, *children.values()]
+    caches: list[Watched[Any]] = [deployments, pods, autoscalers, *children.values()]
     clock = time.monotonic
     async with asyncio.TaskGroup() as group:
         for cache in caches:
@@ -214,6 +224,7 @@ async def _run(
             deployments=deployments,
             pods=pods,
             children=children,
+            autoscalers=autoscalers,
             secrets=Secrets(kube, clock),
             databases=databases,
             claims=Claims(fleet.wake),

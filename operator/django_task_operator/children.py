@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kubernetes.aio.client.exceptions import ApiException
 
 from django_task_operator.errors import ApiUnavailable, ObjectNameTaken, ObjectRejected, WorkerError
-from django_task_operator.kube import API_ERRORS, CONFLICT, Kind, describe, is_passing
+from django_task_operator.kube import API_ERRORS, AUTOSCALERS, CONFLICT, Kind, describe, is_passing
 from django_task_operator.observed import ChildState
 from django_task_operator.spec import Key
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # By the kind in a manifest.
 CHILD_KINDS = {
+    "HorizontalPodAutoscaler": AUTOSCALERS,
     "PodDisruptionBudget": Kind("policy", "v1", "poddisruptionbudgets"),
 }
 

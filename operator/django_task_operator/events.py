@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
 # The API's own limit for a note, which counts bytes.
 _LONGEST_NOTE = 1024
+# Reasons of ScalingActive that somebody should hear of.
+_SCALING_WARNINGS = {
+    "AutoscalerFailing",
+    "MetricsApiForeign",
+    "MetricsApiOff",
+    "MetricsApiUnreachable",
+    "QueueShared",
+    "QueueUnserved",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +53,7 @@ def transitions(previous: Manifest, status: Manifest) -> list[Event]:
         elif old.get("status") == bad and new["status"] == "True":
             events.append(Event("Normal", "DatabaseReachable", "The task table answers again."))
     scaling, was_scaling = after["ScalingActive"], before.get("ScalingActive", {})
-    if (
-        scaling["reason"] in {"QueueShared", "QueueUnserved"}
-        and was_scaling.get("reason") != scaling["reason"]
-    ):
+    if scaling["reason"] in _SCALING_WARNINGS and was_scaling.get("reason") != scaling["reason"]:
         events.append(Event("Warning", scaling["reason"], scaling["message"]))
     paused, was_paused = after["Paused"]["status"], before.get("Paused", {}).get("status", "False")
     if paused != was_paused:

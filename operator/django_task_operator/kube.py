@@ -53,6 +53,7 @@ class Kind(NamedTuple):
 
 DEPLOYMENTS = Kind("apps", "v1", "deployments")
 PODS = Kind("", "v1", "pods")
+AUTOSCALERS = Kind("autoscaling", "v2", "horizontalpodautoscalers")
 
 
 class Kube:
@@ -102,6 +103,22 @@ class Kube:
             "status": status,
         }
         return await self._apply(f"{_worker_path(key)}/status", body, force=True)
+
+    async def write_worker_replicas(self, key: Key, version: str, replicas: int | None) -> Manifest:
+        """Change ``spec.replicas`` alone, or take it away, of the worker as it was in that version.
+
+        No apply: it would claim a field that belongs to whoever scales, and make theirs a conflict.
+
+        Raises:
+            ApiException: status 409 where anybody has changed the worker since.
+        """
+        return await self._json(
+            "PATCH",
+            _worker_path(key),
+            query={"fieldManager": FIELD_MANAGER},
+            body={"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}},
+            content="application/merge-patch+json",
+        )
 
     async def get_object(self, kind: Kind, key: Key) -> Manifest | None:
         """Read an object; None where there is none."""

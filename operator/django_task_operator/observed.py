@@ -101,6 +101,37 @@ class ChildState:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class AutoscalerState:
+    """How a HorizontalPodAutoscaler fares, by its own conditions.
+
+    ``counts`` says whether it got its metric last; None while it sleeps, or has not looked yet.
+    ``trouble`` is the reason and the words of what keeps it from scaling.
+    """
+
+    controller_uid: str | None
+    counts: bool | None
+    trouble: tuple[str, str] | None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> AutoscalerState:
+        """Digest an object of the API."""
+        conditions = {each["type"]: each for each in manifest.get("status", {}).get("conditions") or ()}
+        active = conditions.get("ScalingActive", {})
+        asleep = active.get("reason") in {None, "ScalingDisabled"}
+        failing = [
+            (each["reason"], each.get("message", ""))
+            for kind in ("AbleToScale", "ScalingActive")
+            if (each := conditions.get(kind, {})).get("status") == "False"
+            and each["reason"] != "ScalingDisabled"
+        ]
+        return cls(
+            controller_uid=_controller(manifest).get("uid"),
+            counts=None if asleep else active["status"] == "True",
+            trouble=failing[0] if failing else None,
+        )
+
+
 class PodTrouble(StrEnum):
     """Why a pod does not work, most telling first: the reason of the condition and the event."""
 

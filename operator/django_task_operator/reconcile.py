@@ -13,6 +13,7 @@ from django_task_operator.errors import InvalidSpec, TransientError, UserError, 
 from django_task_operator.events import Event
 from django_task_operator.report import Reporter
 from django_task_operator.resources import build_children
+from django_task_operator.scale import ScaleKeeper, ScaleMoved
 from django_task_operator.secrets import Redactor
 from django_task_operator.spec import Worker, key_of
 from django_task_operator.status import Turn, timestamp
@@ -44,6 +45,7 @@ class Reconciler:
         uid = manifest["metadata"]["uid"]
         self._keeper = DeploymentKeeper(world, self._key, uid)
         self._children = ChildrenKeeper(world, self._key, uid)
+        self._scale = ScaleKeeper(world, self._key, uid)
         self._reporter = Reporter(world, self._key, uid, manifest.get("status") or {})
         self._redact = Redactor()
         self._url: DatabaseURL | None = None
@@ -79,11 +81,14 @@ class Reconciler:
         except InvalidSpec as invalid:
             seen = replace(self._see(manifest["metadata"]["generation"]), apply_error=invalid)
         else:
-            seen = await self._observe(worker)
+            seen = await self._observe(worker, self._scale.asked(manifest))
             if seen.awaits_sample and self._reporter.has_reported:
                 # The first sample after a restart or a change is on its way, and what is known holds.
                 return LONGEST_WAIT_SECONDS
-            seen = await self._apply(worker, self._decide(worker, seen), seen)
+            try:
+                seen = await self._apply(worker, self._decide(worker, seen), seen)
+            except ScaleMoved:
+                return 0.0
         seen = replace(seen, pods=tuple(pod.redacted(self._redact) for pod in seen.pods))
         report_due = await self._reporter.report(seen, self._url.redact if self._url else str)
         return self._next_turn(seen, report_due)
@@ -97,8 +102,15 @@ class Reconciler:
             last_scale_time=self._last_scale_time,
         )
 
-    async def _observe(self, worker: Worker) -> Turn:
-        seen = replace(self._see(worker.generation), paused=worker.spec.paused)
+    async def _observe(self, worker: Worker, asked: int | None) -> Turn:
+        seen = replace(
+            self._see(worker.generation),
+            driver=worker.spec.scaling.driver,
+            asked=asked,
+            paused=worker.spec.paused,
+            autoscaler=next(iter(self._world.autoscalers.of(self._key)), None),
+            metrics=self._world.metrics_api.availability,
+        )
         failing = bool(self._subscription and self._subscription.observation.error)
         try:
             url = await self._world.secrets.read(
@@ -150,19 +162,26 @@ class Reconciler:
         return self._subscription
 
     def _decide(self, worker: Worker, seen: Turn) -> scaling.Decision:
-        policy = _policy(worker)
-        if worker.spec.paused:
-            return scaling.Decision(self._replicas, scaling.Reason.HELD, "paused", self._history)
+        policy, history, current, now = _policy(worker), self._history, self._replicas, self._world.clock()
+        if seen.paused:
+            return scaling.Decision(current, scaling.Reason.HELD, "paused", history)
+        if seen.driver == "External":
+            return scaling.follow(policy, history, current, seen.asked, now)
+        if seen.driver == "HPA":
+            return scaling.share(policy, seen.demand, history, current, seen.asked, now)
         if seen.demand is None:
-            return scaling.hold(policy, self._history, self._replicas, "the demand is not known")
-        return scaling.decide(policy, seen.demand, self._history, self._replicas, self._world.clock())
+            return scaling.hold(policy, history, current, "the demand is not known")
+        return scaling.decide(policy, seen.demand, history, current, now)
 
     async def _apply(self, worker: Worker, decision: scaling.Decision, seen: Turn) -> Turn:
-        self._history = decision.history
         seen = replace(seen, decision=decision)
         if seen.awaits_sample:
             # The first sample is on its way: create with the right number, in one write.
             return seen
+        # Before the Deployment: where somebody has just asked for another number, that one counts.
+        agreed = scaling.agree(seen.driver, decision.replicas, seen.asked, paused=seen.paused)
+        scale_error = await self._scale.write(agreed, instead_of=seen.asked)
+        self._history = decision.history
         outcome = await self._keeper.apply(worker, decision.replicas)
         if outcome.restored:
             note = f"The Deployment was {outcome.restored} by somebody else: put back."
@@ -170,10 +189,13 @@ class Reconciler:
         if outcome.scaled and decision.replicas != self._replicas:
             await self._scaled(decision)
         # After the Deployment, which must not wait: for a budget of pods that are not there yet, say.
-        child_error = await self._children.apply(build_children(worker)) if outcome.scaled else None
+        # And an autoscaler must not start from another number than that of the pods that there are.
+        child_error = None
+        if outcome.scaled and not scale_error:
+            child_error = await self._children.apply(build_children(worker))
         return replace(
             seen,
-            apply_error=outcome.error or child_error,
+            apply_error=outcome.error or scale_error or child_error,
             deployment=self._keeper.current(),
             last_scale_time=self._last_scale_time,
         )

@@ -21,6 +21,8 @@ PLURAL = "djangotaskworkers"
 TASKS_PER_SLOT = 10
 
 type Manifest = dict[str, Any]
+# Who decides the number of replicas.
+type Driver = Literal["Operator", "HPA", "External"]
 
 
 class _Value(BaseModel):
@@ -44,13 +46,14 @@ class Database(_Value):
 class Scaling(_Value):
     """How many replicas for how many tasks."""
 
-    driver: Literal["Operator"] = "Operator"
+    driver: Driver = "Operator"
     min_replicas: Annotated[int, Field(ge=0)] = 0
     max_replicas: Annotated[int, Field(ge=1)] = 10
     tasks_per_replica: Annotated[int, Field(ge=1)] | None = None
     target_latency_seconds: Annotated[float, Field(ge=0)] = 0
     poll_interval_seconds: Annotated[float, Field(ge=0.2)] = 1
     scale_down_delay_seconds: Annotated[float, Field(ge=0)] = 60
+    behavior: Manifest = Field(default_factory=dict)
 
 
 class Prodserver(_Value):
@@ -88,6 +91,7 @@ class WorkerSpec(_Value):
     env_from: tuple[Manifest, ...] = ()
     resources: Manifest = Field(default_factory=dict)
     database: Database
+    replicas: Annotated[int, Field(ge=0)] | None = None
     scaling: Scaling = Field(default_factory=Scaling)
     termination_grace_period_seconds: int = 300
     paused: bool = False

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django_task_operator.errors import UserError, WorkerError
+from django_task_operator.metrics_api.availability import Availability, State
 from django_task_operator.observed import PodTrouble
+from django_task_operator.resources.hpa import METRIC
 from django_task_operator.resources.labels import selector_labels
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from django_task_operator.observed import DeploymentState, PodState
+    from django_task_operator.observed import AutoscalerState, DeploymentState, PodState
     from django_task_operator.scaling import Decision, Demand
-    from django_task_operator.spec import Key, Manifest
+    from django_task_operator.spec import Driver, Key, Manifest
 
 # A sample slower than this wants its index (docs/database.md), or a database that has time.
 SLOW_SAMPLE_SECONDS = 0.5
@@ -38,6 +40,31 @@ _POD_ADVICE = {
         "Lower spec.resources or spec.scaling.maxReplicas, or add nodes."
     ),
 }
+SERVING = Availability(State.SERVING)
+# Why the HorizontalPodAutoscaler gets no metric from the operator: a reason, and what to do.
+NO_METRICS = {
+    State.OFF: (
+        "MetricsApiOff",
+        (
+            "The operator does not serve {metric}, which the HorizontalPodAutoscaler goes by. "
+            "Set metricsApi.enabled in its chart, or spec.scaling.driver to Operator."
+        ),
+    ),
+    State.FOREIGN: (
+        "MetricsApiForeign",
+        (
+            "The cluster's external metrics come from {service}, which is left alone. "
+            "Let it serve {metric} (docs/scaling-with-the-hpa.md), or set spec.scaling.driver to Operator."
+        ),
+    ),
+    State.UNREACHABLE: (
+        "MetricsApiUnreachable",
+        (
+            "The API server does not reach the operator's metrics API{detail}. "
+            "See: kubectl describe apiservice v1beta1.external.metrics.k8s.io."
+        ),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +82,9 @@ class Turn:
 
     key: Key
     generation: int
+    driver: Driver = "Operator"
+    # What spec.replicas says.
+    asked: int | None = None
     paused: bool = False
     deployment: DeploymentState | None = None
     pods: tuple[PodState, ...] = ()
@@ -70,11 +100,14 @@ class Turn:
     shared_queue: tuple[str, Key] | None = None
     unserved_queues: tuple[str, ...] = ()
     last_scale_time: str | None = None
+    # With driver HPA: the autoscaler, and where it gets its metric from.
+    autoscaler: AutoscalerState | None = None
+    metrics: Availability = SERVING
 
     @property
     def awaits_sample(self) -> bool:
-        """Whether the first sample after a start or a change is still on its way."""
-        return self.demand is None and self.database_error is None
+        """Whether the first sample after a start or a change is still on its way, and worth waiting for."""
+        return self.driver != "External" and self.demand is None and self.database_error is None
 
 
 def judge(turn: Turn, now: datetime) -> dict[str, Verdict]:
@@ -162,10 +195,18 @@ def _database(turn: Turn) -> Verdict:
 
 def _scaling(turn: Turn, database: Verdict) -> Verdict:
     held = f" Replicas are held at {turn.decision.replicas}." if turn.decision else ""
-    if database.status is not True:
+    if database.status is not True and turn.driver != "External":
         return Verdict(False, database.reason, database.message + held)
     if turn.paused:
         return Verdict(False, "Paused", f"spec.paused is set.{held}")
+    if trouble := _autoscaler(turn) or _queues(turn):
+        return trouble
+    if turn.decision is None:
+        return Verdict(None, "NotDecidedYet", "")
+    return Verdict(True, str(turn.decision.reason), turn.decision.message)
+
+
+def _queues(turn: Turn) -> Verdict | None:
     if turn.shared_queue:
         queue, other = turn.shared_queue
         which = "Every queue" if queue == "*" else f"Queue {queue}"
@@ -183,9 +224,34 @@ def _scaling(turn: Turn, database: Verdict) -> Verdict:
             f"Tasks wait in queue {names}, which no DjangoTaskWorker serves. "
             "Add it to the spec.queues of one, or create one for it.",
         )
-    if turn.decision is None:
-        return Verdict(None, "NotDecidedYet", "")
-    return Verdict(True, str(turn.decision.reason), turn.decision.message)
+    return None
+
+
+def _autoscaler(turn: Turn) -> Verdict | None:
+    """What keeps the HorizontalPodAutoscaler from doing its part, or may keep it once it is awake."""
+    if turn.driver != "HPA":
+        return None
+    counts = turn.autoscaler.counts if turn.autoscaler else None
+    if turn.metrics.state in NO_METRICS and not counts:
+        reason, advice = NO_METRICS[turn.metrics.state]
+        detail = f" ({turn.metrics.detail[:LONGEST_DETAIL].rstrip('.')})" if turn.metrics.detail else ""
+        message = advice.format(service=turn.metrics.service, detail=detail, metric=METRIC)
+        # Before it is awake, nobody can tell what another adapter knows.
+        may_work = counts is None and turn.metrics.state is not State.UNREACHABLE
+        return Verdict(
+            None if may_work else False,
+            reason,
+            f"{message} Until then the replicas go from zero and back to it, and are held in between.",
+        )
+    if turn.autoscaler and turn.autoscaler.trouble:
+        reason, detail = turn.autoscaler.trouble
+        return Verdict(
+            False,
+            "AutoscalerFailing",
+            f"The HorizontalPodAutoscaler cannot scale ({reason}): {detail[:LONGEST_DETAIL].rstrip('.')}. "
+            f"Until it can, it holds the replicas. See: kubectl describe hpa {turn.key.name}",
+        )
+    return None
 
 
 def _stalled(turn: Turn, now: datetime) -> Verdict:
@@ -241,7 +307,12 @@ def _ready(turn: Turn, database: Verdict, stalled: Verdict, reconciling: Verdict
             False, reconciling.reason, f"0 of {wanted} replicas are ready. {reconciling.message}".strip()
         )
     if not wanted and turn.demand and turn.demand.tasks:
-        return Verdict(False, "Paused", "Tasks wait, and spec.paused holds the replicas at 0.")
+        held = turn.paused or turn.driver != "External"
+        return Verdict(
+            False,
+            "Paused" if held else "NoReplicasAsked",
+            f"Tasks wait, and {'spec.paused holds the replicas at' if held else 'spec.replicas asks for'} 0.",
+        )
     if not wanted:
         return Verdict(True, "ScaledToZero", "No task waits or runs.")
     return Verdict(True, "ReplicasReady", f"{min(ready, wanted)} of {wanted} replicas are ready.")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from django_task_operator.kube import Kube, Watched
     from django_task_operator.metrics_api.availability import MetricsApi
     from django_task_operator.metrics_api.figures import Figures
-    from django_task_operator.observed import ChildState, DeploymentState, PodState
+    from django_task_operator.observed import AutoscalerState, ChildState, DeploymentState, PodState
     from django_task_operator.resources import RuntimeSource
     from django_task_operator.secrets import Secrets
     from django_task_operator.tasktable import Databases
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 class World:
     """The doors to the cluster and the databases, and what the operator was started with.
 
-    ``children`` has a cache for each kind of object beside the Deployment, ``clock`` tells seconds
-    and never goes back, ``instance`` names the operator's pod, ``runtime`` is where runtime Injected
-    is copied from, and ``metrics_api`` tells whether an HPA can get the workers' ``figures``.
+    ``children`` has a cache for each kind of object beside the Deployment, ``autoscalers`` says how
+    the autoscalers among them fare, ``clock`` tells seconds and never goes back, ``instance`` names
+    the operator's pod, ``runtime`` is where runtime Injected is copied from, and ``metrics_api``
+    tells whether an HPA can get the workers' ``figures``.
     """
 
     kube: Kube
     deployments: Watched[DeploymentState]
     pods: Watched[PodState]
     children: Mapping[str, Watched[ChildState]]
+    autoscalers: Watched[AutoscalerState]
     secrets: Secrets
     databases: Databases
     claims: Claims

@@ -27,9 +27,13 @@ CRD = "djangotaskworkers.djangotasks.dev"
 
 # All that the operator may do: (API group, resource, verb).
 RIGHTS = {
-    *(("djangotasks.dev", "djangotaskworkers", verb) for verb in ("get", "list", "watch")),
+    *(("djangotasks.dev", "djangotaskworkers", verb) for verb in ("get", "list", "watch", "patch")),
     *(("djangotasks.dev", "djangotaskworkers/status", verb) for verb in ("get", "patch")),
     *(("apps", "deployments", verb) for verb in ("get", "list", "watch", "create", "patch")),
+    *(
+        ("autoscaling", "horizontalpodautoscalers", verb)
+        for verb in ("get", "list", "watch", "create", "patch", "delete")
+    ),
     *(
         ("policy", "poddisruptionbudgets", verb)
         for verb in ("get", "list", "watch", "create", "patch", "delete")

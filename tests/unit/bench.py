@@ -16,7 +16,7 @@ from django_task_operator.fleet import Fleet
 from django_task_operator.kube import Kind, Watched
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
-from django_task_operator.observed import ChildState, DeploymentState, PodState, owner_of
+from django_task_operator.observed import AutoscalerState, ChildState, DeploymentState, PodState, owner_of
 from django_task_operator.reconcile import Reconciler
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.labels import MANAGED_SELECTOR
@@ -64,6 +64,7 @@ class Bench:
             kube=self.kube,  # type: ignore[arg-type]
             deployments=watched("deployments", DeploymentState.of),
             pods=watched("pods", PodState.of),
+            autoscalers=watched("horizontalpodautoscalers", AutoscalerState.of),
             children={name: watched(kind.plural, ChildState.of) for name, kind in CHILD_KINDS.items()},
             secrets=Secrets(self.kube, clock),  # type: ignore[arg-type]
             databases=self.databases,  # type: ignore[arg-type]

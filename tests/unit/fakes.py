@@ -119,6 +119,13 @@ class FakeKube:
         self._change(stored, {**stored.manifest, "status": copy.deepcopy(status)})
         return copy.deepcopy(stored.manifest)
 
+    async def write_worker_replicas(self, key: Key, version: str, replicas: int | None) -> Manifest:
+        self._request("write replicas")
+        manifest = self._get("worker", key.namespace, key.name)
+        if manifest["metadata"]["resourceVersion"] != version:
+            raise refusal(409, "the object has been modified")
+        return self.edit("worker", key.namespace, key.name, {"spec": {"replicas": replicas}})
+
     async def get_object(self, kind: Kind, key: Key) -> Manifest | None:
         self._request(f"get {_singular(kind)}")
         stored = self._objects.get((kind.plural, key.namespace, key.name))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from django_task_operator import errors, scaling, tasktable
+from django_task_operator import errors, scaling, status, tasktable
 from django_task_operator.observed import PodTrouble
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,6 +22,7 @@ def leaves(kind: type) -> list[type]:
 def reasons() -> set[str]:
     found = {kind.__name__ for base in (errors.WorkerError, tasktable.DatabaseError) for kind in leaves(base)}
     found |= {str(reason) for reason in (*scaling.Reason, *PodTrouble)}
+    found |= {reason for reason, _ in status.NO_METRICS.values()}
     for module in ("status.py", "events.py", "reconcile.py"):
         text = (PACKAGE / module).read_text()
         found |= set(re.findall(r'Verdict\(\s*[\w.]+,\s*"(\w+)"', text))

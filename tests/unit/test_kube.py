@@ -66,6 +66,21 @@ async def kube(server: Server) -> AsyncIterator[Kube]:
         await kube.close()
 
 
+async def test_replicas_of_a_worker_as_it_was_in_a_version(kube: Kube, server: Server) -> None:
+    await kube.write_worker_replicas(EMAILS, "42", 5)
+    await kube.write_worker_replicas(EMAILS, "43", None)
+
+    assert server.asked == [
+        {
+            "what": "PATCH /apis/djangotasks.dev/v1alpha1/namespaces/shop/djangotaskworkers/emails",
+            "query": {"fieldManager": "django-task-operator"},
+            "type": "application/merge-patch+json",
+            "body": {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}},
+        }
+        for version, replicas in (("42", 5), ("43", None))
+    ]
+
+
 async def test_apply_to_what_is_there(kube: Kube, server: Server) -> None:
     server.answers = [(200, {"metadata": {"uid": "d-1"}})]
 

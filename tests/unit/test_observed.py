@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from django_task_operator.observed import DeploymentState, PodState, PodTrouble, owner_of
+from django_task_operator.observed import AutoscalerState, DeploymentState, PodState, PodTrouble, owner_of
 from django_task_operator.spec import Key
 
 NOW = datetime(2026, 11, 22, 12, 0, 30, tzinfo=UTC)
@@ -135,6 +135,35 @@ def test_somebody_elses_deployment() -> None:
     state = DeploymentState.of(manifest)
 
     assert (state.controller_uid, state.is_left_over, state.labels) == (None, False, frozenset())
+
+
+ABLE = {"type": "AbleToScale", "status": "True", "reason": "ReadyForNewScale", "message": "m"}
+UNABLE = {"type": "AbleToScale", "status": "False", "reason": "FailedUpdateScale", "message": "no right"}
+ACTIVE = {"type": "ScalingActive", "status": "True", "reason": "ValidMetricFound", "message": "m"}
+BLIND = {"type": "ScalingActive", "status": "False", "reason": "FailedGetExternalMetric", "message": "none"}
+ASLEEP = {"type": "ScalingActive", "status": "False", "reason": "ScalingDisabled", "message": "zero"}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "counts", "trouble"),
+    [
+        (None, None, None),
+        ([ABLE], None, None),
+        ([ABLE, ACTIVE], True, None),
+        ([ABLE, ASLEEP], None, None),
+        ([ABLE, BLIND], False, ("FailedGetExternalMetric", "none")),
+        ([UNABLE, ACTIVE], True, ("FailedUpdateScale", "no right")),
+        ([UNABLE, BLIND], False, ("FailedUpdateScale", "no right")),
+    ],
+)
+def test_autoscaler(
+    conditions: list[dict[str, str]] | None, counts: bool | None, trouble: tuple[str, str] | None
+) -> None:
+    metadata = deployment()["metadata"]
+    state = AutoscalerState.of({"metadata": metadata, "status": {"conditions": conditions}})
+
+    assert state == AutoscalerState("w-1", counts, trouble)
+    assert AutoscalerState.of({"metadata": metadata}) == AutoscalerState("w-1", None, None)
 
 
 def test_the_owner_is_told_by_a_label() -> None:

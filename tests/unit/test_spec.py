@@ -23,19 +23,24 @@ ROOT = Path(__file__).parents[2]
 DEFINITION = yaml.safe_load(CRD.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
 SCHEMA = DEFINITION["spec"]
 
-# The definition refuses spec.replicas as long as the operator decides it, so nothing reads it.
-REFUSED = {"replicas"}
-# A part of a pod, which Kubernetes describes and the operator passes on as it is.
-PASSED_ON = {"env", "envFrom", "imagePullSecrets", "resources", "podTemplate.metadata", "podTemplate.spec"}
+# A part of a pod or of an autoscaler, which Kubernetes describes and the operator passes on as it is.
+PASSED_ON = {
+    "env",
+    "envFrom",
+    "imagePullSecrets",
+    "resources",
+    "scaling.behavior",
+    "podTemplate.metadata",
+    "podTemplate.spec",
+}
 
 
 def fields_of_definition(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     for name, field in schema.get("properties", {}).items():
         here = f"{path}.{name}".strip(".")
-        if here not in REFUSED:
-            yield here, field
-            if here not in PASSED_ON:
-                yield from fields_of_definition(field, here)
+        yield here, field
+        if here not in PASSED_ON:
+            yield from fields_of_definition(field, here)
 
 
 def fields_of_model(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -64,12 +69,17 @@ def bounds_of_definition(path: str) -> tuple[float, float]:
 
 def with_value(path: str, value: object) -> dict[str, Any]:
     """A manifest with one field of its spec set."""
+    return with_values((path, value))
+
+
+def with_values(*values: tuple[str, object]) -> dict[str, Any]:
     manifest = worker_manifest()
-    *parents, name = path.split(".")
-    place = manifest["spec"]
-    for parent in parents:
-        place = place.setdefault(parent, {})
-    place[name] = value
+    for path, value in values:
+        *parents, name = path.split(".")
+        place = manifest["spec"]
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[name] = value
     return manifest
 
 
@@ -125,16 +135,16 @@ def test_a_bound_of_the_model_is_the_bound_of_the_definition(path: str) -> None:
 
 
 def test_a_choice_has_the_values_of_the_definition() -> None:
-    for path, other in (("scaling.driver", "HPA"), ("runtime", "Celery")):
+    for path, other in (("scaling.driver", "KEDA"), ("runtime", "Celery")):
         for choice in DEFINED[path]["enum"]:
             assert read(path, with_value(path, choice)) == choice
         with pytest.raises(InvalidSpec):
             Worker.parse(with_value(path, other))
 
 
-# What reaches neither the pods nor the policy of scaling: test_reconcile.py tries these. (With one
-# driver, there is nothing to tell apart yet.)
-READ_BY_A_TURN = {"scaling.driver", "scaling.pollIntervalSeconds", "paused"}
+# What reaches neither an object nor the policy of scaling: test_reconcile.py and test_driver_turns.py
+# try these.
+READ_BY_A_TURN = {"replicas", "scaling.pollIntervalSeconds", "paused"}
 OTHERWISE: dict[str, object] = {
     "imagePullSecrets": [{"name": "regcred"}],
     "env": [{"name": "A", "value": "1"}],
@@ -144,7 +154,11 @@ OTHERWISE: dict[str, object] = {
     "podTemplate.spec": {"nodeSelector": {"a": "b"}},
     "excludeQueues": ["slow"],
     "runtime": "Stock",
+    "scaling.driver": "HPA",
+    "scaling.behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
 }
+# What means something only together with another field.
+GOES_WITH: dict[str, tuple[str, object]] = {"scaling.behavior": ("scaling.driver", "HPA")}
 
 
 @pytest.mark.parametrize("path", sorted(LEAVES - READ_BY_A_TURN))
@@ -154,7 +168,11 @@ def test_every_field_makes_a_difference(path: str) -> None:
     def effect(manifest: dict[str, Any]) -> object:
         worker = Worker.parse(manifest)
         source = resources.RuntimeSource("django-task-worker:dev")
-        return resources.build_deployment(worker, 1, source), reconcile._policy(worker)
+        return (
+            resources.build_deployment(worker, 1, source),
+            resources.build_children(worker),
+            reconcile._policy(worker),
+        )
 
     field = DEFINED[path]
     value = (
@@ -167,7 +185,8 @@ def test_every_field_makes_a_difference(path: str) -> None:
         }[field["type"]]
     )
 
-    assert effect(with_value(path, value)) != effect(worker_manifest())
+    others = [GOES_WITH[path]] if path in GOES_WITH else []
+    assert effect(with_values((path, value), *others)) != effect(with_values(*others))
 
 
 @pytest.mark.parametrize(

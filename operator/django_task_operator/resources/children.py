@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django_task_operator.resources.disruption import build_disruption_budget
+from django_task_operator.resources.hpa import build_autoscaler
 
 if TYPE_CHECKING:
     from django_task_operator.spec import Manifest, Worker
@@ -12,4 +13,7 @@ if TYPE_CHECKING:
 
 def build_children(worker: Worker) -> list[Manifest]:
     """Build every one that the worker's spec calls for; what is not among them is deleted."""
-    return [build_disruption_budget(worker)]
+    children = [build_disruption_budget(worker)]
+    if worker.spec.scaling.driver == "HPA":
+        children.append(build_autoscaler(worker))
+    return children

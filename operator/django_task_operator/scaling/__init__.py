@@ -9,5 +9,17 @@ from django_task_operator.scaling.decision import (
     decide,
     hold,
 )
+from django_task_operator.scaling.drivers import agree, follow, share
 
-__all__ = ["Decision", "Demand", "History", "Policy", "Reason", "decide", "hold"]
+__all__ = [
+    "Decision",
+    "Demand",
+    "History",
+    "Policy",
+    "Reason",
+    "agree",
+    "decide",
+    "follow",
+    "hold",
+    "share",
+]

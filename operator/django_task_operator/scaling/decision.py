@@ -22,6 +22,7 @@ class Reason(StrEnum):
     STABILIZING = "Stabilizing"
     AT_MAXIMUM = "AtMaximum"
     HELD = "Held"
+    ASKED = "ReplicasAsked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def decide(policy: Policy, demand: Demand, history: History, current: int, now: 
     by_count = math.ceil(demand.tasks / policy.tasks_per_replica)
     by_latency, stepped_at = _latency_step(policy, demand, history, current, now)
     wanted = policy.clamp(max(by_count, by_latency))
-    why = _latency_message(policy, demand) if by_latency > by_count else _count_message(policy, demand)
+    why = _latency_message(policy, demand) if by_latency > by_count else count_message(policy, demand)
     if wanted > max(by_count, by_latency):
         why = f"{why}, minReplicas is {wanted}"
     history = History(history.wanted, stepped_at).with_point(now, wanted, policy.scale_down_delay_seconds)
@@ -135,8 +136,7 @@ def decide(policy: Policy, demand: Demand, history: History, current: int, now: 
         message = f"{why} want {wanted}; scaleDownDelaySeconds keeps {replicas} for now"
         return Decision(replicas, Reason.STABILIZING, message, history, wake_after)
     if max(by_count, by_latency) > policy.max_replicas or demand.ready >= policy.limit:
-        message = f"{why} want more than maxReplicas {policy.max_replicas}"
-        return Decision(replicas, Reason.AT_MAXIMUM, message, history, wake_after)
+        return Decision(replicas, Reason.AT_MAXIMUM, maximum_message(policy, why), history, wake_after)
     return Decision(replicas, Reason.DEMAND_MET, why, history, wake_after)
 
 
@@ -174,11 +174,17 @@ def _latency_wake(policy: Policy, demand: Demand, stepped_at: float, now: float)
     return None
 
 
-def _count_message(policy: Policy, demand: Demand) -> str:
+def count_message(policy: Policy, demand: Demand) -> str:
+    """Say how many tasks there are, for people."""
     if not demand.tasks:
         return "no tasks"
     more = " or more" if demand.ready >= policy.limit else ""
     return f"{demand.ready}{more} ready and {demand.running} running, {policy.tasks_per_replica} per replica"
+
+
+def maximum_message(policy: Policy, why: str) -> str:
+    """Say that maxReplicas is in the way, for people."""
+    return f"{why} want more than maxReplicas {policy.max_replicas}"
 
 
 def _latency_message(policy: Policy, demand: Demand) -> str:

@@ -1,0 +1,38 @@
+"""Builds the HorizontalPodAutoscaler of a worker whose driver is HPA."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django_task_operator.resources.metadata import object_metadata
+from django_task_operator.spec import GROUP, KIND, VERSION
+
+if TYPE_CHECKING:
+    from django_task_operator.spec import Manifest, Worker
+
+# Pending and running tasks, as the operator serves them at external.metrics.k8s.io.
+METRIC = "django_tasks_demand"
+
+
+def build_autoscaler(worker: Worker) -> Manifest:
+    """Build the autoscaler: it writes the worker's scale subresource, not the Deployment's.
+
+    Its floor is 1, because it sleeps at zero: from there, and back, the operator goes itself.
+    """
+    scaling = worker.spec.scaling
+    metric = {"name": METRIC, "selector": {"matchLabels": {"worker": worker.key.name}}}
+    target = {"type": "AverageValue", "averageValue": str(worker.spec.tasks_per_replica)}
+    spec: Manifest = {
+        "scaleTargetRef": {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "name": worker.key.name},
+        "minReplicas": max(1, scaling.min_replicas),
+        "maxReplicas": scaling.max_replicas,
+        "metrics": [{"type": "External", "external": {"metric": metric, "target": target}}],
+    }
+    if scaling.behavior:
+        spec["behavior"] = scaling.behavior
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": object_metadata(worker),
+        "spec": spec,
+    }
