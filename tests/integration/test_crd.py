@@ -31,6 +31,45 @@ def test_scale_says_what_to_change(emails: Kubectl) -> None:
     assert "change scaling.minReplicas and scaling.maxReplicas (both to 3 for a fixed number)" in reason
 
 
+def test_scale_is_for_the_drivers_that_ask_others(
+    kubectl: Kubectl, crd: dict[str, Any], namespace: str
+) -> None:
+    here = kubectl.within(namespace)
+    for driver, name in (("External", "mails"), ("HPA", "letters")):
+        change = {
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"replicas": 1, "scaling": {"driver": driver}},
+        }
+        here("create", "-f", "-", manifest=changed(MINIMAL, change))
+        here("scale", "djtw", name, "--replicas=0")
+        scale = json.loads(here("get", f"djtw/{name}", "--subresource=scale", "-ojson"))
+        assert scale["spec"].get("replicas", 0) == 0
+    here("delete", "djtw", "--all", "--timeout=10s")
+
+
+def test_what_is_left_of_the_scale_keeps_nobody_from_the_operator_driver(
+    kubectl: Kubectl, crd: dict[str, Any], namespace: str
+) -> None:
+    # Dry runs, because an operator that is at work in the cluster removes it.
+    here = kubectl.within(namespace)
+    change = {
+        "metadata": {"namespace": namespace},
+        "spec": {"replicas": 3, "scaling": {"driver": "External"}},
+    }
+    here("create", "-f", "-", manifest=changed(MINIMAL, change))
+
+    def patch(**spec: object) -> tuple[str, ...]:
+        change = json.dumps({"spec": {"scaling": {"driver": "Operator"}, **spec}})
+        return "patch", "djtw/emails", "--type=merge", f"--patch={change}", "--dry-run=server", "-ojson"
+
+    assert json.loads(here(*patch()))["spec"]["replicas"] == 3
+    assert "replicas" not in json.loads(here(*patch(replicas=None)))["spec"]
+    reason = here.refused(*patch(replicas=4))
+    assert "spec.replicas: Invalid value" in reason
+    assert "replicas cannot be set while scaling.driver is Operator" in reason
+    here("delete", "djtw", "--all", "--timeout=10s")
+
+
 def test_an_update_is_held_to_the_rules(emails: Kubectl) -> None:
     reason = emails.refused(
         "patch",

@@ -48,6 +48,28 @@ BY_RULES = {
         "replicas cannot be set while scaling.driver is Operator",
         "change scaling.minReplicas and scaling.maxReplicas (both to 3 for a fixed number)",
     ),
+    "behavior with the Operator driver": refused(
+        worker(scaling={"behavior": {"scaleUp": {"selectPolicy": "Min"}}}),
+        "spec.scaling.behavior",
+        "scaling.behavior is for the HorizontalPodAutoscaler of scaling.driver HPA",
+        "set the driver to HPA, or remove behavior",
+    ),
+    "behavior with the External driver": refused(
+        worker(scaling={"driver": "External", "behavior": {"scaleUp": {"selectPolicy": "Min"}}}),
+        "spec.scaling.behavior",
+        "scaling.behavior is for the HorizontalPodAutoscaler of scaling.driver HPA",
+    ),
+    "latency with the HPA driver": refused(
+        worker(scaling={"driver": "HPA", "targetLatencySeconds": 30}),
+        "spec.scaling.targetLatencySeconds",
+        "scaling.targetLatencySeconds works only with scaling.driver Operator",
+        "set the driver to Operator, or remove targetLatencySeconds",
+    ),
+    "latency with the External driver": refused(
+        worker(scaling={"driver": "External", "targetLatencySeconds": 30}),
+        "spec.scaling.targetLatencySeconds",
+        "scaling.targetLatencySeconds works only with scaling.driver Operator",
+    ),
     "URL in env": refused(
         env({"name": "DATABASE_URL", "value": "x"}),
         "spec.env",

@@ -65,7 +65,30 @@ BY_SCHEMA = {
         "must be of type integer,string",
     ),
     "replicas negative": refused(worker(replicas=-1), "spec.replicas", "greater than or equal to 0"),
-    "driver of later": refused(worker(scaling={"driver": "HPA"}), "spec.scaling.driver", '"Operator"'),
+    "driver unknown": refused(
+        worker(scaling={"driver": "KEDA"}), "spec.scaling.driver", '"Operator"', '"HPA"', '"External"'
+    ),
+    "behavior empty": refused(
+        worker(scaling={"driver": "HPA", "behavior": {}}), "spec.scaling.behavior", "at least 1 properties"
+    ),
+    "behavior's window absurd": refused(
+        worker(scaling={"driver": "HPA", "behavior": {"scaleUp": {"stabilizationWindowSeconds": 3601}}}),
+        "spec.scaling.behavior.scaleUp.stabilizationWindowSeconds",
+        "less than or equal to 3600",
+    ),
+    "behavior's policy unknown": refused(
+        worker(scaling={"driver": "HPA", "behavior": {"scaleUp": {"selectPolicy": "Most"}}}),
+        "spec.scaling.behavior.scaleUp.selectPolicy",
+        '"Max"',
+        '"Disabled"',
+    ),
+    "behavior's policy without a period": refused(
+        worker(
+            scaling={"driver": "HPA", "behavior": {"scaleDown": {"policies": [{"type": "Pods", "value": 1}]}}}
+        ),
+        "spec.scaling.behavior.scaleDown.policies[0].periodSeconds",
+        MISSING,
+    ),
     "min negative": refused(worker(scaling={"minReplicas": -1}), "spec.scaling.minReplicas", "equal to 0"),
     "max zero": refused(
         worker(scaling={"maxReplicas": 0}), "spec.scaling.maxReplicas", "greater than or equal to 1"
@@ -145,6 +168,24 @@ ACCEPTED = {
     ),
     "sidecar alone": containers({"name": "proxy", "image": "proxy:1", "ports": [{"containerPort": 1}]}),
     "worker container": containers({"name": "worker", "securityContext": {"runAsUser": 1000}}),
+    "an autoscaler's behavior": worker(
+        replicas=0,
+        scaling={
+            "driver": "HPA",
+            "behavior": {
+                "scaleUp": {
+                    "stabilizationWindowSeconds": 0,
+                    "selectPolicy": "Max",
+                    "policies": [
+                        {"type": "Pods", "value": 4, "periodSeconds": 15},
+                        {"type": "Percent", "value": 100, "periodSeconds": 15},
+                    ],
+                },
+                "scaleDown": {"selectPolicy": "Disabled"},
+            },
+        },
+    ),
+    "no pod, asked for by others": worker(replicas=0, scaling={"driver": "External"}),
     "the pod's own fields": worker(
         podTemplate={"spec": {"nodeSelector": {"a": "b"}, "restartPolicy": "Always"}}
     ),
