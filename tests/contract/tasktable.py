@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from django_task_operator.tasktable import Demand, Selection, UnservedQueue
+from django_task_operator.tasktable import Demand, Failed, Requeued, Selection, UnservedQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +29,20 @@ class Row:
     backend: str = "default"
     enqueued: float = -10
     run_after: float | None = None
+    workers: tuple[str, ...] = ()
+    started: float | None = None
+
+
+@dataclass(frozen=True)
+class Became:
+    """What a row has become, as far as it matters to who asks for its result."""
+
+    status: str
+    workers: tuple[str, ...] = ()
+    started: bool = True
+    finished: bool = False
+    exception_class_path: str = ""
+    traceback: str = ""
 
 
 class Stocked(Protocol):
@@ -38,6 +52,9 @@ class Stocked(Protocol):
     now: dt.datetime
 
     def put(self, rows: Iterable[Row]) -> None: ...
+
+    def became(self) -> list[Became]:
+        """Every row, in the order in which they were enqueued."""
 
 
 class TaskTableContract:
@@ -185,3 +202,56 @@ class TaskTableContract:
         )
         found = stocked.table.waiting_queues(served)
         assert found == {UnservedQueue("default", queue) for queue in waiting}
+
+    def test_running_rows_say_who_has_had_them_since_when(self, stocked: Stocked) -> None:
+        stocked.put([Row(status=status) for status in ("READY", "SUCCESSFUL", "FAILED")])
+        stocked.put([Row("emails", "RUNNING", "other", workers=("a", "b/1.2"), started=-7)])
+        listing = stocked.table.running()
+        (row,) = listing.rows
+        assert (row.task_path, row.queue, row.worker_id, row.attempts) == (
+            "orders.tasks.send",
+            "emails",
+            "b/1.2",
+            2,
+        )
+        assert row.started_at == stocked.now + dt.timedelta(seconds=-7)
+        assert len(row.id) == 36
+        assert listing.complete
+        assert abs(listing.at - stocked.now) < dt.timedelta(minutes=1)
+
+    def test_a_row_that_says_nothing_is_listed_too(self, stocked: Stocked) -> None:
+        stocked.put([Row(status="RUNNING")])
+        (row,) = stocked.table.running().rows
+        assert (row.worker_id, row.attempts, row.started_at) == ("", 0, None)
+        assert not stocked.table.settle(row, Requeued())
+
+    def test_a_row_is_settled_as_failed(self, stocked: Stocked) -> None:
+        stocked.put([Row(status="RUNNING", workers=("a",), started=-7)])
+        (row,) = stocked.table.running().rows
+        assert stocked.table.settle(row, Failed("builtins.ChildProcessError", "it's 100% {gone}\n"))
+        assert stocked.became() == [
+            Became("FAILED", ("a",), True, True, "builtins.ChildProcessError", "it's 100% {gone}\n")
+        ]
+        assert stocked.table.running().rows == ()
+
+    def test_a_row_is_settled_as_ready_again(self, stocked: Stocked) -> None:
+        stocked.put([Row(status="RUNNING", workers=("a", "b"), started=-7, run_after=-100)])
+        (row,) = stocked.table.running().rows
+        assert stocked.table.settle(row, Requeued())
+        assert stocked.became() == [Became("READY", ("a", "b"), started=False)]
+        assert self.demand(stocked, DEFAULT).ready == 1
+
+    def test_only_the_one_row_is_settled_and_once(self, stocked: Stocked) -> None:
+        stocked.put([Row(status="RUNNING", workers=("a",), started=-7, enqueued=-age) for age in (9, 8, 7)])
+        rows = stocked.table.running().rows
+        assert stocked.table.settle(rows[1], Requeued())
+        assert not stocked.table.settle(rows[1], Requeued())
+        assert not stocked.table.settle(rows[1], Failed("a.B", "c"))
+        assert sorted(row.status for row in stocked.became()) == ["READY", "RUNNING", "RUNNING"]
+
+    def test_a_row_that_was_claimed_again_is_not_settled(self, stocked: Stocked) -> None:
+        stocked.put([Row(status="RUNNING", workers=("a",), started=-7)])
+        (row,) = stocked.table.running().rows
+        later = replace(row, started_at=stocked.now + dt.timedelta(seconds=-6.999999))
+        assert not stocked.table.settle(later, Requeued())
+        assert stocked.became() == [Became("RUNNING", ("a",))]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.utils import timezone
-from tests.contract.tasktable import DEFAULT, EVERYTHING, NO_TIME, Row, TaskTableContract
+from tests.contract.tasktable import DEFAULT, EVERYTHING, NO_TIME, Became, Row, TaskTableContract
 from tests.integration.databases import (
     TABLE,
     as_default,
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from tests.integration.databases import Server
+
+
+MINUTE = dt.timedelta(minutes=1)
 
 
 @dataclass
@@ -62,7 +65,22 @@ class RealTable:
             traceback="",
         )
         made.enqueued_at = self.now + dt.timedelta(seconds=row.enqueued)
+        made.worker_ids = list(row.workers)
+        made.started_at = None if row.started is None else self.now + dt.timedelta(seconds=row.started)
         return made
+
+    def became(self) -> list[Became]:
+        return [
+            Became(
+                row.status,
+                tuple(row.worker_ids),
+                started=row.started_at is not None,
+                finished=row.finished_at is not None and abs(row.finished_at - self.now) < MINUTE,
+                exception_class_path=row.exception_class_path,
+                traceback=row.traceback,
+            )
+            for row in DBTaskResult.objects.order_by("enqueued_at")
+        ]
 
 
 @pytest.fixture(scope="module", params=["indexed", "without_index"])

@@ -1,15 +1,25 @@
 """Samples django-tasks-db's table for many workers: one connection and one query per database."""
 
 from django_task_operator.tasktable.databases import Databases, Subscription
-from django_task_operator.tasktable.errors import DatabaseError, InvalidURL, UnsupportedDatabase
+from django_task_operator.tasktable.errors import (
+    DatabaseError,
+    InvalidURL,
+    PermissionDenied,
+    UnsupportedDatabase,
+)
 from django_task_operator.tasktable.table import TaskTable
 from django_task_operator.tasktable.url import DatabaseURL
 from django_task_operator.tasktable.values import (
     Demand,
+    Failed,
+    Listing,
     Observation,
     QueueDemand,
+    Requeued,
+    RunningRow,
     Sample,
     Selection,
+    Settlement,
     UnservedQueue,
 )
 
@@ -18,11 +28,17 @@ __all__ = [
     "DatabaseURL",
     "Databases",
     "Demand",
+    "Failed",
     "InvalidURL",
+    "Listing",
     "Observation",
+    "PermissionDenied",
     "QueueDemand",
+    "Requeued",
+    "RunningRow",
     "Sample",
     "Selection",
+    "Settlement",
     "Subscription",
     "TaskTable",
     "UnservedQueue",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from django_task_operator import telemetry
-from django_task_operator.tasktable.errors import DatabaseError, DatabaseFailed
+from django_task_operator.tasktable.errors import ConnectionLost, DatabaseError, DatabaseFailed
 from django_task_operator.tasktable.table import Table, TaskTable
 from django_task_operator.tasktable.thread import Lane, ThreadLane
 from django_task_operator.tasktable.values import Observation, UnservedQueue
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django_task_operator.tasktable.url import DatabaseURL
-    from django_task_operator.tasktable.values import Sample, Selection
+    from django_task_operator.tasktable.values import Listing, RunningRow, Sample, Selection, Settlement
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ HUNG_SECONDS = 25.0
 FIRST_LOOK_SECONDS = 5.0
 LOOK_SECONDS = 60.0
 FAILED_LOOK_SECONDS = 600.0
+# A listing of the RUNNING rows is good for everybody who asks so soon after.
+SHARED_SECONDS = 0.5
 # The look is a luxury: a hundredth of the time at most.
 LOOK_REST_PER_WORK = 100
 
@@ -71,6 +73,31 @@ class Subscription:
         before, self.unserved = self.unserved, unserved
         if before != unserved:
             self._wake()
+
+    async def running(self, *, fresh: bool = False) -> Listing:
+        """The RUNNING rows of the database, of all its backends and queues.
+
+        Whoever asks within a moment shares one listing, unless it is to be ``fresh``: asked for now.
+
+        Raises:
+            DatabaseError: they cannot be listed.
+        """
+        return await self._open_poller.running(0.0 if fresh else SHARED_SECONDS)
+
+    async def settle(self, row: RunningRow, settlement: Settlement) -> bool:
+        """Change a row that is still RUNNING since it was listed; whether it was.
+
+        Raises:
+            DatabaseError: it is not known whether it was.
+            PermissionDenied: the URL's user may not.
+        """
+        return await self._open_poller.settle(row, settlement)
+
+    @property
+    def _open_poller(self) -> _Poller:
+        if self._poller is None:
+            raise ConnectionLost
+        return self._poller
 
     def join(self, poller: _Poller) -> None:
         """Belong to ``poller`` until closed."""
@@ -154,6 +181,9 @@ class _Poller:
         self._next_look: float | None = None
         self._failures = 0
         self._error: DatabaseError | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._listing: Listing | None = None
+        self._ended = False
         self._task = self._loop.create_task(self._run())
 
     def enter(self, subscription: Subscription) -> None:
@@ -169,6 +199,20 @@ class _Poller:
         self._subscriptions.discard(subscription)
         self._moved.set()
 
+    async def running(self, max_age: float) -> Listing:
+        not_before = self._loop.time() - max_age
+        async with self._one_at_a_time:
+            # Somebody else may have asked while this one waited for its turn.
+            if self._listing is None or self._listing.asked_at < not_before:
+                asked_at = self._loop.time()
+                listing = await self._asked(self._table.running)
+                self._listing = replace(listing, asked_at=asked_at)
+            return self._listing
+
+    async def settle(self, row: RunningRow, settlement: Settlement) -> bool:
+        async with self._one_at_a_time:
+            return await self._asked(lambda: self._table.settle(row, settlement))
+
     async def close(self) -> None:
         self._subscriptions.clear()
         self._moved.set()
@@ -181,10 +225,12 @@ class _Poller:
                 await self._poll()
                 await self._look()
         self._forget()
-        try:
-            await self._lane.run(self._table.close)
-        finally:
-            self._lane.end()
+        async with self._one_at_a_time:
+            self._ended = True
+            try:
+                await self._lane.run(self._table.close)
+            finally:
+                self._lane.end()
 
     async def _is_due(self) -> bool:
         """Wait until the poll is due (True), or something has changed that may move it (False)."""
@@ -205,9 +251,10 @@ class _Poller:
             limit = wanted.get(subscription.selection, 1)
             wanted[subscription.selection] = max(limit, subscription.limit)
         started = self._loop.time()
-        hung = self._loop.call_later(HUNG_SECONDS, self._table.interrupt)
         try:
-            sample = await self._lane.run(lambda: self._table.sample(wanted))
+            async with self._one_at_a_time:
+                started = self._loop.time()
+                sample = await self._asked(lambda: self._table.sample(wanted))
         except DatabaseError as error:
             self._failed(error)
         except Exception as error:
@@ -216,8 +263,17 @@ class _Poller:
         else:
             self._succeeded(sample, wanted, started)
         finally:
-            hung.cancel()
             self._last_poll = self._loop.time()
+
+    async def _asked[T](self, ask: Callable[[], T]) -> T:
+        """What the table answers, in its lane; one that hangs is cut off."""
+        if self._ended:
+            raise ConnectionLost
+        hung = self._loop.call_later(HUNG_SECONDS, self._table.interrupt)
+        try:
+            return await self._lane.run(ask)
+        finally:
+            hung.cancel()
 
     def _succeeded(self, sample: Sample, wanted: dict[Selection, int], started: float) -> None:
         now = self._loop.time()
@@ -250,16 +306,15 @@ class _Poller:
         if self._error is not None or self._next_look is None or started < self._next_look:
             return
         served = {subscription.selection for subscription in self._subscriptions}
-        hung = self._loop.call_later(HUNG_SECONDS, self._table.interrupt)
         try:
-            waiting = await self._lane.run(lambda: self._table.waiting_queues(served))
+            async with self._one_at_a_time:
+                started = self._loop.time()
+                waiting = await self._asked(lambda: self._table.waiting_queues(served))
         except DatabaseError as error:
             # No fault of the samples, and so no news for the workers.
             log.info("look_failed", extra={"reason": error.reason})
             self._next_look = self._loop.time() + FAILED_LOOK_SECONDS
             return
-        finally:
-            hung.cancel()
         now = self._loop.time()
         self._next_look = now + max(LOOK_SECONDS, LOOK_REST_PER_WORK * (now - started))
         for subscription in list(self._subscriptions):

@@ -237,6 +237,11 @@ def compiled(connection: BaseDatabaseWrapper, rows: Rows) -> Part:
     return sql, tuple(params)
 
 
+def clock_of(connection: BaseDatabaseWrapper) -> str:
+    """The database's clock, as SQL."""
+    return "UTC_TIMESTAMP(6)" if connection.vendor == "mysql" else "STATEMENT_TIMESTAMP()"
+
+
 def _arms(connection: BaseDatabaseWrapper, selection: Selection, layout: Layout) -> Iterator[_Arm]:
     backend, exclude = selection.backend, tuple(sorted(set(selection.exclude_queues)))
     names = layout.queues.get(backend, ()) if selection.is_every_queue else sorted(set(selection.queues))
@@ -299,8 +304,7 @@ def _unknown(connection: BaseDatabaseWrapper, backend: str, queues: tuple[str, .
 
 
 def _clock(connection: BaseDatabaseWrapper) -> Part:
-    now = "UTC_TIMESTAMP(6)" if connection.vendor == "mysql" else "STATEMENT_TIMESTAMP()"
-    return f"SELECT {_CLOCK}, 0, {now}, ''", ()
+    return f"SELECT {_CLOCK}, 0, {clock_of(connection)}, ''", ()
 
 
 def _groups(connection: BaseDatabaseWrapper, selections: list[Selection], *, ready_too: bool) -> Part:

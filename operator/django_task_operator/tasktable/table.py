@@ -17,6 +17,7 @@ from django_task_operator.tasktable import orm
 from django_task_operator.tasktable.drivers import classified, is_a_poolers_refusal, session_statements
 from django_task_operator.tasktable.errors import DatabaseFailed
 from django_task_operator.tasktable.queues import is_indexed, layout, unserved_queues
+from django_task_operator.tasktable.running import MOST_ROWS, running_rows, settle_row
 from django_task_operator.tasktable.statement import compile_statement
 from django_task_operator.tasktable.values import Sample
 
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
 
     from django_task_operator.tasktable.statement import Answer, Layout, Statement
     from django_task_operator.tasktable.url import DatabaseURL
-    from django_task_operator.tasktable.values import Selection, UnservedQueue
+    from django_task_operator.tasktable.values import (
+        Listing,
+        RunningRow,
+        Selection,
+        Settlement,
+        UnservedQueue,
+    )
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +52,12 @@ class Table(Protocol):
 
     def waiting_queues(self, served: Collection[Selection]) -> frozenset[UnservedQueue]:
         """Queues with due rows, of the backends of ``served``, that none of ``served`` takes."""
+
+    def running(self) -> Listing:
+        """The RUNNING rows, of whoever."""
+
+    def settle(self, row: RunningRow, settlement: Settlement) -> bool:
+        """Change a row that is still RUNNING since it was listed; whether it was."""
 
     def close(self) -> None:
         """Let the connection go."""
@@ -145,6 +158,43 @@ class TaskTable:
     ) -> frozenset[UnservedQueue]:
         indexed = self._poll.layout.indexed if self._poll else is_indexed(connection)
         return unserved_queues(connection, served, indexed=indexed, seconds=LOOK_SECONDS)
+
+    def running(self) -> Listing:
+        """List the RUNNING rows, of every backend and queue.
+
+        Cheap with the index; without it as costly as a sample.
+
+        Raises:
+            DatabaseError: as ``sample``.
+        """
+        return self._asked(lambda connection: self._within_limits(connection, running_rows, MOST_ROWS))
+
+    def settle(self, row: RunningRow, settlement: Settlement) -> bool:
+        """Change a row that is still RUNNING since it was listed, in one statement; whether it was.
+
+        Raises:
+            DatabaseError: as ``sample``; PermissionDenied where the user may not update the table.
+        """
+        return self._asked(lambda connection: self._within_limits(connection, settle_row, row, settlement))
+
+    def _within_limits[*Given, T](
+        self,
+        connection: BaseDatabaseWrapper,
+        ask: Callable[[BaseDatabaseWrapper, *Given], T],
+        *given: *Given,
+    ) -> T:
+        """Ask under the time-out that a session has anyway, but behind a pooler."""
+        if not self._pooled:
+            return ask(connection, *given)
+        # An exception ends the connection, and the transaction with it.
+        connection.set_autocommit(False)
+        with connection.cursor() as cursor:
+            for setting in orm.postgresql_settings(self._statement_timeout):
+                cursor.execute(f"SET LOCAL {setting}")
+        answer = ask(connection, *given)
+        connection.commit()
+        connection.set_autocommit(True)
+        return answer
 
     def close(self) -> None:
         """Let the connection go; harmless without one."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,6 +113,67 @@ class Observation:
         if self.demand is None or self.demand.oldest_ready is None or self.sampled_at is None:
             return 0.0
         return max(0.0, (self.sampled_at - self.demand.oldest_ready).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRow:
+    """A RUNNING row: which task, and which worker id has had it since when.
+
+    Args:
+        key: the row's id as the database gave it, to find the row again.
+        task_path: what runs.
+        queue: where it was.
+        worker_id: who claimed it last; empty where the row does not say.
+        attempts: how often it was claimed.
+        started_at: when it was claimed last, by the clock of who did, UTC; None where the row does not say.
+    """
+
+    key: Any
+    task_path: str
+    queue: str
+    worker_id: str
+    attempts: int
+    started_at: datetime | None
+
+    @property
+    def id(self) -> str:
+        """The id for people, as Django's own API writes it."""
+        return str(UUID(str(self.key)))
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The RUNNING rows of a table at one moment.
+
+    Args:
+        at: the database's clock, UTC.
+        seconds: how long the statement took.
+        rows: all of them, or the first so many.
+        complete: whether they are all.
+        asked_at: when it was asked for, on the event loop's clock.
+    """
+
+    at: datetime
+    seconds: float
+    rows: tuple[RunningRow, ...]
+    complete: bool = True
+    asked_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What a settled row becomes: FAILED, with the class and text that upstream stores of an exception."""
+
+    exception_class_path: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """What a settled row becomes: READY again; its worker ids tell how often it was claimed."""
+
+
+type Settlement = Failed | Requeued
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -5,16 +5,29 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import selectors
+import uuid
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from django_task_operator.tasktable import Demand, QueueDemand, Sample, Selection, UnservedQueue
+from tests.contract.tasktable import Became
+
+from django_task_operator.tasktable import (
+    Demand,
+    Failed,
+    Listing,
+    QueueDemand,
+    RunningRow,
+    Sample,
+    Selection,
+    UnservedQueue,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 
     from tests.contract.tasktable import Row
 
-    from django_task_operator.tasktable import DatabaseError
+    from django_task_operator.tasktable import DatabaseError, Settlement
 
 
 class FakeTaskTable:
@@ -28,6 +41,8 @@ class FakeTaskTable:
         self.error: DatabaseError | None = None
         self.samples: list[Mapping[Selection, int]] = []
         self.looks = 0
+        self.listings = 0
+        self.settled: dict[int, Settlement] = {}
         self.interrupts = 0
         self.closed = False
 
@@ -49,6 +64,42 @@ class FakeTaskTable:
             for row in self.rows
             if row.backend in backends and self._is_due(row) and not any(_takes(some, row) for some in served)
         )
+
+    def running(self) -> Listing:
+        self.listings += 1
+        self._fail()
+        rows = [self._running(key, row) for key, row in self._keyed() if row.status == "RUNNING"]
+        return Listing(self.now, self.seconds, tuple(rows))
+
+    def settle(self, row: RunningRow, settlement: Settlement) -> bool:
+        self._fail()
+        for number, (key, mine) in enumerate(self._keyed()):
+            if mine.status == "RUNNING" and row.started_at and self._running(key, mine) == row:
+                failed = isinstance(settlement, Failed)
+                self.rows[number] = replace(mine, status="FAILED" if failed else "READY")
+                self.settled[number] = settlement
+                return True
+        return False
+
+    def became(self) -> list[Became]:
+        return [
+            Became(
+                row.status,
+                row.workers,
+                started=row.status != "READY",
+                finished=number in self.settled and row.status != "READY",
+                **(asdict(settled) if isinstance(settled := self.settled.get(number), Failed) else {}),
+            )
+            for number, row in enumerate(self.rows)
+        ]
+
+    def _keyed(self) -> list[tuple[str, Row]]:
+        return [(str(uuid.UUID(int=number)), row) for number, row in enumerate(self.rows)]
+
+    def _running(self, key: str, row: Row) -> RunningRow:
+        started_at = None if row.started is None else self.now + dt.timedelta(seconds=row.started)
+        worker_id = row.workers[-1] if row.workers else ""
+        return RunningRow(key, "orders.tasks.send", row.queue, worker_id, len(row.workers), started_at)
 
     def close(self) -> None:
         self.closed = True

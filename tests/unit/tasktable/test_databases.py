@@ -14,11 +14,18 @@ from django_task_operator.tasktable import (
     Databases,
     DatabaseURL,
     Demand,
+    Requeued,
     Selection,
     Subscription,
     UnservedQueue,
 )
-from django_task_operator.tasktable.errors import ConnectionRefused, SampleTimedOut, TableMissing
+from django_task_operator.tasktable.databases import SHARED_SECONDS
+from django_task_operator.tasktable.errors import (
+    ConnectionLost,
+    ConnectionRefused,
+    SampleTimedOut,
+    TableMissing,
+)
 
 SHOP = DatabaseURL.parse("postgres://shop:secret@db/shop")
 BLOG = DatabaseURL.parse("mysql://blog:secret@db/blog")
@@ -449,3 +456,93 @@ def test_looks_are_rare_where_they_are_slow_and_no_trouble_where_they_fail() -> 
 
 def _timed_out(_served: object) -> frozenset[UnservedQueue]:
     raise SampleTimedOut(seconds=10)
+
+
+def test_whoever_asks_for_the_running_rows_at_a_time_shares_one_listing() -> None:
+    async def story() -> None:
+        world = World()
+        workers = [world.subscribe(Selection("default", (f"q{n}",))) for n in range(50)]
+        await seconds(0.5)
+        world.tables[SHOP].seconds = 0.01
+        world.tables[SHOP].put([Row(status="RUNNING", workers=("a",), started=-7)])
+        listings = await asyncio.gather(*(worker.subscription.running() for worker in workers))
+        assert world.tables[SHOP].listings == 1
+        assert {listing.rows[0].worker_id for listing in listings} == {"a"}
+        await seconds(SHARED_SECONDS)
+        await workers[0].subscription.running()
+        assert world.tables[SHOP].listings == 2
+
+    skipping(story())
+
+
+def test_a_fresh_listing_is_younger_than_its_question() -> None:
+    async def story() -> None:
+        world = World()
+        worker = world.subscribe()
+        await seconds(0.5)
+        world.tables[SHOP].seconds = 0.01
+        await worker.subscription.running()
+        world.tables[SHOP].put([Row(status="RUNNING", workers=("a",), started=-7)])
+        assert (await worker.subscription.running()).rows == ()
+        assert len((await worker.subscription.running(fresh=True)).rows) == 1
+
+    skipping(story())
+
+
+def test_polls_go_on_beside_listings_one_call_at_a_time() -> None:
+    async def story() -> None:
+        world = World()
+        worker = world.subscribe(poll_seconds=0.5)
+        world.tables[SHOP].seconds = 0.05
+        for _ in range(100):
+            await worker.subscription.running(fresh=True)
+            await asyncio.sleep(0.1)
+        assert len(world.tables[SHOP].samples) >= 20
+        assert world.tables[SHOP].listings == 100
+
+    skipping(story())
+
+
+def test_a_listing_that_fails_is_no_news_for_the_polls() -> None:
+    async def story() -> None:
+        world = World()
+        worker = world.subscribe(poll_seconds=60)
+        await seconds(1)
+        world.tables[SHOP].error = ConnectionRefused()
+        with pytest.raises(ConnectionRefused):
+            await worker.subscription.running()
+        assert worker.subscription.observation.error is None
+        world.tables[SHOP].error = None
+        assert (await worker.subscription.running()).rows == ()
+
+    skipping(story())
+
+
+def test_who_has_left_is_answered_no_more() -> None:
+    async def story() -> None:
+        world = World()
+        worker = world.subscribe()
+        await seconds(1)
+        world.tables[SHOP].put([Row(status="RUNNING", workers=("a",), started=-7)])
+        (row,) = (await worker.subscription.running()).rows
+        worker.subscription.close()
+        with pytest.raises(ConnectionLost):
+            await worker.subscription.running()
+        with pytest.raises(ConnectionLost):
+            await worker.subscription.settle(row, Requeued())
+        assert world.tables[SHOP].became()[0].status == "RUNNING"
+
+    skipping(story())
+
+
+def test_a_row_is_settled_through_a_subscription() -> None:
+    async def story() -> None:
+        world = World()
+        worker = world.subscribe()
+        await seconds(1)
+        world.tables[SHOP].put([Row(status="RUNNING", workers=("a",), started=-7)])
+        (row,) = (await worker.subscription.running()).rows
+        assert await worker.subscription.settle(row, Requeued())
+        assert not await worker.subscription.settle(row, Requeued())
+
+    skipping(story())

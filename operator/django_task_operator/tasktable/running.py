@@ -1,0 +1,92 @@
+"""The RUNNING rows one by one, and what becomes of one that nobody runs any more.
+
+With the index of ``docs/database.md`` a listing reads the RUNNING rows alone (1.6 ms for 1,000 beside
+5,000,000 finished ones, PostgreSQL 15); without it, the whole table (1 s there). An update finds its row
+by the primary key.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import sql
+
+from django_task_operator.tasktable.statement import DatabaseNow, clock_of, compiled
+from django_task_operator.tasktable.values import Failed, Listing, RunningRow
+
+from django_tasks_db.models import DBTaskResult  # isort: skip
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from django_task_operator.tasktable.values import Settlement
+
+# So many rows are looked at. Whoever has more at a time has many more pods than a cluster can hold.
+MOST_ROWS = 10_000
+
+_FIELDS = ("id", "task_path", "queue_name", "worker_ids", "started_at")
+
+
+def running_rows(connection: BaseDatabaseWrapper, most: int) -> Listing:
+    """List the RUNNING rows of every backend and queue.
+
+    Pods may still run tasks of queues that their worker's spec no longer has, so none is left out.
+    """
+    rows = DBTaskResult.objects.filter(status="RUNNING").order_by().values_list(*_FIELDS)[: most + 1]
+    text, params = compiled(connection, rows)
+    started = time.monotonic()
+    with connection.cursor() as cursor:
+        cursor.execute(text, params)
+        found = [_row(*values) for values in cursor.fetchall()]
+        # Afterwards, so that no row has started later than the listing is old.
+        cursor.execute(f"SELECT {clock_of(connection)}")
+        (now,) = cursor.fetchone()
+    at = now.replace(tzinfo=UTC) if now.tzinfo is None else now.astimezone(UTC)
+    return Listing(at, time.monotonic() - started, tuple(found[:most]), complete=len(found) <= most)
+
+
+def settle_row(connection: BaseDatabaseWrapper, row: RunningRow, settlement: Settlement) -> bool:
+    """Take a row from RUNNING to what it is settled as, unless it has moved on by itself.
+
+    One statement, so that a row whose task finished in the meantime, or that somebody else claimed
+    again, stays as it is. Returns whether the row was changed.
+    """
+    if row.started_at is None:
+        # Which claim of the row this was could not be told from another.
+        return False
+    # The types of a query that does not run at once are not part of Django's stubs.
+    rows: Any = DBTaskResult.objects.filter(status="RUNNING", started_at=row.started_at)
+    update = rows.query.chain(sql.UpdateQuery)
+    update.add_update_values(_changes(settlement))
+    text, params = update.get_compiler(connection=connection).as_sql()
+    # As the database gave it: MariaDB's column is a uuid or a text, depending on who made the table.
+    text = f"{text} AND {connection.ops.quote_name('id')} = %s"
+    with connection.cursor() as cursor:
+        cursor.execute(text, (*params, row.key))
+        return bool(cursor.rowcount)
+
+
+def _changes(settlement: Settlement) -> dict[str, object]:
+    if isinstance(settlement, Failed):
+        return {
+            "status": "FAILED",
+            "finished_at": DatabaseNow(),
+            "exception_class_path": settlement.exception_class_path,
+            "traceback": settlement.traceback,
+        }
+    return {"status": "READY", "started_at": None}
+
+
+def _row(
+    key: Any, task_path: str, queue: str, worker_ids: str | list[str], started_at: datetime | None
+) -> RunningRow:
+    # Neither driver decodes JSON where Django does.
+    ids: list[str] = json.loads(worker_ids) if isinstance(worker_ids, str) else worker_ids
+    if started_at is not None:
+        # MySQL's have no zone; Django keeps UTC in them.
+        zoned = started_at.tzinfo is not None
+        started_at = started_at.astimezone(UTC) if zoned else started_at.replace(tzinfo=UTC)
+    return RunningRow(key, task_path, queue, ids[-1] if ids else "", len(ids), started_at)
