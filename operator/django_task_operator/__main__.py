@@ -25,11 +25,13 @@ from django_task_operator.kube import (
     AUTOSCALERS,
     DEPLOYMENTS,
     PODS,
+    REPLICA_SETS,
     Kind,
     Kube,
     Watched,
     describe,
 )
+from django_task_operator.lives import ReplicaSetState
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
 from django_task_operator.metrics_api.serving import ExternalMetrics, Settings
@@ -201,10 +203,11 @@ async def _run(
         )
 
     deployments = watched(DEPLOYMENTS, DeploymentState.of)
+    replica_sets = watched(REPLICA_SETS, ReplicaSetState.of)
     pods = watched(PODS, PodState.of)
     autoscalers = watched(AUTOSCALERS, AutoscalerState.of)
     children = {name: watched(kind, ChildState.of) for name, kind in CHILD_KINDS.items()}
-    caches: list[Watched[Any]] = [deployments, pods, autoscalers, *children.values()]
+    caches: list[Watched[Any]] = [deployments, replica_sets, pods, autoscalers, *children.values()]
     clock = time.monotonic
     async with asyncio.TaskGroup() as group:
         for cache in caches:
@@ -222,6 +225,7 @@ async def _run(
         fleet.world = World(
             kube=kube,
             deployments=deployments,
+            replica_sets=replica_sets,
             pods=pods,
             children=children,
             autoscalers=autoscalers,

@@ -24,6 +24,18 @@ _SCALING_WARNINGS = {
     "QueueUnserved",
 }
 
+# What is told when a count is no longer zero.
+_COUNTS = {
+    "orphanedTasks": (
+        "TasksOrphaned",
+        "{number} tasks stay RUNNING in the table although the pods that ran them are gone.",
+    ),
+    "stuckTasks": (
+        "TasksStuck",
+        "{number} tasks have run for longer than spec.stuckAfterSeconds on pods that live: left alone.",
+    ),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -55,6 +67,9 @@ def transitions(previous: Manifest, status: Manifest) -> list[Event]:
     scaling, was_scaling = after["ScalingActive"], before.get("ScalingActive", {})
     if scaling["reason"] in _SCALING_WARNINGS and was_scaling.get("reason") != scaling["reason"]:
         events.append(Event("Warning", scaling["reason"], scaling["message"]))
+    for count, (reason, note) in _COUNTS.items():
+        if status.get(count) and not previous.get(count):
+            events.append(Event("Warning", reason, note.format(number=status[count])))
     paused, was_paused = after["Paused"]["status"], before.get("Paused", {}).get("status", "False")
     if paused != was_paused:
         events.append(

@@ -53,6 +53,7 @@ class Kind(NamedTuple):
 
 DEPLOYMENTS = Kind("apps", "v1", "deployments")
 PODS = Kind("", "v1", "pods")
+REPLICA_SETS = Kind("apps", "v1", "replicasets")
 AUTOSCALERS = Kind("autoscaling", "v2", "horizontalpodautoscalers")
 
 
@@ -158,6 +159,29 @@ class Kube:
             _object_path(DEPLOYMENTS, key),
             query={"fieldManager": FIELD_MANAGER},
             body={"spec": {"replicas": replicas}},
+            content="application/merge-patch+json",
+        )
+
+    async def list_pods(self, namespace: str, label_selector: str) -> list[Manifest]:
+        """List pods as they are now, whatever a watch has told so far."""
+        path = collection_path("", "v1", "pods", namespace)
+        listed = await self._json("GET", path, query={"labelSelector": label_selector})
+        items: list[Manifest] = listed["items"]
+        return items
+
+    async def annotate_pod(
+        self, namespace: str, name: str, uid: str, annotations: Mapping[str, str | None]
+    ) -> Manifest:
+        """Set annotations of that very pod, or remove those that are None.
+
+        Raises:
+            ApiException: status 404 or 409 where there is no pod of that name and uid.
+        """
+        return await self._json(
+            "PATCH",
+            f"/api/v1/namespaces/{namespace}/pods/{name}",
+            query={"fieldManager": FIELD_MANAGER},
+            body={"metadata": {"uid": uid, "annotations": dict(annotations)}},
             content="application/merge-patch+json",
         )
 
@@ -323,7 +347,13 @@ class Watched[T]:
         # Versions at which objects went, so that the answer to an earlier write brings none back.
         self._gone: dict[tuple[Key, str], int] = {}
         self._unlisted = set(self._namespaces)
+        self._broken: set[str | None] = set()
         self.synced = asyncio.Event()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether everything is watched now, so that what is not here is nowhere."""
+        return self.synced.is_set() and not self._broken
 
     def of(self, worker: Key) -> list[T]:
         """What is known to belong to a worker."""
@@ -368,6 +398,7 @@ class Watched[T]:
                 async for kind, item in self._kube.list_and_watch(path, self._selector):
                     if kind == "LIST":
                         self._replace(namespace, item["items"])
+                        self._broken.discard(namespace)
                         # The API server is back: what could not be written need not wait for its retry.
                         for owner in list(self._objects) if delay else ():
                             self._changed(owner)
@@ -378,6 +409,7 @@ class Watched[T]:
                         self.put(item)
             except API_ERRORS as error:
                 # 410 is the ordinary end of a watch that fell behind.
+                self._broken.add(namespace)
                 if not isinstance(error, ApiException) or error.status != GONE:
                     delay = min(LONGEST_WATCH_DELAY, delay * 2 or 0.5)
                     log.warning(

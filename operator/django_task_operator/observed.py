@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from django_task_operator.lives import PodLife
 from django_task_operator.resources.labels import WORKER_LABEL
 from django_task_operator.resources.pod_template import CONTAINER
 from django_task_operator.spec import KIND, Key, Manifest
@@ -146,7 +147,7 @@ class PodState:
     """One pod of a worker.
 
     ``crashed_at`` is when its container last ended with an error and was started again;
-    ``crash`` is what it said.
+    ``crash`` is what it said. ``life`` is what choosing victims and finding orphans need.
     """
 
     name: str
@@ -154,10 +155,15 @@ class PodState:
     detail: str = ""
     crashed_at: datetime | None = None
     crash: str = ""
+    life: PodLife | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> PodState:
         """Digest an object of the API."""
+        return replace(cls._in_trouble(manifest), life=PodLife.of(manifest))
+
+    @classmethod
+    def _in_trouble(cls, manifest: Manifest) -> PodState:
         name, status = manifest["metadata"]["name"], manifest.get("status", {})
         for container in _containers(status):
             found = _waiting(container)

@@ -11,9 +11,11 @@ from django_task_operator.apply import DeploymentKeeper
 from django_task_operator.children import ChildrenKeeper
 from django_task_operator.errors import InvalidSpec, TransientError, UserError, WorkerError
 from django_task_operator.events import Event
+from django_task_operator.orphans import Orphans
 from django_task_operator.report import Reporter
 from django_task_operator.resources import build_children
 from django_task_operator.scale import ScaleKeeper, ScaleMoved
+from django_task_operator.scale_in import ScaleIn
 from django_task_operator.secrets import Redactor
 from django_task_operator.spec import Worker, key_of
 from django_task_operator.status import Turn, timestamp
@@ -46,6 +48,9 @@ class Reconciler:
         self._keeper = DeploymentKeeper(world, self._key, uid)
         self._children = ChildrenKeeper(world, self._key, uid)
         self._scale = ScaleKeeper(world, self._key, uid)
+        self._scale_in = ScaleIn(world, self._key, uid)
+        self._orphans = Orphans(world, uid)
+        self._next_look: float | None = None
         self._reporter = Reporter(world, self._key, uid, manifest.get("status") or {})
         self._redact = Redactor()
         self._url: DatabaseURL | None = None
@@ -89,6 +94,7 @@ class Reconciler:
                 seen = await self._apply(worker, self._decide(worker, seen), seen)
             except ScaleMoved:
                 return 0.0
+            seen = await self._settle_orphans(worker, seen)
         seen = replace(seen, pods=tuple(pod.redacted(self._redact) for pod in seen.pods))
         report_due = await self._reporter.report(seen, self._url.redact if self._url else str)
         return self._next_turn(seen, report_due)
@@ -182,6 +188,8 @@ class Reconciler:
         agreed = scaling.agree(seen.driver, decision.replicas, seen.asked, paused=seen.paused)
         scale_error = await self._scale.write(agreed, instead_of=seen.asked)
         self._history = decision.history
+        decision = await self._scale_in.spare_busy_pods(decision, seen.deployment, self._subscription)
+        seen = replace(seen, decision=decision)
         outcome = await self._keeper.apply(worker, decision.replicas)
         if outcome.restored:
             note = f"The Deployment was {outcome.restored} by somebody else: put back."
@@ -200,10 +208,21 @@ class Reconciler:
             last_scale_time=self._last_scale_time,
         )
 
+    async def _settle_orphans(self, worker: Worker, seen: Turn) -> Turn:
+        running = seen.demand.running if seen.demand else None
+        found = await self._orphans.look(worker, seen.deployment, self._subscription, running)
+        for event in found.events:
+            await self._reporter.tell(event)
+        self._next_look = found.wake_after
+        return replace(seen, orphaned_tasks=found.orphaned, stuck_tasks=found.stuck)
+
     async def _scaled(self, decision: scaling.Decision) -> None:
         before, self._replicas = self._replicas, decision.replicas
         self._last_scale_time = timestamp(datetime.now(UTC))
         up = decision.replicas > before
+        if up and decision.reason in {scaling.Reason.HELD, scaling.Reason.BUSY_PODS_KEPT}:
+            # Somebody else added pods, which stay while they run tasks.
+            return
         reason = scaling.Reason.SCALED_UP if up else scaling.Reason.SCALED_DOWN
         telemetry.SCALINGS.labels(self._key.namespace, self._key.name, str(reason)).inc()
         arrow = f"{before} -> {decision.replicas}"
@@ -214,6 +233,8 @@ class Reconciler:
         waits = [LONGEST_WAIT_SECONDS]
         if report_due is not None:
             waits.append(report_due)
+        if self._next_look is not None:
+            waits.append(self._next_look)
         if seen.decision and seen.decision.wake_after is not None:
             waits.append(seen.decision.wake_after)
         if isinstance(seen.apply_error, TransientError):

@@ -56,6 +56,14 @@ class Scaling(_Value):
     behavior: Manifest = Field(default_factory=dict)
 
 
+class Orphans(_Value):
+    """What becomes of rows that stay RUNNING when the pod that ran them is gone."""
+
+    policy: Literal["Fail", "Requeue", "Ignore"] = "Fail"
+    grace_seconds: Annotated[float, Field(ge=0)] = 60
+    max_requeues: Annotated[int, Field(ge=0)] = 3
+
+
 class Prodserver(_Value):
     """A worker entry of the project's ``PRODUCTION_PROCESSES`` (django-prodserver)."""
 
@@ -93,6 +101,8 @@ class WorkerSpec(_Value):
     database: Database
     replicas: Annotated[int, Field(ge=0)] | None = None
     scaling: Scaling = Field(default_factory=Scaling)
+    orphans: Orphans = Field(default_factory=Orphans)
+    stuck_after_seconds: Annotated[float, Field(ge=0)] = 0
     termination_grace_period_seconds: int = 300
     paused: bool = False
     pod_template: PodTemplate = Field(default_factory=PodTemplate)

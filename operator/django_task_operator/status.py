@@ -103,6 +103,9 @@ class Turn:
     # With driver HPA: the autoscaler, and where it gets its metric from.
     autoscaler: AutoscalerState | None = None
     metrics: Availability = SERVING
+    # Of the rows of its pods, as far as they are known.
+    orphaned_tasks: int | None = None
+    stuck_tasks: int | None = None
 
     @property
     def awaits_sample(self) -> bool:
@@ -143,6 +146,10 @@ def build_status(turn: Turn, verdicts: dict[str, Verdict], previous: Manifest, n
         "pendingTasks": demand.ready if demand else previous.get("pendingTasks"),
         "runningTasks": demand.running if demand else previous.get("runningTasks"),
         "oldestPendingSeconds": oldest,
+        "orphanedTasks": (
+            previous.get("orphanedTasks") if turn.orphaned_tasks is None else turn.orphaned_tasks
+        ),
+        "stuckTasks": previous.get("stuckTasks") if turn.stuck_tasks is None else turn.stuck_tasks,
         "lastScaleTime": turn.last_scale_time or previous.get("lastScaleTime"),
         "lastSampleTime": timestamp(turn.sampled_at) if turn.sampled_at else previous.get("lastSampleTime"),
         "conditions": [

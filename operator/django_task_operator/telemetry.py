@@ -38,6 +38,24 @@ DESIRED_REPLICAS = Gauge(
     "django_task_worker_desired_replicas", "Replicas decided last", _WORKER, registry=REGISTRY
 )
 READY_REPLICAS = Gauge("django_task_worker_ready_replicas", "Pods that are ready", _WORKER, registry=REGISTRY)
+ORPHANED_TASKS = Gauge(
+    "django_task_worker_orphaned_tasks",
+    "Tasks that are RUNNING in the table although the pod that ran them is gone",
+    _WORKER,
+    registry=REGISTRY,
+)
+STUCK_TASKS = Gauge(
+    "django_task_worker_stuck_tasks",
+    "Tasks that have run for longer than stuckAfterSeconds on a pod that lives",
+    _WORKER,
+    registry=REGISTRY,
+)
+ORPHANS = Counter(
+    "django_task_worker_orphans",
+    "Orphaned tasks that were dealt with: Failed, Requeued or Ignored",
+    (*_WORKER, "outcome"),
+    registry=REGISTRY,
+)
 CONDITION = Gauge(
     "django_task_worker_condition",
     "1 while the condition of the worker is True",
@@ -70,6 +88,8 @@ _FROM_STATUS = {
     OLDEST_PENDING_SECONDS: "oldestPendingSeconds",
     DESIRED_REPLICAS: "desiredReplicas",
     READY_REPLICAS: "readyReplicas",
+    ORPHANED_TASKS: "orphanedTasks",
+    STUCK_TASKS: "stuckTasks",
 }
 
 
@@ -85,7 +105,7 @@ def observe(namespace: str, worker: str, status: dict[str, Any]) -> None:
 
 def forget(namespace: str, worker: str) -> None:
     """Drop the figures of a worker that is gone."""
-    for metric in (*_FROM_STATUS, DEMAND_TASKS, CONDITION, SCALINGS):
+    for metric in (*_FROM_STATUS, DEMAND_TASKS, CONDITION, SCALINGS, ORPHANS):
         metric.remove_by_labels({"namespace": namespace, "worker": worker})
 
 

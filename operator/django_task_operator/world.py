@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from django_task_operator.claims import Claims
     from django_task_operator.kube import Kube, Watched
+    from django_task_operator.lives import ReplicaSetState
     from django_task_operator.metrics_api.availability import MetricsApi
     from django_task_operator.metrics_api.figures import Figures
     from django_task_operator.observed import AutoscalerState, ChildState, DeploymentState, PodState
@@ -30,6 +31,7 @@ class World:
 
     kube: Kube
     deployments: Watched[DeploymentState]
+    replica_sets: Watched[ReplicaSetState]
     pods: Watched[PodState]
     children: Mapping[str, Watched[ChildState]]
     autoscalers: Watched[AutoscalerState]

@@ -38,7 +38,8 @@ RIGHTS = {
         ("policy", "poddisruptionbudgets", verb)
         for verb in ("get", "list", "watch", "create", "patch", "delete")
     ),
-    *(("", "pods", verb) for verb in ("list", "watch")),
+    *(("apps", "replicasets", verb) for verb in ("list", "watch")),
+    *(("", "pods", verb) for verb in ("list", "watch", "patch")),
     ("", "secrets", "get"),
     *(("events.k8s.io", "events", verb) for verb in ("create", "patch")),
 }

@@ -115,6 +115,16 @@ BY_SCHEMA = {
         "spec.terminationGracePeriodSeconds",
         "greater than or equal to 1",
     ),
+    "orphans' policy of another world": refused(
+        worker(orphans={"policy": "Retry"}), "spec.orphans.policy", '"Fail", "Requeue", "Ignore"'
+    ),
+    "orphans' grace negative": refused(
+        worker(orphans={"graceSeconds": -1}), "spec.orphans.graceSeconds", "equal to 0"
+    ),
+    "requeues negative": refused(
+        worker(orphans={"maxRequeues": -1}), "spec.orphans.maxRequeues", "equal to 0"
+    ),
+    "stuck negative": refused(worker(stuckAfterSeconds=-1), "spec.stuckAfterSeconds", "equal to 0"),
     "paused as a word": refused(worker(paused="yes"), "spec.paused", "must be of type boolean"),
     "label unquoted": refused(
         worker(podTemplate={"metadata": {"labels": {"a": 1}}}),
@@ -227,6 +237,8 @@ DEFAULTS = {
         "pollIntervalSeconds": 1,
         "scaleDownDelaySeconds": 60,
     },
+    "orphans": {"policy": "Fail", "graceSeconds": 60, "maxRequeues": 3},
+    "stuckAfterSeconds": 0,
     "terminationGracePeriodSeconds": 300,
     "paused": False,
 }

@@ -14,6 +14,7 @@ from django_task_operator.children import CHILD_KINDS
 from django_task_operator.claims import Claims
 from django_task_operator.fleet import Fleet
 from django_task_operator.kube import Kind, Watched
+from django_task_operator.lives import ReplicaSetState
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
 from django_task_operator.observed import AutoscalerState, ChildState, DeploymentState, PodState, owner_of
@@ -58,11 +59,13 @@ class Bench:
                 changed=self.fleet.wake,
             )
             self.kube.feed(kind, cache)
+            cache.synced.set()
             return cache
 
         self.world = self.fleet.world = World(
             kube=self.kube,  # type: ignore[arg-type]
             deployments=watched("deployments", DeploymentState.of),
+            replica_sets=watched("replicasets", ReplicaSetState.of),
             pods=watched("pods", PodState.of),
             autoscalers=watched("horizontalpodautoscalers", AutoscalerState.of),
             children={name: watched(kind.plural, ChildState.of) for name, kind in CHILD_KINDS.items()},

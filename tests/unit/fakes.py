@@ -6,20 +6,21 @@ import asyncio
 import copy
 import itertools
 import json
+import uuid
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.tasktable import Demand, Observation, Subscription
+from django_task_operator.tasktable import Demand, Listing, Observation, RunningRow, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from django_task_operator.kube import Kind, Watched
     from django_task_operator.spec import Key
-    from django_task_operator.tasktable import DatabaseURL, Selection, UnservedQueue
+    from django_task_operator.tasktable import DatabaseURL, Selection, Settlement, UnservedQueue
 
 type Manifest = dict[str, Any]
 
@@ -98,6 +99,7 @@ class FakeKube:
         self.forbidden_secrets: set[tuple[str, str]] = set()
         self.down: BaseException | None = None
         self.refuse: dict[str, list[BaseException]] = {}
+        self.after_annotating: list[Callable[[], object]] = []
         self._objects: dict[tuple[str, str, str], _Stored] = {}
         self._versions = itertools.count(100)
         self._uids = itertools.count(1)
@@ -164,6 +166,27 @@ class FakeKube:
         self._change(stored, _over(stored.manifest, {"spec": {"replicas": replicas}}))
         return copy.deepcopy(stored.manifest)
 
+    async def list_pods(self, namespace: str, label_selector: str) -> list[Manifest]:
+        self._request("list pods")
+        wanted = dict(part.split("=") for part in label_selector.split(","))
+        return [
+            copy.deepcopy(stored.manifest)
+            for (kind, where, _), stored in self._objects.items()
+            if (kind, where) == ("pods", namespace)
+            and wanted.items() <= stored.manifest["metadata"]["labels"].items()
+        ]
+
+    async def annotate_pod(
+        self, namespace: str, name: str, uid: str, annotations: dict[str, str | None]
+    ) -> Manifest:
+        self._request(f"annotate {name}")
+        await asyncio.sleep(0)  # others may ask meanwhile
+        if self._get("pods", namespace, name)["metadata"]["uid"] != uid:
+            raise refusal(409, "the UID in the precondition does not match")
+        if self.after_annotating:
+            self.after_annotating.pop(0)()
+        return self.edit("pods", namespace, name, {"metadata": {"annotations": annotations}})
+
     async def get_secret(self, namespace: str, name: str) -> Manifest:
         self._request("get secret")
         await asyncio.sleep(0)  # an answer takes a moment, in which others may ask too
@@ -210,6 +233,42 @@ class FakeKube:
             "readyReplicas": replicas if ready is None else ready,
         }
         self.edit("deployments", namespace, name, {"status": status})
+
+    def run_pods(
+        self, namespace: str, name: str, count: int, *, revision: str = "5d9f", **status: Any
+    ) -> list[str]:
+        """Make a ReplicaSet of a Deployment as it is now, and pods of it that run; return their names."""
+        deployment = self._objects["deployments", namespace, name].manifest
+        template = deployment["spec"]["template"]
+        replica_set = f"{name}-{revision}"
+        made = self.read("replicasets", namespace, replica_set) or self.create(
+            "replicasets",
+            {
+                "metadata": {
+                    "name": replica_set,
+                    "namespace": namespace,
+                    "labels": template["metadata"]["labels"],
+                    "ownerReferences": [_controlled_by("Deployment", deployment)],
+                },
+                "spec": {"template": template},
+            },
+        )
+        names = [f"{replica_set}-pod{letter}x" for letter in "abcdefghijklmnopqrstuvwxyz"[:count]]
+        for pod in names:
+            self.create(
+                "pods",
+                {
+                    "metadata": {
+                        "name": pod,
+                        "namespace": namespace,
+                        "labels": template["metadata"]["labels"],
+                        "ownerReferences": [_controlled_by("ReplicaSet", made)],
+                    },
+                    "spec": {"nodeName": "node-1"},
+                    "status": {**running_status(), **status},
+                },
+            )
+        return names
 
     def feed(self, kind: str, cache: Watched[Any]) -> None:
         """Let a cache watch ``kind``."""
@@ -269,6 +328,25 @@ class FakeKube:
 
 def _singular(kind: Kind) -> str:
     return kind.plural.removesuffix("s")
+def running_status(*, since: datetime = EPOCH, restarts: int = 0, ended: datetime | None = None) -> Manifest:
+    """The status of a pod whose worker container runs."""
+    last = {"lastState": {"terminated": {"exitCode": 137, "finishedAt": _time(ended)}}} if ended else {}
+    running = {"running": {"startedAt": _time(since)}}
+    container = {"name": "worker", "restartCount": restarts, "state": running, **last}
+    return {
+        "phase": "Running",
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "containerStatuses": [container],
+    }
+
+
+def _time(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _controlled_by(kind: str, manifest: Manifest) -> Manifest:
+    metadata = manifest["metadata"]
+    return {"kind": kind, "name": metadata["name"], "uid": metadata["uid"], "controller": True}
 
 
 def _is_managed(manifest: Manifest) -> bool:
@@ -332,6 +410,15 @@ class FakeDatabases:
 
     def __init__(self) -> None:
         self.subscriptions: list[tuple[DatabaseURL, Subscription]] = []
+        self.rows: list[RunningRow] = []
+        self.at = EPOCH
+        self.listings = 0
+        self.max_ages: list[float] = []
+        self.listing_seconds = 0.001
+        self.complete = True
+        self.trouble: BaseException | None = None
+        self.refused: BaseException | None = None
+        self.settled: list[tuple[RunningRow, Settlement]] = []
         self._samples = itertools.count(1)
 
     def subscribe(
@@ -347,6 +434,34 @@ class FakeDatabases:
         subscription.join(self)  # type: ignore[arg-type]
         self.subscriptions.append((url, subscription))
         return subscription
+
+    async def running(self, max_age: float) -> Listing:
+        """Called by a subscription that is asked for the RUNNING rows."""
+        self.listings += 1
+        self.max_ages.append(max_age)
+        await asyncio.sleep(0)
+        if self.trouble:
+            raise self.trouble
+        return Listing(self.at, self.listing_seconds, tuple(self.rows), self.complete)
+
+    async def settle(self, row: RunningRow, settlement: Settlement) -> bool:
+        """Called by a subscription that is to settle a row: only one that is still as it was listed."""
+        await asyncio.sleep(0)
+        if error := self.trouble or self.refused:
+            raise error
+        if row not in self.rows:
+            return False
+        self.rows.remove(row)
+        self.settled.append((row, settlement))
+        return True
+
+    def run(self, worker_id: str, *, age: float = 10, attempts: int = 1, **more: Any) -> RunningRow:
+        """A row that a worker id has had since ``age`` seconds."""
+        key = uuid.UUID(int=next(self._samples))
+        started_at = more.pop("started_at", self.at - timedelta(seconds=age))
+        row = RunningRow(key, "orders.tasks.send", "default", worker_id, attempts, started_at)
+        self.rows.append(row)
+        return row
 
     def leave(self, subscription: Subscription) -> None:
         """Called by a subscription that is closed."""

@@ -23,7 +23,7 @@ def reasons() -> set[str]:
     found = {kind.__name__ for base in (errors.WorkerError, tasktable.DatabaseError) for kind in leaves(base)}
     found |= {str(reason) for reason in (*scaling.Reason, *PodTrouble)}
     found |= {reason for reason, _ in status.NO_METRICS.values()}
-    for module in ("status.py", "events.py", "reconcile.py"):
+    for module in ("status.py", "events.py", "reconcile.py", "orphans.py"):
         text = (PACKAGE / module).read_text()
         found |= set(re.findall(r'Verdict\(\s*[\w.]+,\s*"(\w+)"', text))
         found |= set(re.findall(r'Event\(\s*"\w+",\s*"(\w+)"', text))

@@ -110,6 +110,24 @@ async def test_scale(kube: Kube, server: Server) -> None:
     assert server.asked[0]["body"] == {"spec": {"replicas": 3}}
 
 
+async def test_an_annotation_of_that_very_pod(kube: Kube, server: Server) -> None:
+    await kube.annotate_pod("shop", "emails-5d9f-abcde", "p-1", {"a": "1", "b": None})
+
+    asked = server.asked[0]
+    assert asked["what"] == "PATCH /api/v1/namespaces/shop/pods/emails-5d9f-abcde"
+    assert asked["type"] == "application/merge-patch+json"
+    assert asked["body"] == {"metadata": {"uid": "p-1", "annotations": {"a": "1", "b": None}}}
+
+
+async def test_pods_as_they_are_now(kube: Kube, server: Server) -> None:
+    server.answers = [(200, {"items": [{"a": 1}]})]
+
+    assert await kube.list_pods("shop", "a=b") == [{"a": 1}]
+    # Without a resourceVersion: not what a cache of the API server remembers.
+    assert server.asked[0]["what"] == "GET /api/v1/namespaces/shop/pods"
+    assert server.asked[0]["query"] == {"labelSelector": "a=b"}
+
+
 async def test_status(kube: Kube, server: Server) -> None:
     await kube.apply_worker_status(EMAILS, "u-1", {"replicas": 3})
 

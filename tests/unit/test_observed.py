@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from django_task_operator.lives import PodLife
 from django_task_operator.observed import AutoscalerState, DeploymentState, PodState, PodTrouble, owner_of
 from django_task_operator.spec import Key
 
@@ -59,7 +61,9 @@ def test_a_restarted_container_is_believed_after_a_minute() -> None:
 
 
 def test_a_pod_without_a_status_is_new() -> None:
-    assert PodState.of({"metadata": {"name": "p"}}) == PodState("p")
+    state = PodState.of({"metadata": {"name": "p"}})
+    assert replace(state, life=None) == PodState("p")
+    assert state.life == PodLife("p", scheduled=False, phase="Pending", ready=False)
 
 
 def deployment(**status: object) -> dict[str, Any]:

@@ -135,16 +135,17 @@ def test_a_bound_of_the_model_is_the_bound_of_the_definition(path: str) -> None:
 
 
 def test_a_choice_has_the_values_of_the_definition() -> None:
-    for path, other in (("scaling.driver", "KEDA"), ("runtime", "Celery")):
+    for path, other in (("scaling.driver", "KEDA"), ("runtime", "Celery"), ("orphans.policy", "Retry")):
         for choice in DEFINED[path]["enum"]:
             assert read(path, with_value(path, choice)) == choice
         with pytest.raises(InvalidSpec):
             Worker.parse(with_value(path, other))
 
 
-# What reaches neither an object nor the policy of scaling: test_reconcile.py and test_driver_turns.py
-# try these.
+# What reaches neither an object nor the policy of scaling: test_reconcile.py, test_driver_turns.py and
+# test_orphans.py try these.
 READ_BY_A_TURN = {"replicas", "scaling.pollIntervalSeconds", "paused"}
+READ_BY_A_TURN |= {"orphans.policy", "orphans.graceSeconds", "orphans.maxRequeues", "stuckAfterSeconds"}
 OTHERWISE: dict[str, object] = {
     "imagePullSecrets": [{"name": "regcred"}],
     "env": [{"name": "A", "value": "1"}],

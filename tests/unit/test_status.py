@@ -420,7 +420,7 @@ def test_what_is_worth_a_write(change: dict[str, Any], is_different: bool, is_st
 
 def test_the_definition_has_every_field() -> None:
     fields = DEFINITION["status"]["properties"]
-    status = status_of(replace(GOOD, last_scale_time="2026-11-22T12:00:00Z"))
+    status = status_of(replace(GOOD, last_scale_time="2026-11-22T12:00:00Z", orphaned_tasks=0, stuck_tasks=0))
 
     assert status.keys() == fields.keys()
     for condition in status["conditions"]:
@@ -431,3 +431,11 @@ def test_the_status_is_part_of_a_worker() -> None:
     manifest = worker_manifest(status=status_of(GOOD))
 
     assert not differs(status_of(GOOD, manifest["status"]), manifest["status"])
+
+
+@pytest.mark.parametrize(("now", "then"), [(3, 3), (0, 0), (None, 2)])
+def test_orphaned_and_stuck_tasks_stay_what_they_were_while_they_are_not_known(now: Any, then: int) -> None:
+    before = status_of(replace(GOOD, orphaned_tasks=2, stuck_tasks=2))
+    after = status_of(replace(GOOD, orphaned_tasks=now, stuck_tasks=now), before)
+
+    assert (after["orphanedTasks"], after["stuckTasks"]) == (then, then)

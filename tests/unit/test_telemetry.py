@@ -20,6 +20,8 @@ STATUS = {
     "oldestPendingSeconds": 4,
     "desiredReplicas": 2,
     "readyReplicas": 1,
+    "orphanedTasks": 5,
+    "stuckTasks": 6,
     "conditions": [{"type": "Ready", "status": "True"}, {"type": "Stalled", "status": "Unknown"}],
 }
 
@@ -34,6 +36,7 @@ def test_a_status_becomes_metrics_and_is_forgotten() -> None:
     telemetry.observe("shop", "w", STATUS)
     telemetry.observe("shop", "other", STATUS)
     telemetry.SCALINGS.labels("shop", "w", "ScaledUp").inc()
+    telemetry.ORPHANS.labels("shop", "w", "Failed").inc(7)
     of = 'namespace="shop",worker="w"'
     assert scraped() == {
         f"django_tasks_pending{{{of}}}": 12,
@@ -44,6 +47,9 @@ def test_a_status_becomes_metrics_and_is_forgotten() -> None:
         f"django_task_worker_ready_replicas{{{of}}}": 1,
         f'django_task_worker_condition{{condition="Ready",{of}}}': 1,
         f'django_task_worker_condition{{condition="Stalled",{of}}}': 0,
+        f"django_task_worker_orphaned_tasks{{{of}}}": 5,
+        f"django_task_worker_stuck_tasks{{{of}}}": 6,
+        'django_task_worker_orphans_total{namespace="shop",outcome="Failed",worker="w"}': 7,
         'django_task_worker_scalings_total{namespace="shop",reason="ScaledUp",worker="w"}': 1,
     }
 

@@ -211,6 +211,22 @@ async def test_it_is_synced_when_every_namespace_is() -> None:
     running.cancel()
 
 
+@simulated
+async def test_it_is_current_while_every_watch_is() -> None:
+    cache = Cache(all=[[[pod("a", 1, value="x")], TimeoutError()], [TimeoutError()], [[]]])
+    running = asyncio.create_task(cache.watched.run())
+    assert not cache.watched.is_current
+    await asyncio.sleep(0.5)
+    assert cache.watched.is_current
+    await asyncio.sleep(1)
+    assert not cache.watched.is_current
+    assert cache.watched.of(EMAILS) == ["x"], "what was known"
+    await asyncio.sleep(60)
+    assert cache.watched.is_current
+    assert cache.watched.of(EMAILS) == []
+    running.cancel()
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

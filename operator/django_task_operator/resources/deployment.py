@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django_task_operator.resources.labels import selector_labels
+from django_task_operator.resources.labels import WORKER_UID_ANNOTATION, selector_labels
 from django_task_operator.resources.metadata import object_metadata
 from django_task_operator.resources.pod_template import build_pod_template
 
@@ -19,6 +19,9 @@ def build_deployment(worker: Worker, replicas: int, source: RuntimeSource) -> Ma
     Every apply carries the replicas: a later apply without them would reset them to 1.
     """
     name = worker.key.name
+    template = build_pod_template(name, worker.spec, source)
+    annotations = template["metadata"].get("annotations", {})
+    template["metadata"]["annotations"] = {**annotations, WORKER_UID_ANNOTATION: worker.uid}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -28,6 +31,6 @@ def build_deployment(worker: Worker, replicas: int, source: RuntimeSource) -> Ma
             "selector": {"matchLabels": selector_labels(name)},
             # A rollout takes no pod away before its successor runs: a bad image stops there.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}},
-            "template": build_pod_template(name, worker.spec, source),
+            "template": template,
         },
     }

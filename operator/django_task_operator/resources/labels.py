@@ -6,6 +6,9 @@ MANAGER = "django-task-operator"
 COMPONENT = "task-worker"
 WORKER_LABEL = "djangotasks.dev/worker"
 
+# Makes the hash of a pod template, and so the names of its pods, this very worker's of this cluster.
+WORKER_UID_ANNOTATION = "djangotasks.dev/worker-uid"
+
 # What the watches ask the API server for.
 MANAGED_SELECTOR = f"app.kubernetes.io/managed-by={MANAGER},{WORKER_LABEL}"
 

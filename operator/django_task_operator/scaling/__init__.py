@@ -10,16 +10,21 @@ from django_task_operator.scaling.decision import (
     hold,
 )
 from django_task_operator.scaling.drivers import agree, follow, share
+from django_task_operator.scaling.scale_in import VICTIM_COST, Candidate, ScaleIn, plan
 
 __all__ = [
+    "VICTIM_COST",
+    "Candidate",
     "Decision",
     "Demand",
     "History",
     "Policy",
     "Reason",
+    "ScaleIn",
     "agree",
     "decide",
     "follow",
     "hold",
+    "plan",
     "share",
 ]

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     AT_MAXIMUM = "AtMaximum"
     HELD = "Held"
     ASKED = "ReplicasAsked"
+    BUSY_PODS_KEPT = "BusyPodsKept"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,163 @@
+"""Tasks whose pod is killed under them: each is settled, once, and nobody else's is touched."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.e2e.harness import always, eventually
+from tests.e2e.postgres import chores
+from tests.e2e.release import in_node, is_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.tasks import TaskResult
+    from tests.conftest import Kubectl
+    from tests.e2e.harness import TaskWorker
+    from tests.e2e.postgres import Database
+    from tests.e2e.release import Release
+
+type MakeWorker = Callable[..., TaskWorker]
+
+GRACE = 5
+# What the promise allows on top, and the slowness of a node that runs everything else too.
+SLACK = 5
+
+
+def running(database: Database, worker: TaskWorker) -> tuple[TaskResult, str]:
+    """A task that runs until gate 1 is opened, and its pod."""
+    database.close_gate(1)
+    (result,) = database.enqueue(chores.wait_at, 1)
+    eventually(lambda: database.statuses([result]) == ["RUNNING"], "the task runs", within=60)
+    # In the second of its start, Kubernetes' times do not tell it from one of the container before.
+    eventually(lambda: time.time() - result.started_at.timestamp() > 2, "it has run for a while")
+    return result, result.worker_ids[0].partition("/")[0]
+
+
+def remove(here: Kubectl, pod: str) -> None:
+    """Take a pod away at once, as the loss of its machine would."""
+    here("delete", "pod", pod, "--force", "--grace-period=0")
+
+
+def kill_container(worker: TaskWorker, pod: str) -> None:
+    """SIGKILL to everything in the worker's container."""
+    (manifest,) = (each for each in worker.pods if each["metadata"]["name"] == pod)
+    node = manifest["spec"]["nodeName"]
+    if not is_kind(node):
+        pytest.skip("only into a kind node can we reach")
+    container = manifest["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+    in_node(node, "ctr", "--namespace=k8s.io", "tasks", "kill", "-s", "SIGKILL", container)
+
+
+def settled(database: Database, result: TaskResult, since: float) -> float:
+    """Wait for the end of a task; how long that took."""
+    database.finish([result], within=GRACE + SLACK + 60)
+    return time.monotonic() - since
+
+
+def test_a_task_whose_pod_is_gone_fails_and_says_why(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    worker = make_worker(orphans={"graceSeconds": GRACE})
+    result, pod = running(database, worker)
+    remove(here, pod)
+    took = settled(database, result, time.monotonic())
+
+    assert GRACE - 1 <= took <= GRACE + SLACK
+    assert result.status == "FAILED"
+    (error,) = result.errors
+    assert error.exception_class is ChildProcessError
+    assert f"The pod {pod} that ran this task is gone" in error.traceback
+    note = worker.warns("TaskFailed")
+    assert str(result.id) in note
+    assert "tests.e2e.project.chores.wait_at" in note
+    # A dead row keeps no pod.
+    worker.scales_to(0, within=60)
+    assert worker.status["orphanedTasks"] == 0
+
+
+def test_a_task_whose_container_is_killed_is_requeued_and_runs_in_the_next(
+    make_worker: MakeWorker, database: Database
+) -> None:
+    worker = make_worker(orphans={"policy": "Requeue", "graceSeconds": GRACE})
+    result, pod = running(database, worker)
+    first = result.started_at
+    killed = time.monotonic()
+    kill_container(worker, pod)
+
+    def runs_again() -> bool:
+        database.refresh([result])
+        return result.status == "RUNNING" and result.started_at != first
+
+    eventually(runs_again, "it runs again", within=GRACE + SLACK + 30)
+    assert time.monotonic() - killed >= GRACE - 1
+    database.open_gate(1)
+    database.finish([result])
+
+    assert result.status == "SUCCESSFUL"
+    # The same pod, whose container was started again.
+    assert [worker_id.partition("/")[0] for worker_id in result.worker_ids] == [pod, pod]
+    eventually(lambda: worker.events("TaskRequeued"), "the event")
+
+
+def test_requeued_no_more_often_than_it_may_be(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    worker = make_worker(orphans={"policy": "Requeue", "graceSeconds": 1, "maxRequeues": 1})
+    result, pod = running(database, worker)
+    remove(here, pod)
+
+    def runs_elsewhere() -> bool:
+        database.refresh([result])
+        return result.status == "RUNNING" and result.worker_ids[-1] != pod
+
+    eventually(runs_elsewhere, "it runs in another pod", within=60)
+    remove(here, result.worker_ids[-1])
+    database.finish([result])
+
+    assert result.status == "FAILED"
+    assert "It was started 2 times" in result.errors[0].traceback
+    assert len(result.worker_ids) == 2
+
+
+def test_an_operator_that_starts_later_settles_what_it_did_not_see(
+    make_worker: MakeWorker, database: Database, here: Kubectl, operator: Release
+) -> None:
+    worker = make_worker(orphans={"graceSeconds": GRACE})
+    result, pod = running(database, worker)
+    operator.stop()
+    remove(here, pod)
+    operator.start()
+    settled(database, result, time.monotonic())
+
+    assert result.status == "FAILED"
+    assert pod in result.errors[0].traceback
+
+
+def test_rows_of_others_are_never_touched_and_ignored_ones_are_counted(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    worker = make_worker(orphans={"policy": "Ignore", "graceSeconds": 1}, stuckAfterSeconds=1)
+    result, pod = running(database, worker)
+    eventually(lambda: worker.status.get("stuckTasks") == 1, "a task that runs for long is counted")
+    replica_set, _, _ = pod.rpartition("-")
+    foreign = database.enqueue(chores.wait_at, 2, queue="elsewhere", times=3)
+    claim = "UPDATE django_tasks_database_dbtaskresult SET status = 'RUNNING', worker_ids = %s, "
+    claim += "started_at = now() - interval '1 day' WHERE id = %s"
+    # A machine of somebody, a worker of another cluster, and one whose name begins as ours does.
+    others = ["laptop", "worker-6d5f7c9b8d-x2k4q", f"{replica_set}9-x2k4q"]
+    with database.server.connect(database.name) as connection:
+        for row, worker_id in zip(foreign, others, strict=True):
+            connection.execute(claim, [f'["{worker_id}"]', row.id])
+    remove(here, pod)
+    eventually(lambda: worker.status.get("orphanedTasks") == 1, "one orphan is counted", within=60)
+    assert "1 tasks stay RUNNING" in worker.warns("TasksOrphaned")
+    worker.patch(orphans={"policy": "Fail"})
+    settled(database, result, time.monotonic())
+
+    assert result.status == "FAILED"
+    always(
+        lambda: database.statuses(foreign) == ["RUNNING"] * 3, "nobody touches the rows of others", seconds=5
+    )
