@@ -55,7 +55,7 @@ demo: venv install ## A burst of 300 tasks on the example shop, until zero pods 
 demo-clean: venv ## Delete what the demo deployed; the operator and the cluster stay
 	KUBECONFIG=$(CURDIR)/build/kubeconfig $(python) -m examples.demo --clean
 
-.PHONY: bench-scaling bench-footprint bench-sample bench-throughput
+.PHONY: bench-scaling bench-footprint bench-sample bench-throughput bench-scale-in bench-orphans
 bench-scaling: install ## From a burst to its replicas (benchmarks/results/scaling.md)
 	PYTHONPATH=operator $(python) -m benchmarks.scaling
 
@@ -67,3 +67,9 @@ bench-sample: images ## What a sample of a large table costs (benchmarks/results
 
 bench-throughput: images ## Our db_worker beside upstream's (benchmarks/results/throughput.md)
 	$(python) -m benchmarks.throughput
+
+bench-scale-in: install ## A falling load of short and long tasks (benchmarks/results/scale-in.md)
+	PYTHONPATH=operator $(python) -m benchmarks.scale_in
+
+bench-orphans: install ## From the death of a pod to the end of its task (benchmarks/results/orphans.md)
+	PYTHONPATH=operator $(python) -m benchmarks.orphans

@@ -28,11 +28,11 @@ _SCALING_WARNINGS = {
 _COUNTS = {
     "orphanedTasks": (
         "TasksOrphaned",
-        "{number} tasks stay RUNNING in the table although the pods that ran them are gone.",
+        "{number} of the tasks that are RUNNING in the table ran on pods that are gone.",
     ),
     "stuckTasks": (
         "TasksStuck",
-        "{number} tasks have run for longer than spec.stuckAfterSeconds on pods that live: left alone.",
+        "{number} of the tasks have run for longer than spec.stuckAfterSeconds on pods that live.",
     ),
 }
 

@@ -105,11 +105,12 @@ def _fate(row: RunningRow, pod: PodLife | None, newest: RunningRow) -> Fate:
 
 def _fate_in(pod: PodLife, row: RunningRow, newest: RunningRow) -> Fate:
     started_at = row.started_at
-    if started_at is None or pod.ended_at is None:
+    if started_at is None:
         return Fate.ALIVE
     if pod.running_since is None:
         # What a container has claimed that the kubelet has not yet told of is younger.
-        return Fate.STOPPED if started_at < pod.ended_at + _SECOND else Fate.ALIVE
+        has_stopped = pod.ended_at is not None and started_at < pod.ended_at + _SECOND
+        return Fate.STOPPED if has_stopped else Fate.ALIVE
     # In the second in which one container ended and the next began it is not known whose the row is,
     # unless its slot has claimed another since: it runs one task at a time.
     since = pod.running_since if row is newest else pod.running_since + _SECOND

@@ -49,7 +49,7 @@ MOST_EVENTS = 3
 EXCEPTION = "builtins.ChildProcessError"
 
 DENIED = (
-    "{number} tasks are RUNNING on pods that are gone, and the URL's user may not change their rows. "
+    "{number} of the RUNNING tasks ran on pods that are gone, and the URL's user may not change their rows. "
     "Grant it UPDATE on django_tasks_database_dbtaskresult, or set spec.orphans.policy to Ignore."
 )
 

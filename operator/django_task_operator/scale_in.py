@@ -54,7 +54,8 @@ class ScaleIn:
 
         These are marked as the first to go when this returns.
         """
-        if deployment is None or not deployment.belongs_to(self._uid):
+        # One without a controller is about to be taken over, with pods that may be at work.
+        if deployment is None or deployment.controller_uid not in {self._uid, None}:
             return decision
         if decision.replicas >= deployment.wanted_replicas:
             await self._tidy(deployment)

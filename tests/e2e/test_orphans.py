@@ -153,7 +153,7 @@ def test_rows_of_others_are_never_touched_and_ignored_ones_are_counted(
             connection.execute(claim, [f'["{worker_id}"]', row.id])
     remove(here, pod)
     eventually(lambda: worker.status.get("orphanedTasks") == 1, "one orphan is counted", within=60)
-    assert "1 tasks stay RUNNING" in worker.warns("TasksOrphaned")
+    assert "1 of the tasks that are RUNNING" in worker.warns("TasksOrphaned")
     worker.patch(orphans={"policy": "Fail"})
     settled(database, result, time.monotonic())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -52,6 +53,9 @@ WAITING = PodLife(POD, restarts=1, ended_at=at(15))
         (19.999, RESTARTED, Fate.RESTARTED),
         (20.0, RESTARTED, Fate.ALIVE),
         (25.0, RESTARTED, Fate.ALIVE),
+        # After the loss of a node's state, Kubernetes does not know when the container before ended.
+        (10.4, replace(RESTARTED, ended_at=None), Fate.RESTARTED),
+        (10.4, PodLife(POD, restarts=1), Fate.ALIVE),
         # A node's clock was put back: a container that was never restarted cannot have lost a task.
         (-5.0, FIRST, Fate.ALIVE),
         # In the second of the restart nobody can tell.

@@ -154,7 +154,7 @@ async def test_ignored_is_counted_and_told(bench: Bench) -> None:
     assert here.settled() == []
     assert here.status["orphanedTasks"] == 1
     assert bench.told() == [
-        "TasksOrphaned: 1 tasks stay RUNNING in the table although the pods that ran them are gone."
+        "TasksOrphaned: 1 of the tasks that are RUNNING in the table ran on pods that are gone."
     ]
     assert bench.kube.requests.count("list pods") == 1
     counted = telemetry.ORPHANS.labels("shop", "emails", "Ignored")
@@ -324,7 +324,7 @@ async def test_stuck_tasks_are_counted_and_left_alone(bench: Bench) -> None:
     assert here.status["stuckTasks"] == 2
     assert here.settled() == []
     assert bench.told() == [
-        "TasksStuck: 2 tasks have run for longer than spec.stuckAfterSeconds on pods that live: left alone."
+        "TasksStuck: 2 of the tasks have run for longer than spec.stuckAfterSeconds on pods that live."
     ]
     gauge = telemetry.STUCK_TASKS.labels("shop", "emails")
     assert gauge._value.get() == 2

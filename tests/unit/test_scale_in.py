@@ -256,3 +256,17 @@ async def test_a_slow_listing_is_followed_by_a_rest(bench: Bench) -> None:
     bench.clock.advance(1)
     assert await bench.turn(reconciler) == pytest.approx(3)
     assert bench.databases.listings == seen
+
+
+async def test_a_deployment_that_is_taken_over_keeps_its_busy_pods(bench: Bench) -> None:
+    reconciler, pods = await five_pods(bench)
+    reconciler.close()
+    bench.kube.edit("deployments", "shop", "emails", {"metadata": {"ownerReferences": None}})
+    for pod in pods:
+        bench.databases.run(pod)
+    again = bench.reconciler()
+    await bench.turn(again)
+    await fall(bench, again, running=5)
+
+    assert bench.replicas() == 5
+    assert bench.condition("ScalingActive") == "True BusyPodsKept"

@@ -1,0 +1,107 @@
+"""From the death of a pod or a container to the end of the task that it ran: ``make bench-orphans``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections import defaultdict
+from typing import Any
+
+from benchmarks import cluster, sleepers
+from django_task_operator.kube import Kube
+
+PODS = 5
+GRACE = 5
+PROMISE = GRACE + 5
+# In the second of its start, a task cannot be told from one of the container before.
+RUN_SECONDS = 2.0
+
+
+def kill(pod: dict[str, Any], namespace: str) -> str:
+    """Kill a pod that runs a task, one way or the other; returns which."""
+    metadata, container = pod["metadata"], pod["status"]["containerStatuses"][0]
+    # A container that is restarted again and again would have to wait longer each time.
+    if container["restartCount"] or ord(metadata["name"][-1]) % 2:
+        where = ("-n", namespace, "--force", "--grace-period=0", "--wait=false")
+        cluster.run("kubectl", "delete", "pod", metadata["name"], *where)
+        return "pod deleted by force"
+    identity = container["containerID"].removeprefix("containerd://")
+    node = pod["spec"]["nodeName"]
+    command = ("ctr", "--namespace=k8s.io", "tasks", "kill", "-s", "SIGKILL", identity)
+    cluster.run("docker", "exec", node, *command)
+    return "SIGKILL to the container"
+
+
+async def round_of_kills(
+    pods: sleepers.Pods, tasks: sleepers.Sleepers, namespace: str, count: int
+) -> list[tuple[str, float, bool]]:
+    """Kill ``count`` pods, each under its task: how, seconds until the task ended, and whether as FAILED."""
+    await pods.until(lambda: len(pods.ready()) >= PODS, 180)
+    await asyncio.to_thread(tasks.put, [3600.0] * count)
+    await asyncio.to_thread(tasks.wait, status="RUNNING", count=count, seconds=60)
+    await asyncio.sleep(RUN_SECONDS)
+    killed: dict[str, tuple[str, float]] = {}
+    for row in await asyncio.to_thread(tasks.all):
+        name = row.worker_ids[-1].partition("/")[0]
+        killed[name] = (await asyncio.to_thread(kill, pods.there[name], namespace), time.time())
+    await asyncio.to_thread(tasks.wait, status="FAILED", count=count, seconds=120)
+    ends = []
+    for row in await asyncio.to_thread(tasks.all):
+        how, at = killed[row.worker_ids[-1].partition("/")[0]]
+        is_told = row.exception_class_path == "builtins.ChildProcessError"
+        ends.append((how, row.finished_at.timestamp() - at, is_told))
+    await asyncio.to_thread(tasks.clear)
+    return ends
+
+
+async def measure(kills: int) -> str:
+    """Kill so many and return the table."""
+    kube = await Kube.connect(str(cluster.KUBECONFIG))
+    found: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    try:
+        with cluster.postgres() as url, cluster.namespace(url) as namespace:
+            tasks = await asyncio.to_thread(sleepers.Sleepers, url)
+            spec = {"orphans": {"policy": "Fail", "graceSeconds": GRACE}}
+            scaling = {"minReplicas": PODS, "maxReplicas": PODS, "tasksPerReplica": 1}
+            await asyncio.to_thread(sleepers.deploy, namespace, spec=spec, **scaling)
+            pods = sleepers.Pods(namespace)
+            following = asyncio.create_task(pods.follow(kube))
+            left = kills
+            while left > 0:
+                for how, took, is_told in await round_of_kills(pods, tasks, namespace, min(PODS, left)):
+                    found[how].append((took, is_told))
+                left -= PODS
+                print(f"{sum(map(len, found.values()))} of {kills}", flush=True)
+            following.cancel()
+    finally:
+        await kube.close()
+    rows = [
+        [
+            how,
+            str(len(ends)),
+            str(sum(took <= PROMISE and is_told for took, is_told in ends)),
+            f"{statistics.median(took for took, _ in ends):.1f}",
+            f"{max(took for took, _ in ends):.1f}",
+        ]
+        for how, ends in sorted(found.items())
+    ]
+    return cluster.table(
+        f"From a kill to the end of its task, seconds (graceSeconds {GRACE}: promised are {PROMISE})",
+        ["what was killed", "kills", "settled in time", "p50", "max"],
+        rows,
+    )
+
+
+def main() -> None:
+    """Print the table and keep it in benchmarks/results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    report = asyncio.run(measure(parser.parse_args().kills))
+    (cluster.RESULTS / "orphans.md").write_text(report)
+    print(report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What the benchmarks of reliability share: tasks that take a known time, and who ran them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import cluster
+from django_task_operator.kube import Kube, collection_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+# One that the image knows.
+QUEUE = "default"
+NAME = "sleepers"
+
+# The pods find it beside the project of the image.
+MODULE = """
+import time
+
+from django.tasks import task
+
+
+@task
+def sleep(seconds):
+    time.sleep(seconds)
+"""
+
+
+def deploy(namespace: str, *, spec: dict[str, Any], **scaling: object) -> None:
+    """Make a worker whose pods can run ``sleep``."""
+    manifest = cluster.worker(namespace, NAME, QUEUE, **scaling)
+    manifest["spec"] |= {"env": [{"name": "PYTHONPATH", "value": "/sleepers"}], **spec}
+    manifest["spec"]["podTemplate"]["spec"] = {
+        "containers": [{"name": "worker", "volumeMounts": [{"name": "sleepers", "mountPath": "/sleepers"}]}],
+        "volumes": [{"name": "sleepers", "configMap": {"name": "sleepers"}}],
+    }
+    module = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "sleepers", "namespace": namespace},
+        "data": {"sleepers.py": MODULE},
+    }
+    cluster.apply(module, manifest)
+
+
+def patch(namespace: str, **spec: object) -> None:
+    """Change fields of the worker's spec."""
+    change = json.dumps({"spec": spec})
+    cluster.run("kubectl", "patch", "djtw", NAME, "-n", namespace, "--type=merge", "--patch", change)
+
+
+class Sleepers(cluster.Tasks):
+    """Rows of ``sleep``."""
+
+    def put(self, seconds: Iterable[float]) -> float:
+        """Commit a task for each of these; returns the moment of the commit."""
+        rows: list[Any] = [
+            self._rows(
+                args_kwargs={"args": [each], "kwargs": {}},
+                task_path="sleepers.sleep",
+                queue_name=QUEUE,
+                backend_name="default",
+                run_after=self._now(),
+            )
+            for each in seconds
+        ]
+        self._rows.objects.bulk_create(rows)
+        return time.time()
+
+    def all(self) -> list[Any]:
+        """Every row."""
+        return list(self._rows.objects.all())
+
+    def wait(self, *, status: str, count: int, seconds: float) -> None:
+        """Wait until so many rows have a status."""
+        deadline = time.monotonic() + seconds
+        while self._rows.objects.filter(status=status).count() < count:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"not {count} {status} within {seconds:g} s")
+            time.sleep(0.05)
+
+
+@dataclass
+class Pods:
+    """Follows the worker's pods by a watch: the newest state, and when each was told to go."""
+
+    namespace: str
+    there: dict[str, dict[str, Any]] = field(default_factory=dict)
+    told_to_go: dict[str, float] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def follow(self, kube: Kube) -> None:
+        """Keep up until cancelled."""
+        path = collection_path("", "v1", "pods", self.namespace)
+        while True:
+            async for kind, item in kube.list_and_watch(path, f"djangotasks.dev/worker={NAME}"):
+                for pod in item["items"] if kind == "LIST" else [item]:
+                    self._see(pod, gone=kind == "DELETED")
+
+    async def until(self, count: Callable[[], object], seconds: float) -> None:
+        """Wait until ``count`` says that it is so, for so long at most."""
+        async with asyncio.timeout(seconds):
+            while not count():
+                self.changed.clear()
+                await self.changed.wait()
+
+    def ready(self) -> list[dict[str, Any]]:
+        """Those that are ready and stay."""
+        return [
+            pod
+            for name, pod in self.there.items()
+            if name not in self.told_to_go
+            and any(
+                c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ())
+            )
+        ]
+
+    def _see(self, pod: dict[str, Any], *, gone: bool) -> None:
+        name = pod["metadata"]["name"]
+        self.there[name] = pod
+        if gone or "deletionTimestamp" in pod["metadata"]:
+            self.told_to_go.setdefault(name, time.time())
+        if gone:
+            del self.there[name]
+        self.changed.set()
