@@ -55,12 +55,15 @@ demo: venv install ## A burst of 300 tasks on the example shop, until zero pods 
 demo-clean: venv ## Delete what the demo deployed; the operator and the cluster stay
 	KUBECONFIG=$(CURDIR)/build/kubeconfig $(python) -m examples.demo --clean
 
-.PHONY: bench-scaling bench-footprint bench-sample bench-throughput bench-scale-in bench-orphans
+.PHONY: bench-scaling bench-footprint bench-metrics-api bench-sample bench-throughput bench-scale-in bench-orphans
 bench-scaling: install ## From a burst to its replicas (benchmarks/results/scaling.md)
 	PYTHONPATH=operator $(python) -m benchmarks.scaling
 
 bench-footprint: install ## What the operator costs with 50 workers (benchmarks/results/footprint.md)
 	PYTHONPATH=operator $(python) -m benchmarks.footprint
+
+bench-metrics-api: install ## How fast an HPA is answered with 100 workers (benchmarks/results/metrics-api.md)
+	PYTHONPATH=operator $(python) -m benchmarks.metrics_api
 
 bench-sample: images ## What a sample of a large table costs (benchmarks/results/sample.md)
 	PYTHONPATH=operator $(python) -m benchmarks.sample

@@ -47,11 +47,19 @@ RIGHTS = {
 VALUE_SETS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "two namespaces": {"watchNamespaces": ["default", "kube-system"]},
+    # For somebody who may install only there.
+    "one's own namespaces": {
+        "watchNamespaces": ["default"],
+        "crds": {"install": False},
+        "rbac": {"userRoles": False},
+        "metricsApi": {"enabled": False},
+    },
     "bare": {
         "crds": {"install": False},
         "rbac": {"create": False, "userRoles": False},
         "serviceAccount": {"create": False, "name": "existing"},
         "metrics": {"service": False},
+        "metricsApi": {"enabled": False},
         "resources": {"requests": None, "limits": None},
     },
     "everything": {
@@ -62,6 +70,7 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
         "logFormat": "text",
         "serviceAccount": {"name": "other", "annotations": {"example.org/role": "a"}},
         "metrics": {"annotations": {"prometheus.io/scrape": "true"}},
+        "metricsApi": {"port": 10250, "certificateHours": 24},
         "resources": {"requests": {"cpu": 1, "memory": "200Mi"}, "limits": {"cpu": 1.5, "memory": "200Mi"}},
         "podLabels": {"team": "platform", "app.kubernetes.io/part-of": "shop"},
         "podAnnotations": {"prometheus.io/port": "8080"},
@@ -137,9 +146,12 @@ def test_api_server_takes_what_is_rendered(kubectl: Kubectl, values: dict[str, A
                 "CustomResourceDefinition": 1,
                 "ServiceAccount": 1,
                 "Deployment": 1,
-                "Service": 1,
-                "ClusterRole": 3,
-                "ClusterRoleBinding": 1,
+                "Service": 2,
+                "Secret": 1,
+                "Role": 1,
+                "RoleBinding": 2,
+                "ClusterRole": 4,
+                "ClusterRoleBinding": 2,
             },
         ),
         (
@@ -148,11 +160,17 @@ def test_api_server_takes_what_is_rendered(kubectl: Kubectl, values: dict[str, A
                 "CustomResourceDefinition": 1,
                 "ServiceAccount": 1,
                 "Deployment": 1,
-                "Service": 1,
-                "ClusterRole": 2,
-                "Role": 2,
-                "RoleBinding": 2,
+                "Service": 2,
+                "Secret": 1,
+                "ClusterRole": 3,
+                "ClusterRoleBinding": 1,
+                "Role": 3,
+                "RoleBinding": 4,
             },
+        ),
+        (
+            "one's own namespaces",
+            {"ServiceAccount": 1, "Deployment": 1, "Service": 1, "Role": 1, "RoleBinding": 1},
         ),
         ("bare", {"Deployment": 1}),
     ],
@@ -225,9 +243,15 @@ def test_arguments_follow_the_values() -> None:
         "--log-format=json",
         "--port=8080",
         f"--runtime-image=django-task-worker:{version}",
+        "--metrics-api-service=django-task-operator-metrics-api",
+        "--metrics-api-port=8443",
+        "--metrics-api-owner=django-task-operator-metrics-api",
+        "--metrics-api-secret=django-task-operator-metrics-api",
+        "--metrics-api-certificate-hours=2160",
     ]
     worker_image = {"repository": "registry.example/worker", "tag": "2", "revision": "b"}
-    values = {"watchNamespaces": ["a", "b"], "logLevel": "debug", "logFormat": "text"}
+    values: dict[str, Any] = {"watchNamespaces": ["a", "b"], "logLevel": "debug", "logFormat": "text"}
+    values["metricsApi"] = {"enabled": False}
     assert arguments({**values, "workerImage": worker_image}) == [
         "--watch-namespace=a",
         "--watch-namespace=b",
@@ -267,6 +291,8 @@ def test_operator_knows_its_arguments() -> None:
         ({"rbac": {"creat": True}}, "'/rbac'", "'creat'"),
         ({"serviceAccount": {"nam": "a"}}, "'/serviceAccount'", "'nam'"),
         ({"metrics": {"enabled": True}}, "'/metrics'", "'enabled'"),
+        ({"metricsApi": {"enable": True}}, "'/metricsApi'", "'enable'"),
+        ({"metricsApi": {"certManager": {"issuer": {}}}}, "'/metricsApi/certManager'", "'issuer'"),
         ({"resources": {"limit": {}}}, "'/resources'", "'limit'"),
         ({"tolerations": [{"effects": "NoSchedule"}]}, "'/tolerations/0'", "'effects'"),
         ({"affinity": {"node": {}}}, "'/affinity'", "'node'"),
@@ -288,6 +314,8 @@ def test_names_the_typo(values: dict[str, Any], path: str, key: str) -> None:
         ({"logLevel": "loud"}, "/logLevel"),
         ({"image": {"pullPolicy": "always"}}, "/image/pullPolicy"),
         ({"crds": {"install": "yes"}}, "/crds/install"),
+        ({"metricsApi": {"port": 443}}, "/metricsApi/port"),
+        ({"metricsApi": {"certificateHours": 0}}, "/metricsApi/certificateHours"),
         ({"podAnnotations": {"prometheus.io/port": 8080}}, "/podAnnotations/prometheus.io~1port"),
     ],
 )
@@ -370,6 +398,93 @@ def test_watched_namespaces_alone() -> None:
         ("RoleBinding", "default"),
         ("RoleBinding", "kube-system"),
     ]
+
+
+def test_the_metrics_api_needs_no_more_than_this() -> None:
+    manifests = render({}, "metrics-api")
+    name = "django-task-operator-metrics-api"
+    cluster, namespaced = one(manifests, "ClusterRole"), one(manifests, "Role")
+
+    assert granted(cluster) == Counter(
+        {
+            *(
+                ("apiregistration.k8s.io", "apiservices", verb)
+                for verb in ("list", "watch", "create", "patch")
+            ),
+            ("authorization.k8s.io", "subjectaccessreviews", "create"),
+            ("rbac.authorization.k8s.io", "clusterroles", "get"),
+        }
+    )
+    assert [rule.get("resourceNames") for rule in cluster["rules"]] == [
+        ["v1beta1.external.metrics.k8s.io"],
+        None,
+        [name],
+    ]
+    assert granted(namespaced) == Counter({("", "secrets", "get"), ("", "secrets", "patch")})
+    assert [rule["resourceNames"] for rule in namespaced["rules"]] == [[name]]
+    (reader,) = [
+        m for m in manifests if m["kind"] == "RoleBinding" and m["metadata"]["namespace"] == "kube-system"
+    ]
+    assert reader["roleRef"]["name"] == "extension-apiserver-authentication-reader"
+
+
+def test_without_the_metrics_api_there_is_nothing_of_it() -> None:
+    text = json.dumps(render({"metricsApi": {"enabled": False}}))
+
+    assert "metrics-api" not in text
+    assert "external.metrics.k8s.io" not in text
+    kinds = {manifest["kind"] for manifest in render(VALUE_SETS["one's own namespaces"])}
+    assert not any(kind.startswith("Cluster") for kind in kinds)
+
+
+def test_the_service_leads_to_the_port_of_the_metrics_api() -> None:
+    manifests = render({"metricsApi": {"port": 10250}})
+    (service,) = [
+        m
+        for m in manifests
+        if m["metadata"]["name"] == "django-task-operator-metrics-api" and m["kind"] == "Service"
+    ]
+    pod = one(manifests, "Deployment")["spec"]["template"]
+
+    assert service["spec"]["ports"] == [{"name": "https", "port": 443, "targetPort": "metrics-api"}]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert {"name": "metrics-api", "containerPort": 10250} in pod["spec"]["containers"][0]["ports"]
+
+
+def test_a_long_release_name_leaves_room_for_the_services() -> None:
+    names = [m["metadata"]["name"] for m in render(release="r" * 53) if m["kind"] == "Service"]
+
+    assert len(set(names)) == 2
+    assert max(map(len, names)) <= 63
+
+
+@pytest.mark.parametrize(
+    ("issuer", "expected", "kinds"),
+    [
+        ({}, {"name": "django-task-operator-metrics-api", "kind": "Issuer"}, {"Issuer", "Certificate"}),
+        (
+            {"name": "ours", "kind": "ClusterIssuer"},
+            {"name": "ours", "kind": "ClusterIssuer"},
+            {"Certificate"},
+        ),
+    ],
+)
+def test_cert_manager_makes_the_certificate(
+    issuer: dict[str, str], expected: dict[str, str], kinds: set[str]
+) -> None:
+    manifests = render({"metricsApi": {"certManager": {"enabled": True, "issuerRef": issuer}}})
+    certificate = one(manifests, "Certificate")["spec"]
+    pod = one(manifests, "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+
+    assert {m["kind"] for m in manifests if m["apiVersion"] == "cert-manager.io/v1"} == kinds
+    assert certificate["issuerRef"] == expected
+    assert certificate["dnsNames"] == ["django-task-operator-metrics-api.default.svc"]
+    # The operator reads it from a volume: it needs no right to the Secret, nor does it make one.
+    assert pod["volumes"][-1] == {"name": "metrics-api", "secret": {"secretName": certificate["secretName"]}}
+    assert container["volumeMounts"][-1]["mountPath"] == "/certificate"
+    assert "--metrics-api-certificate-directory=/certificate" in container["args"]
+    assert not any(m["kind"] in {"Secret", "Role"} for m in manifests)
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CHART = ROOT / "charts" / "django-task-operator"
 CRD = "crd/djangotaskworkers.djangotasks.dev"
+# Of the kinds that ``names`` looks for, in the release's namespace and in none.
+OBJECTS = 13
 WORKER = {
     "apiVersion": "djangotasks.dev/v1alpha1",
     "kind": "DjangoTaskWorker",
@@ -115,7 +117,7 @@ def test_uninstall_leaves_the_workers_and_nothing_else(
 ) -> None:
     here = kubectl.within(namespace)
     here("create", "-f", "-", manifest=WORKER)
-    assert len(names(here, release)) == 8
+    assert len(names(here, release)) == OBJECTS
 
     helm("uninstall", release, "--wait", "--timeout=60s")
 
@@ -133,4 +135,4 @@ def test_installs_again_over_what_was_left(
     helm("uninstall", release)
     helm("install", release, str(CHART), f"--set=watchNamespaces={{{namespace}}}", "--set=image.tag=none")
 
-    assert len(names(kubectl.within(namespace), release)) == 8
+    assert len(names(kubectl.within(namespace), release)) == OBJECTS

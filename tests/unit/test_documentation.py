@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from django_task_operator import errors, scaling, status, tasktable
+from django_task_operator import errors, scaling, status, tasktable, telemetry
+from django_task_operator.metrics_api.figures import METRICS
 from django_task_operator.observed import PodTrouble
 
 ROOT = Path(__file__).parent.parent.parent
@@ -41,3 +44,44 @@ def test_every_reason_is_explained(reason: str) -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def blocks(page: str) -> list[dict[str, Any]]:
+    """The YAML examples of a page."""
+    found = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    return [yaml.safe_load(block) for block in found]
+
+
+def exposed() -> dict[str, set[str]]:
+    """The labels of every Prometheus metric that a worker has."""
+    status = {"conditions": [{"type": "DatabaseReachable", "status": "True"}]}
+    telemetry.observe("shop", "emails", status)
+    try:
+        families = telemetry.REGISTRY.collect()
+        return {one.name: set(one.labels) for family in families for one in family.samples if one.labels}
+    finally:
+        telemetry.forget("shop", "emails")
+
+
+def test_rules_for_other_adapters_ask_for_metrics_that_there_are() -> None:
+    page = blocks("scaling-with-the-hpa.md")
+    (rule,) = next(block for block in page if "rules" in block)["rules"]["external"]
+    (trigger,) = next(block for block in page if block.get("kind") == "ScaledObject")["spec"]["triggers"]
+    metrics = exposed()
+
+    pattern = re.search(r'__name__=~"([^"]+)"', rule["seriesQuery"])
+    assert pattern
+    series = {name for name in metrics if re.fullmatch(pattern[1], name)}
+    assert series == set(METRICS)
+    assert all(metrics[name] == {"namespace", "worker"} for name in series)
+    for query in (rule["metricsQuery"], trigger["metadata"]["query"]):
+        assert "on (namespace, worker)" in query
+        named = set(re.findall(r"django_\w+", query))
+        assert named <= set(metrics)
+        assert "django_task_worker_condition" in named
+    assert "condition" in metrics["django_task_worker_condition"]
+
+
+def test_every_metric_of_the_metrics_api_is_in_its_page() -> None:
+    text = (ROOT / "docs" / "scaling-with-the-hpa.md").read_text()
+    assert all(f"| `{metric}` |" in text for metric in METRICS)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
+# Should somebody else keep changing the APIService, it is put back so often.
+RESTORE_SECONDS = 1.0
 # How soon a renewed certificate in files is noticed.
 FILES_SECONDS = 10.0
 # Clocks may jump: nothing is slept over for longer.
@@ -248,8 +250,7 @@ class ExternalMetrics:
             uid = found["metadata"]["uid"] if found else None
             await self._kube.apply_api_service(wanted, uid=uid)
             log.info("APIService registered", extra={"service": self._settings.service})
-            # Should somebody else keep changing it, it is put back once a second.
-            await asyncio.sleep(1)
+            await asyncio.sleep(RESTORE_SECONDS)
         self._announced = authorities
         self._settled.set()
         self._become(now)
