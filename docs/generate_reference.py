@@ -148,7 +148,7 @@ def default(field: Schema) -> str:
     if field.get("default", {}) == {}:
         return ""
     value = field["default"]
-    return f"`{json.dumps(value) if isinstance(value, list | bool) else value}`"
+    return f"`{json.dumps(value) if isinstance(value, list | bool) or value == '' else value}`"
 
 
 def described(field: Schema) -> str:

@@ -24,6 +24,7 @@ from django_task_operator.kube import (
     API_ERRORS,
     AUTOSCALERS,
     DEPLOYMENTS,
+    JOBS,
     PODS,
     REPLICA_SETS,
     Kind,
@@ -35,9 +36,17 @@ from django_task_operator.lives import ReplicaSetState
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
 from django_task_operator.metrics_api.serving import ExternalMetrics, Settings
-from django_task_operator.observed import AutoscalerState, ChildState, DeploymentState, PodState, owner_of
+from django_task_operator.observed import (
+    AutoscalerState,
+    ChildState,
+    DeploymentState,
+    JobPodState,
+    JobState,
+    PodState,
+    owner_of,
+)
 from django_task_operator.resources import RuntimeSource
-from django_task_operator.resources.labels import MANAGED_SELECTOR
+from django_task_operator.resources.labels import MANAGED_SELECTOR, MIGRATION_SELECTOR
 from django_task_operator.secrets import Secrets
 from django_task_operator.spec import key_of
 from django_task_operator.tasktable import Databases
@@ -191,11 +200,13 @@ async def _run(
 ) -> None:
     """Watch first and turn afterwards, so that the first turn already sees what runs."""
 
-    def watched[T](kind: Kind, digest: Callable[[Manifest], T]) -> Watched[T]:
+    def watched[T](
+        kind: Kind, digest: Callable[[Manifest], T], selector: str = MANAGED_SELECTOR
+    ) -> Watched[T]:
         return Watched(
             kube,
             kind,
-            MANAGED_SELECTOR,
+            selector,
             namespaces=options.watch_namespaces,
             digest=digest,
             owner=owner_of,
@@ -207,7 +218,17 @@ async def _run(
     pods = watched(PODS, PodState.of)
     autoscalers = watched(AUTOSCALERS, AutoscalerState.of)
     children = {name: watched(kind, ChildState.of) for name, kind in CHILD_KINDS.items()}
-    caches: list[Watched[Any]] = [deployments, replica_sets, pods, autoscalers, *children.values()]
+    migrations = watched(JOBS, JobState.of)
+    migration_pods = watched(PODS, JobPodState.of, MIGRATION_SELECTOR)
+    caches: list[Watched[Any]] = [
+        deployments,
+        replica_sets,
+        pods,
+        autoscalers,
+        migrations,
+        migration_pods,
+        *children.values(),
+    ]
     clock = time.monotonic
     async with asyncio.TaskGroup() as group:
         for cache in caches:
@@ -229,6 +250,8 @@ async def _run(
             pods=pods,
             children=children,
             autoscalers=autoscalers,
+            migrations=migrations,
+            migration_pods=migration_pods,
             secrets=Secrets(kube, clock),
             databases=databases,
             claims=Claims(fleet.wake),

@@ -15,9 +15,15 @@ from django_task_operator.errors import (
     DeploymentNameTaken,
     DeploymentRejected,
     WorkerError,
-    WorkerGone,
 )
-from django_task_operator.kube import API_ERRORS, CONFLICT, DEPLOYMENTS, NOT_FOUND, describe, is_passing
+from django_task_operator.kube import (
+    API_ERRORS,
+    CONFLICT,
+    DEPLOYMENTS,
+    describe,
+    is_passing,
+    require_worker,
+)
 from django_task_operator.observed import DeploymentState
 from django_task_operator.resources import build_deployment
 from django_task_operator.resources.labels import object_labels
@@ -80,20 +86,22 @@ class DeploymentKeeper:
         mine = (state for state in self._deployments.of(self._key) if state.name == self._key.name)
         return next(mine, None)
 
-    async def apply(self, worker: Worker, replicas: int) -> Outcome:
+    async def apply(self, worker: Worker, replicas: int, migrated: str | None = None) -> Outcome:
         """Make the Deployment what the worker asks for, with that many replicas.
+
+        ``migrated`` is what was migrated for it.
 
         Raises:
             WorkerGone: the DjangoTaskWorker is deleted, so that nothing may be created.
         """
         deployment = self.current()
-        manifest = build_deployment(worker, replicas, self._runtime)
+        manifest = build_deployment(worker, replicas, self._runtime, migrated)
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
         if deployment and self._is_settled(digest, deployment):
             return Outcome(scaled=True)
         rejected = self._rejected
         if rejected and rejected.template == manifest["spec"]["template"] and self._clock() < rejected.until:
-            return await self._scale_only(deployment, replicas, rejected.problem)
+            return await self.hold(replicas, DeploymentRejected(problem=rejected.problem))
         try:
             uid = await self._target(deployment)
             answer = await self._kube.apply_object(DEPLOYMENTS, manifest, uid=uid)
@@ -119,7 +127,7 @@ class DeploymentKeeper:
     async def _target(self, deployment: DeploymentState | None) -> str | None:
         """Find the uid of the object to apply to; None where it is to be created."""
         if deployment is None:
-            await self._require_worker()
+            await require_worker(self._kube, self._key, self._uid)
             # One that lost its labels, or somebody else's, is not in the cache.
             found = await self._kube.get_object(DEPLOYMENTS, self._key)
             if found is None:
@@ -134,17 +142,6 @@ class DeploymentKeeper:
             return deployment.uid
         raise DeploymentNameTaken(name=deployment.name)
 
-    async def _require_worker(self) -> None:
-        # A deletion that no watch told of must not be undone by creating its Deployment again.
-        try:
-            manifest = await self._kube.get_worker(self._key)
-        except ApiException as refused:
-            if refused.status == NOT_FOUND:
-                raise WorkerGone from None
-            raise
-        if manifest["metadata"]["uid"] != self._uid or manifest["metadata"].get("deletionTimestamp"):
-            raise WorkerGone
-
     async def _refused(
         self, error: BaseException, deployment: DeploymentState | None, manifest: Manifest
     ) -> Outcome:
@@ -156,11 +153,11 @@ class DeploymentKeeper:
             return Outcome(scaled=False, error=ApiUnavailable(action="Deployment", problem=problem))
         template, replicas = manifest["spec"]["template"], manifest["spec"]["replicas"]
         self._rejected = _Rejected(template, problem, self._clock() + REJECTED_SECONDS)
-        return await self._scale_only(deployment, replicas, problem)
+        return await self.hold(replicas, DeploymentRejected(problem=problem))
 
-    async def _scale_only(self, deployment: DeploymentState | None, replicas: int, problem: str) -> Outcome:
-        """Scale what runs: a template that is refused must not stop the good one from scaling."""
-        error = DeploymentRejected(problem=problem)
+    async def hold(self, replicas: int, error: WorkerError) -> Outcome:
+        """Scale what runs, as it is: what keeps a new template back must not stop the good one."""
+        deployment = self.current()
         if deployment is None or not deployment.belongs_to(self._uid):
             return Outcome(scaled=False, error=error)
         if deployment.wanted_replicas != replicas:

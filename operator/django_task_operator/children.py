@@ -13,7 +13,7 @@ from django_task_operator.observed import ChildState
 from django_task_operator.spec import Key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from django_task_operator.spec import Manifest
     from django_task_operator.world import World
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 CHILD_KINDS = {
     "HorizontalPodAutoscaler": AUTOSCALERS,
     "PodDisruptionBudget": Kind("policy", "v1", "poddisruptionbudgets"),
+    "CronJob": Kind("batch", "v1", "cronjobs"),
 }
+
+# What runs the user's image: held as they are while the pods of the Deployment are.
+WITH_IMAGE = frozenset({"CronJob"})
 
 # What made the API server refuse an object may be mended elsewhere: a quota, an admission webhook.
 REJECTED_SECONDS = 30.0
@@ -58,12 +62,17 @@ class ChildrenKeeper:
         self._applied: dict[tuple[str, str], _Applied] = {}
         self._rejected: dict[tuple[str, str], _Rejected] = {}
 
-    async def apply(self, wanted: Sequence[Manifest]) -> WorkerError | None:
-        """Make the worker's children exactly ``wanted``; return what stands in the way, if anything."""
+    async def apply(self, wanted: Sequence[Manifest], *, held: Collection[str] = ()) -> WorkerError | None:
+        """Make the worker's children exactly ``wanted``; return what stands in the way, if anything.
+
+        Those of the kinds in ``held`` are left as they are.
+        """
+        wanted = [manifest for manifest in wanted if manifest["kind"] not in held]
         names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted}
         unwanted = [
             (kind, state)
             for kind in CHILD_KINDS
+            if kind not in held
             for state in self._caches[kind].of(self._key)
             if state.controller_uid == self._uid and (kind, state.name) not in names
         ]

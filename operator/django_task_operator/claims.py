@@ -44,6 +44,13 @@ class Claims:
         )
         return min(sharing, key=lambda found: str(found[1]), default=None)
 
+    def neighbours(self, worker: Key) -> list[Key]:
+        """Every other worker on the same database."""
+        if worker not in self._claims:
+            return []
+        url = self._claims[worker][0]
+        return [other for other, (theirs, _) in self._claims.items() if other != worker and theirs == url]
+
     def _wake_neighbours(self, worker: Key, url: DatabaseURL) -> None:
         for other, (other_url, _) in self._claims.items():
             if other != worker and other_url == url:

@@ -81,8 +81,16 @@ class ObjectRejected(UserError):
     """The API server refuses the {kind}: {problem}"""
 
 
+class MigrationFailed(UserError):
+    """Job {job} failed to migrate the database ({how}), so no pod of the new version is started{kept}. Correct spec.image or what it needs, or delete the Job to try again. {problem}"""
+
+
 class ApiUnavailable(TransientError):
     """The Kubernetes API did not take the {action}: {problem}"""
+
+
+class Migrating(TransientError):
+    """{problem}"""
 
 
 class DeploymentLeftOver(TransientError):

@@ -13,6 +13,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
+from django_task_operator.errors import WorkerGone
 from django_task_operator.spec import GROUP, PLURAL, VERSION, Key, Manifest
 from django_task_operator.telemetry import API_REQUESTS
 
@@ -55,6 +56,7 @@ DEPLOYMENTS = Kind("apps", "v1", "deployments")
 PODS = Kind("", "v1", "pods")
 REPLICA_SETS = Kind("apps", "v1", "replicasets")
 AUTOSCALERS = Kind("autoscaling", "v2", "horizontalpodautoscalers")
+JOBS = Kind("batch", "v1", "jobs")
 
 
 class Kube:
@@ -430,6 +432,24 @@ class Watched[T]:
         self._unlisted.discard(namespace)
         if not self._unlisted:
             self.synced.set()
+
+
+async def require_worker(kube: Kube, key: Key, uid: str) -> None:
+    """Make sure that a worker still exists, before anything is created for it.
+
+    A deletion that no watch told of must not be undone by creating its objects again.
+
+    Raises:
+        WorkerGone: it is deleted, or on its way.
+    """
+    try:
+        manifest = await kube.get_worker(key)
+    except ApiException as refused:
+        if refused.status == NOT_FOUND:
+            raise WorkerGone from None
+        raise
+    if manifest["metadata"]["uid"] != uid or manifest["metadata"].get("deletionTimestamp"):
+        raise WorkerGone
 
 
 def collection_path(group: str, version: str, plural: str, namespace: str | None) -> str:

@@ -10,7 +10,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from django_task_operator.lives import PodLife
-from django_task_operator.resources.labels import WORKER_LABEL
+from django_task_operator.resources.labels import MIGRATION_LABEL, WORKER_LABEL
+from django_task_operator.resources.migration import MIGRATED_ANNOTATION
 from django_task_operator.resources.pod_template import CONTAINER
 from django_task_operator.spec import KIND, Key, Manifest
 
@@ -37,6 +38,10 @@ class DeploymentState:
     replicas: int
     ready_replicas: int
     failure: str | None
+    # Whether its new pods are not ready within the time that Kubernetes gives them.
+    overdue: bool = False
+    # What was migrated for the template that it has.
+    migrated: str | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> DeploymentState:
@@ -48,6 +53,10 @@ class DeploymentState:
             for condition in status.get("conditions", ())
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True"
         ]
+        overdue = any(
+            condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded"
+            for condition in status.get("conditions", ())
+        )
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
@@ -63,6 +72,8 @@ class DeploymentState:
             replicas=status.get("replicas", 0),
             ready_replicas=status.get("readyReplicas", 0),
             failure=failures[0] if failures else None,
+            overdue=overdue,
+            migrated=metadata.get("annotations", {}).get(MIGRATED_ANNOTATION),
         )
 
     def belongs_to(self, worker_uid: str) -> bool:
@@ -192,10 +203,84 @@ class PodState:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """A Job that migrates: what it migrates, and whether that went well.
+
+    ``failed`` says how it failed, once it is not tried any more.
+    """
+
+    name: str
+    uid: str
+    controller_uid: str | None
+    migrates: str | None
+    complete: bool
+    failed: str | None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> JobState:
+        """Digest an object of the API."""
+        metadata, status = manifest["metadata"], manifest.get("status", {})
+        ended = {
+            condition["type"]: condition.get("message") or condition.get("reason", "")
+            for condition in status.get("conditions", ())
+            if condition["status"] == "True"
+        }
+        return cls(
+            name=metadata["name"],
+            uid=metadata["uid"],
+            controller_uid=_controller(manifest).get("uid"),
+            migrates=metadata.get("annotations", {}).get(MIGRATED_ANNOTATION),
+            complete="Complete" in ended,
+            failed=ended.get("Failed"),
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it ended, well or badly."""
+        return self.complete or self.failed is not None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPodState:
+    """A pod of a Job: what keeps it from starting, and how it ended if it failed.
+
+    ``words`` is what it said last: the end of its log.
+    """
+
+    pod: PodState
+    job_uid: str
+    created: str
+    running: bool
+    failure: str | None
+    words: str
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> JobPodState:
+        """Digest an object of the API."""
+        metadata, status = manifest["metadata"], manifest.get("status", {})
+        states = [(each, each.get("state", {})) for each in _containers(status)]
+        ended = [
+            (each, state["terminated"])
+            for each, state in states
+            if (state.get("terminated") or {}).get("exitCode")
+        ]
+        failed = status.get("phase") == "Failed"
+        return cls(
+            pod=PodState.of(manifest),
+            job_uid=_controller(manifest).get("uid", ""),
+            created=metadata.get("creationTimestamp", ""),
+            running=any(state.get("running") for each, state in states if each["name"] == CONTAINER),
+            failure=(_ending(*ended[0]) if ended else status.get("message", "")) if failed else None,
+            words=ended[0][1].get("message", "") if failed and ended else "",
+        )
+
+
 def owner_of(manifest: Manifest) -> Key:
     """Tell which worker an object with the operator's labels belongs to."""
     metadata = manifest["metadata"]
-    return Key(namespace=metadata["namespace"], name=metadata["labels"][WORKER_LABEL])
+    labels = metadata["labels"]
+    return Key(namespace=metadata["namespace"], name=labels.get(WORKER_LABEL) or labels[MIGRATION_LABEL])
 
 
 def _controller(manifest: Manifest) -> Manifest:
@@ -223,13 +308,17 @@ def _waiting(container: dict[str, Any]) -> tuple[PodTrouble, str] | None:
     return None
 
 
-def _crash(container: dict[str, Any], ended: dict[str, Any]) -> str:
+def _ending(container: dict[str, Any], ended: dict[str, Any]) -> str:
     which = "" if container["name"] == CONTAINER else f"container {container['name']} "
     how = (
         "killed for using too much memory"
         if ended.get("reason") == "OOMKilled"
         else f"exit code {ended.get('exitCode', '?')}"
     )
+    return f"{which}{how}"
+
+
+def _crash(container: dict[str, Any], ended: dict[str, Any]) -> str:
     lines = [line.strip() for line in (ended.get("message") or "").splitlines() if line.strip()]
     # The whole line: of a password that is cut off, the rest could not be found and hidden any more.
-    return f"{which}{how}" + (f", last words: {lines[-1]}" if lines else "")
+    return _ending(container, ended) + (f", last words: {lines[-1]}" if lines else "")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from django_task_operator import scaling, telemetry
 from django_task_operator.apply import DeploymentKeeper
-from django_task_operator.children import ChildrenKeeper
+from django_task_operator.children import WITH_IMAGE, ChildrenKeeper
 from django_task_operator.errors import InvalidSpec, TransientError, UserError, WorkerError
 from django_task_operator.events import Event
+from django_task_operator.migrate import MigrationKeeper
 from django_task_operator.orphans import Orphans
 from django_task_operator.report import Reporter
 from django_task_operator.resources import build_children
@@ -51,6 +52,7 @@ class Reconciler:
         self._scale_in = ScaleIn(world, self._key, uid)
         self._orphans = Orphans(world, uid)
         self._next_look: float | None = None
+        self._migrations = MigrationKeeper(world, self._key, uid)
         self._reporter = Reporter(world, self._key, uid, manifest.get("status") or {})
         self._redact = Redactor()
         self._url: DatabaseURL | None = None
@@ -190,7 +192,16 @@ class Reconciler:
         self._history = decision.history
         decision = await self._scale_in.spare_busy_pods(decision, seen.deployment, self._subscription)
         seen = replace(seen, decision=decision)
-        outcome = await self._keeper.apply(worker, decision.replicas)
+        migration = await self._migrations.advance(
+            worker, self._keeper.current(), reachable=seen.can_migrate, redact=self._redact
+        )
+        if migration.started:
+            note = f"Job {migration.started} migrates the database before the new pods start."
+            await self._reporter.tell(Event("Normal", "MigrationStarted", note))
+        if migration.error:
+            outcome = await self._keeper.hold(decision.replicas, migration.error)
+        else:
+            outcome = await self._keeper.apply(worker, decision.replicas, migration.migrated)
         if outcome.restored:
             note = f"The Deployment was {outcome.restored} by somebody else: put back."
             await self._reporter.tell(Event("Normal", "DeploymentRestored", note))
@@ -200,9 +211,13 @@ class Reconciler:
         # And an autoscaler must not start from another number than that of the pods that there are.
         child_error = None
         if outcome.scaled and not scale_error:
-            child_error = await self._children.apply(build_children(worker))
+            held = WITH_IMAGE if migration.error else ()
+            children = build_children(worker, self._world.runtime)
+            child_error = await self._children.apply(children, held=held)
         return replace(
             seen,
+            pods=(*seen.pods, *migration.pods),
+            wake_after=migration.wake_after,
             apply_error=outcome.error or scale_error or child_error,
             deployment=self._keeper.current(),
             last_scale_time=self._last_scale_time,
@@ -237,6 +252,8 @@ class Reconciler:
             waits.append(self._next_look)
         if seen.decision and seen.decision.wake_after is not None:
             waits.append(seen.decision.wake_after)
+        if seen.wake_after is not None:
+            waits.append(seen.wake_after)
         if isinstance(seen.apply_error, TransientError):
             waits.append(self._retry_seconds)
             self._retry_seconds = min(self._retry_seconds * 2, RETRY_SECONDS[1])

@@ -70,6 +70,19 @@ class Prodserver(_Value):
     process: Annotated[str, Field(min_length=1)]
 
 
+class Migrations(_Value):
+    """Whether ``migrate`` runs before the pods of a new image start."""
+
+    policy: Literal["Never", "BeforeRollout"] = "Never"
+
+
+class Cleanup(_Value):
+    """When finished results are pruned; without days, the project's settings say how old they get."""
+
+    schedule: str = ""
+    older_than_days: Annotated[int, Field(ge=0)] | None = None
+
+
 class PodTemplate(_Value):
     """What the user lays over the pod template that the operator builds."""
 
@@ -103,6 +116,8 @@ class WorkerSpec(_Value):
     scaling: Scaling = Field(default_factory=Scaling)
     orphans: Orphans = Field(default_factory=Orphans)
     stuck_after_seconds: Annotated[float, Field(ge=0)] = 0
+    migrations: Migrations = Field(default_factory=Migrations)
+    cleanup: Cleanup = Field(default_factory=Cleanup)
     termination_grace_period_seconds: int = 300
     paused: bool = False
     pod_template: PodTemplate = Field(default_factory=PodTemplate)

@@ -23,6 +23,9 @@ SLOW_SAMPLE_SECONDS = 0.5
 # Of what a pod says, so many characters.
 LONGEST_DETAIL = 400
 
+# What is wrong with a database that answers.
+_MENDED_BY_MIGRATION = {"TableMissing", "TableOutdated", "PermissionDenied", "SampleTimedOut"}
+
 _POD_ADVICE = {
     PodTrouble.IMAGE_PULL_FAILED: (
         "The image cannot be pulled: {detail}. "
@@ -106,11 +109,18 @@ class Turn:
     # Of the rows of its pods, as far as they are known.
     orphaned_tasks: int | None = None
     stuck_tasks: int | None = None
+    # When something is due that nobody will tell of.
+    wake_after: float | None = None
 
     @property
     def awaits_sample(self) -> bool:
         """Whether the first sample after a start or a change is still on its way, and worth waiting for."""
         return self.driver != "External" and self.demand is None and self.database_error is None
+
+    @property
+    def can_migrate(self) -> bool:
+        """Whether the database answers, whatever its tables are like."""
+        return self.database_error is None or self.database_error.reason in _MENDED_BY_MIGRATION
 
 
 def judge(turn: Turn, now: datetime) -> dict[str, Verdict]:
@@ -142,7 +152,7 @@ def build_status(turn: Turn, verdicts: dict[str, Verdict], previous: Manifest, n
         "replicas": deployment.replicas if deployment else 0,
         "readyReplicas": deployment.ready_replicas if deployment else 0,
         "desiredReplicas": turn.decision.replicas if turn.decision else previous.get("desiredReplicas"),
-        "selector": ",".join(f"{name}={value}" for name, value in selector_labels(turn.key.name).items()),
+        "selector": _selector(turn.key),
         "pendingTasks": demand.ready if demand else previous.get("pendingTasks"),
         "runningTasks": demand.running if demand else previous.get("runningTasks"),
         "oldestPendingSeconds": oldest,
@@ -177,6 +187,10 @@ def differs(status: Manifest, other: Manifest) -> bool:
     return {k: v for k, v in status.items() if k not in passing} != {
         k: v for k, v in other.items() if k not in passing
     }
+
+
+def _selector(key: Key) -> str:
+    return ",".join(f"{name}={value}" for name, value in selector_labels(key.name).items())
 
 
 def timestamp(at: datetime) -> str:
@@ -275,6 +289,13 @@ def _stalled(turn: Turn, now: datetime) -> Verdict:
     trouble = _pod_trouble(turn, now)
     if trouble and trouble[0] != PodTrouble.UNSCHEDULABLE:
         return Verdict(True, *trouble)
+    if turn.deployment and turn.deployment.overdue:
+        return Verdict(
+            True,
+            "RolloutOverdue",
+            "The new pods are not ready after ten minutes; those of the version before go on working. "
+            f"See: kubectl describe pods -n {turn.key.namespace} -l {_selector(turn.key)}",
+        )
     return Verdict(False, "NotStalled", "")
 
 
@@ -303,12 +324,14 @@ def _progress(deployment: DeploymentState, decision: Decision | None) -> Verdict
 
 
 def _ready(turn: Turn, database: Verdict, stalled: Verdict, reconciling: Verdict) -> Verdict:
-    if stalled.status:
-        return Verdict(False, stalled.reason, stalled.message)
-    if database.status is not True:
-        return Verdict(database.status, database.reason, database.message)
     wanted = turn.decision.replicas if turn.decision else 0
     ready = turn.deployment.ready_replicas if turn.deployment else 0
+    if stalled.status:
+        # Not ready: a deployment that waits for this must not pass. How bad it is, is said.
+        working = f"{min(ready, wanted)} of {wanted} replicas are ready. " if ready and wanted else ""
+        return Verdict(False, stalled.reason, working + stalled.message)
+    if database.status is not True:
+        return Verdict(database.status, database.reason, database.message)
     if wanted and not ready:
         return Verdict(
             False, reconciling.reason, f"0 of {wanted} replicas are ready. {reconciling.message}".strip()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,7 +14,14 @@ if TYPE_CHECKING:
     from django_task_operator.lives import ReplicaSetState
     from django_task_operator.metrics_api.availability import MetricsApi
     from django_task_operator.metrics_api.figures import Figures
-    from django_task_operator.observed import AutoscalerState, ChildState, DeploymentState, PodState
+    from django_task_operator.observed import (
+        AutoscalerState,
+        ChildState,
+        DeploymentState,
+        JobPodState,
+        JobState,
+        PodState,
+    )
     from django_task_operator.resources import RuntimeSource
     from django_task_operator.secrets import Secrets
     from django_task_operator.tasktable import Databases
@@ -24,9 +32,10 @@ class World:
     """The doors to the cluster and the databases, and what the operator was started with.
 
     ``children`` has a cache for each kind of object beside the Deployment, ``autoscalers`` says how
-    the autoscalers among them fare, ``clock`` tells seconds and never goes back, ``instance`` names
-    the operator's pod, ``runtime`` is where runtime Injected is copied from, and ``metrics_api``
-    tells whether an HPA can get the workers' ``figures``.
+    the autoscalers among them fare, ``migrations`` has the Jobs that migrate and ``migration_pods``
+    their pods, ``clock`` tells seconds and never goes back, ``instance`` names the operator's pod,
+    ``runtime`` is where runtime Injected is copied from, and ``metrics_api`` tells whether an HPA can
+    get the workers' ``figures``.
     """
 
     kube: Kube
@@ -35,6 +44,8 @@ class World:
     pods: Watched[PodState]
     children: Mapping[str, Watched[ChildState]]
     autoscalers: Watched[AutoscalerState]
+    migrations: Watched[JobState]
+    migration_pods: Watched[JobPodState]
     secrets: Secrets
     databases: Databases
     claims: Claims
@@ -43,3 +54,5 @@ class World:
     runtime: RuntimeSource
     metrics_api: MetricsApi
     figures: Figures
+    # Held by whoever creates a Job that migrates.
+    migrating: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -40,6 +40,11 @@ RIGHTS = {
     ),
     *(("apps", "replicasets", verb) for verb in ("list", "watch")),
     *(("", "pods", verb) for verb in ("list", "watch", "patch")),
+    *(
+        ("batch", resource, verb)
+        for resource in ("jobs", "cronjobs")
+        for verb in ("get", "list", "watch", "create", "patch", "delete")
+    ),
     ("", "secrets", "get"),
     *(("events.k8s.io", "events", verb) for verb in ("create", "patch")),
 }

@@ -318,6 +318,33 @@ BY_RULES = {
         "spec.scaling.pollIntervalSeconds",
         "scaling.pollIntervalSeconds must be from 0.2 to 300 seconds",
     ),
+    "schedule in words": refused(
+        worker(cleanup={"schedule": "every night"}),
+        "spec.cleanup.schedule",
+        "cleanup.schedule must be a cron line of five fields",
+        'such as "30 3 * * *", or one of @hourly',
+    ),
+    "schedule of four fields": refused(
+        worker(cleanup={"schedule": "30 3 * *"}),
+        "spec.cleanup.schedule",
+        "cleanup.schedule must be a cron line",
+    ),
+    "schedule at a minute that does not exist": refused(
+        worker(cleanup={"schedule": "60 3 * * *"}),
+        "spec.cleanup.schedule",
+        "cleanup.schedule must be a cron line",
+    ),
+    "schedule with a time zone": refused(
+        worker(cleanup={"schedule": "TZ=UTC 0 3 * * *"}),
+        "spec.cleanup.schedule",
+        "cleanup.schedule must be a cron line",
+    ),
+    "clean-up of all queues but one with Stock": refused(
+        worker(runtime="Stock", queues=["*"], excludeQueues=["slow"], cleanup={"schedule": "@daily"}),
+        "spec.cleanup.schedule",
+        "cleanup cannot leave out queues with runtime Stock",
+        "remove runtime for Injected",
+    ),
     "selector label": refused(
         labels({"djangotasks.dev/worker": "other"}),
         "spec.podTemplate.metadata.labels",

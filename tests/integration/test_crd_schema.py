@@ -126,6 +126,15 @@ BY_SCHEMA = {
     ),
     "stuck negative": refused(worker(stuckAfterSeconds=-1), "spec.stuckAfterSeconds", "equal to 0"),
     "paused as a word": refused(worker(paused="yes"), "spec.paused", "must be of type boolean"),
+    "policy of migrations unknown": refused(
+        worker(migrations={"policy": "AfterRollout"}), "spec.migrations.policy", '"Never"', '"BeforeRollout"'
+    ),
+    "days negative": refused(
+        worker(cleanup={"olderThanDays": -1}), "spec.cleanup.olderThanDays", "greater than or equal to 0"
+    ),
+    "days absurd": refused(
+        worker(cleanup={"olderThanDays": 36501}), "spec.cleanup.olderThanDays", "less than or equal to 36500"
+    ),
     "label unquoted": refused(
         worker(podTemplate={"metadata": {"labels": {"a": 1}}}),
         "spec.podTemplate.metadata.labels.a",
@@ -175,6 +184,14 @@ ACCEPTED = {
         podTemplate={
             "metadata": {"labels": {"example.org/team": "shop", "empty": ""}, "annotations": {"a": "b c"}}
         }
+    ),
+    "migrations": worker(migrations={"policy": "BeforeRollout"}),
+    "clean-up every night": worker(cleanup={"schedule": "30 3 * * *", "olderThanDays": 0}),
+    "clean-up at odd times": worker(cleanup={"schedule": "*/15 0-6,22 1,15 JAN-mar mon-FRI"}),
+    "clean-up by name": worker(cleanup={"schedule": "@hourly"}),
+    "clean-up off": worker(cleanup={"schedule": "", "olderThanDays": 30}),
+    "clean-up of all queues with Stock": worker(
+        runtime="Stock", queues=["*"], cleanup={"schedule": "@weekly"}
     ),
     "sidecar alone": containers({"name": "proxy", "image": "proxy:1", "ports": [{"containerPort": 1}]}),
     "worker container": containers({"name": "worker", "securityContext": {"runAsUser": 1000}}),
@@ -239,6 +256,8 @@ DEFAULTS = {
     },
     "orphans": {"policy": "Fail", "graceSeconds": 60, "maxRequeues": 3},
     "stuckAfterSeconds": 0,
+    "migrations": {"policy": "Never"},
+    "cleanup": {"schedule": ""},
     "terminationGracePeriodSeconds": 300,
     "paused": False,
 }

@@ -8,7 +8,7 @@ import functools
 import selectors
 from typing import TYPE_CHECKING, Any
 
-from fakes import Clock, FakeDatabases, FakeKube, worker_manifest
+from fakes import MIGRATION_LABEL, WORKER_LABEL, Clock, FakeDatabases, FakeKube, worker_manifest
 
 from django_task_operator.children import CHILD_KINDS
 from django_task_operator.claims import Claims
@@ -17,7 +17,15 @@ from django_task_operator.kube import Kind, Watched
 from django_task_operator.lives import ReplicaSetState
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
-from django_task_operator.observed import AutoscalerState, ChildState, DeploymentState, PodState, owner_of
+from django_task_operator.observed import (
+    AutoscalerState,
+    ChildState,
+    DeploymentState,
+    JobPodState,
+    JobState,
+    PodState,
+    owner_of,
+)
 from django_task_operator.reconcile import Reconciler
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.labels import MANAGED_SELECTOR
@@ -48,7 +56,7 @@ class Bench:
     def restart(self, clock: Callable[[], float]) -> None:
         """Start an operator that knows nothing of the one before."""
 
-        def watched(kind: str, digest: Callable[[Any], Any]) -> Watched[Any]:
+        def watched(kind: str, digest: Callable[[Any], Any], label: str = WORKER_LABEL) -> Watched[Any]:
             cache = Watched(
                 self.kube,  # type: ignore[arg-type]
                 Kind("", "v1", kind),
@@ -58,7 +66,7 @@ class Bench:
                 owner=owner_of,
                 changed=self.fleet.wake,
             )
-            self.kube.feed(kind, cache)
+            self.kube.feed(kind, cache, label)
             cache.synced.set()
             return cache
 
@@ -69,6 +77,8 @@ class Bench:
             pods=watched("pods", PodState.of),
             autoscalers=watched("horizontalpodautoscalers", AutoscalerState.of),
             children={name: watched(kind.plural, ChildState.of) for name, kind in CHILD_KINDS.items()},
+            migrations=watched("jobs", JobState.of),
+            migration_pods=watched("pods", JobPodState.of, MIGRATION_LABEL),
             secrets=Secrets(self.kube, clock),  # type: ignore[arg-type]
             databases=self.databases,  # type: ignore[arg-type]
             claims=Claims(self.fleet.wake),

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 type Manifest = dict[str, Any]
 
+WORKER_LABEL = "djangotasks.dev/worker"
+MIGRATION_LABEL = "djangotasks.dev/migration-of"
+
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -103,7 +106,7 @@ class FakeKube:
         self._objects: dict[tuple[str, str, str], _Stored] = {}
         self._versions = itertools.count(100)
         self._uids = itertools.count(1)
-        self._caches: list[tuple[str, Watched[Any]]] = []
+        self._caches: list[tuple[str, str, Watched[Any]]] = []
 
     # What the operator does.
 
@@ -270,11 +273,70 @@ class FakeKube:
             )
         return names
 
-    def feed(self, kind: str, cache: Watched[Any]) -> None:
-        """Let a cache watch ``kind``."""
-        self._caches.append((kind, cache))
+    def run_job(
+        self,
+        namespace: str,
+        name: str,
+        *,
+        complete: bool = False,
+        failed: str | None = None,
+        words: str = "",
+        attempts: int = 0,
+        **container: object,
+    ) -> None:
+        """Do what the Job's controller and the kubelets would have done after a while.
+
+        ``attempts`` pods failed with ``words``; ``container`` is the state of one more pod's, if any.
+        """
+        job = self._objects["jobs", namespace, name].manifest
+        metadata = job["metadata"]
+        states: list[Any] = [
+            (
+                "Failed",
+                {"terminated": {"exitCode": 1, "message": words, "finishedAt": "2026-01-01T00:00:00Z"}},
+            )
+        ] * attempts
+        if container:
+            states.append(("Running" if "running" in container else "Pending", container))
+        for place in [
+            place
+            for place, stored in self._objects.items()
+            if place[0] == "pods"
+            and stored.manifest["metadata"].get("ownerReferences", [{}])[0].get("uid") == metadata["uid"]
+        ]:
+            self.delete(*place)
+        for number, (phase, state) in enumerate(states):
+            self._create(
+                "pods",
+                {
+                    "metadata": {
+                        "name": f"{name}-{metadata['uid']}-{number}",
+                        "namespace": namespace,
+                        "creationTimestamp": f"2026-01-01T00:00:{number:02}Z",
+                        "labels": job["spec"]["template"]["metadata"]["labels"],
+                        "ownerReferences": [
+                            {"kind": "Job", "name": name, "uid": metadata["uid"], "controller": True}
+                        ],
+                    },
+                    "status": {
+                        "phase": phase,
+                        "containerStatuses": [{"name": "worker", "image": "shop:1", "state": state}],
+                    },
+                },
+            )
+        ended = {"Complete": "" if complete else None, "Failed": failed}
+        conditions = [
+            {"type": kind, "status": "True", "message": message}
+            for kind, message in ended.items()
+            if message is not None
+        ]
+        self.edit("jobs", namespace, name, {"status": {"conditions": conditions}})
+
+    def feed(self, kind: str, cache: Watched[Any], label: str = WORKER_LABEL) -> None:
+        """Let a cache watch ``kind``: the objects that have the label."""
+        self._caches.append((kind, label, cache))
         for (of_kind, _, _), stored in self._objects.items():
-            if of_kind == kind and _is_managed(stored.manifest):
+            if of_kind == kind and _is_managed(stored.manifest, label):
                 cache.put(copy.deepcopy(stored.manifest))
 
     # How a server keeps its books.
@@ -320,14 +382,15 @@ class FakeKube:
             self._tell(kind, {**before, "metadata": {**before["metadata"]}}, gone=True)
 
     def _tell(self, kind: str, manifest: Manifest, *, gone: bool = False) -> None:
-        if _is_managed(manifest):
-            for of_kind, cache in self._caches:
-                if of_kind == kind:
-                    (cache.drop if gone else cache.put)(copy.deepcopy(manifest))
+        for of_kind, label, cache in self._caches:
+            if of_kind == kind and _is_managed(manifest, label):
+                (cache.drop if gone else cache.put)(copy.deepcopy(manifest))
 
 
 def _singular(kind: Kind) -> str:
     return kind.plural.removesuffix("s")
+
+
 def running_status(*, since: datetime = EPOCH, restarts: int = 0, ended: datetime | None = None) -> Manifest:
     """The status of a pod whose worker container runs."""
     last = {"lastState": {"terminated": {"exitCode": 137, "finishedAt": _time(ended)}}} if ended else {}
@@ -349,12 +412,9 @@ def _controlled_by(kind: str, manifest: Manifest) -> Manifest:
     return {"kind": kind, "name": metadata["name"], "uid": metadata["uid"], "controller": True}
 
 
-def _is_managed(manifest: Manifest) -> bool:
+def _is_managed(manifest: Manifest, label: str = WORKER_LABEL) -> bool:
     labels = manifest["metadata"].get("labels", {})
-    return (
-        labels.get("app.kubernetes.io/managed-by") == "django-task-operator"
-        and "djangotasks.dev/worker" in labels
-    )
+    return labels.get("app.kubernetes.io/managed-by") == "django-task-operator" and label in labels
 
 
 def _conflicts(stored: _Stored, manifest: Manifest) -> bool:

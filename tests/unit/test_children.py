@@ -34,6 +34,20 @@ async def test_a_worker_has_a_disruption_budget_of_its_own(bench: Bench) -> None
     assert made["metadata"]["ownerReferences"][0]["uid"] == "uid-of-emails"
 
 
+async def test_a_worker_that_wants_clean_up_has_a_cron_job(bench: Bench) -> None:
+    reconciler = await bench.running(42, cleanup={"schedule": "@daily"}, paused=True)
+
+    made = bench.kube.read("cronjobs", "shop", "emails-cleanup")
+    assert made
+    assert made["spec"]["schedule"] == "@daily"
+    assert "suspend" not in made["spec"], "paused is about replicas"
+
+    bench.kube.edit("worker", "shop", "emails", {"spec": {"cleanup": {"schedule": ""}}})
+    await bench.turn(reconciler)
+    assert bench.kube.read("cronjobs", "shop", "emails-cleanup") is None
+    assert budget(bench)
+
+
 async def test_one_that_was_changed_or_deleted_by_hand_is_put_back(bench: Bench) -> None:
     reconciler = await bench.running(42)
     before = budget(bench)

@@ -131,3 +131,14 @@ def test_neighbours_hear_of_a_change_and_nobody_else(claims: Claims, woken: list
     claims.drop(B)
     assert woken == [C]
     assert claims.shared(C) is None
+
+
+def test_neighbours_share_a_database_whatever_they_serve() -> None:
+    claims = Claims(lambda _: None)
+    claims.set(A, SHOP, serves("a"))
+    claims.set(B, SHOP, serves("b"))
+    claims.set(C, OTHER, serves("a"))
+
+    assert claims.neighbours(A) == [B]
+    assert claims.neighbours(C) == []
+    assert claims.neighbours(key("unknown")) == []

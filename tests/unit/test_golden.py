@@ -1,4 +1,4 @@
-"""Whole manifests: golden/*/worker.yaml in, golden/*/deployment.yaml and children.yaml out."""
+"""Whole manifests: golden/*/worker.yaml in, golden/*/deployment.yaml, children.yaml, migration.yaml out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from django_task_operator.resources import RuntimeSource, build_children, build_deployment
+from django_task_operator.resources import (
+    RuntimeSource,
+    build_children,
+    build_deployment,
+    build_migration,
+    migration_hash,
+)
 from django_task_operator.spec import Worker
 
 RUNTIME = RuntimeSource("registry.example/django-task-worker:0.1.0")
 CASES = sorted((Path(__file__).parent / "golden").iterdir())
 WITH_CHILDREN = [case for case in CASES if (case / "children.yaml").exists()]
+WITH_MIGRATION = [case for case in CASES if (case / "migration.yaml").exists()]
 
 
 class Plain(yaml.SafeDumper):
@@ -35,7 +42,54 @@ def test_golden_children(case: Path) -> None:
     worker = Worker.parse(yaml.safe_load((case / "worker.yaml").read_text()))
     expected = (case / "children.yaml").read_text()
 
-    assert yaml.dump_all(build_children(worker), Dumper=Plain, sort_keys=False) == expected
+    assert yaml.dump_all(build_children(worker, RUNTIME), Dumper=Plain, sort_keys=False) == expected
+
+
+@pytest.mark.parametrize("case", WITH_MIGRATION, ids=lambda case: case.name)
+def test_golden_migration(case: Path) -> None:
+    worker = Worker.parse(yaml.safe_load((case / "worker.yaml").read_text()))
+    expected = (case / "migration.yaml").read_text()
+
+    assert yaml.dump(build_migration(worker, RUNTIME), Dumper=Plain, sort_keys=False) == expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_no_job_makes_a_pod_that_counts_as_the_workers(case: Path) -> None:
+    manifest = yaml.safe_load((case / "worker.yaml").read_text())
+    manifest["spec"]["cleanup"] = {"schedule": "@daily"}
+    worker = Worker.parse(manifest)
+    (cron,) = (child for child in build_children(worker, RUNTIME) if child["kind"] == "CronJob")
+
+    for job in (cron["spec"]["jobTemplate"], build_migration(worker, RUNTIME)):
+        pod = job["spec"]["template"]
+        assert "djangotasks.dev/worker" not in pod["metadata"]["labels"]
+        (container,) = pod["spec"]["containers"]
+        assert not {"ports", "livenessProbe", "readinessProbe", "startupProbe"} & container.keys()
+        assert not {"DB_WORKER_ID", "DB_WORKER_HEALTH_PORT"} & {each["name"] for each in container["env"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "is_another"),
+    [
+        ({"image": "shop:2"}, True),
+        ({"env": [{"name": "A", "value": "1"}]}, True),
+        ({"database": {"urlSecretRef": {"name": "other-db"}}}, True),
+        ({"resources": {"limits": {"memory": "1Gi"}}}, True),
+        ({"podTemplate": {"spec": {"serviceAccountName": "shop"}}}, True),
+        ({"queues": ["emails"]}, False),
+        ({"processes": 4}, False),
+        ({"scaling": {"maxReplicas": 3}}, False),
+        ({"terminationGracePeriodSeconds": 5}, False),
+        ({"cleanup": {"schedule": "@daily"}}, False),
+        ({"paused": True}, False),
+    ],
+)
+def test_what_is_migrated_once(change: dict[str, object], is_another: bool) -> None:
+    manifest = yaml.safe_load((CASES[0] / "worker.yaml").read_text())
+    before = migration_hash(Worker.parse(manifest).spec)
+    manifest["spec"] |= change
+
+    assert (migration_hash(Worker.parse(manifest).spec) != before) == is_another
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

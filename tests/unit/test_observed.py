@@ -119,6 +119,22 @@ def test_a_new_deployment_has_no_status() -> None:
     assert (state.replicas, state.ready_replicas, state.rolled_out) == (0, 0, False)
 
 
+def test_a_rollout_that_takes_too_long() -> None:
+    def progressing(status: str, reason: str) -> DeploymentState:
+        condition = {"type": "Progressing", "status": status, "reason": reason}
+        return DeploymentState.of(deployment(conditions=[condition]))
+
+    assert progressing("False", "ProgressDeadlineExceeded").overdue
+    assert not progressing("True", "ReplicaSetUpdated").overdue
+
+
+def test_what_was_migrated_for_its_pods() -> None:
+    manifest = deployment()
+    assert DeploymentState.of(manifest).migrated is None
+    manifest["metadata"]["annotations"] = {"djangotasks.dev/migrated": "abc"}
+    assert DeploymentState.of(manifest).migrated == "abc"
+
+
 def test_pods_that_cannot_be_created() -> None:
     failure = {
         "type": "ReplicaFailure",

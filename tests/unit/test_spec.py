@@ -135,7 +135,12 @@ def test_a_bound_of_the_model_is_the_bound_of_the_definition(path: str) -> None:
 
 
 def test_a_choice_has_the_values_of_the_definition() -> None:
-    for path, other in (("scaling.driver", "KEDA"), ("runtime", "Celery"), ("orphans.policy", "Retry")):
+    for path, other in (
+        ("scaling.driver", "KEDA"),
+        ("runtime", "Celery"),
+        ("orphans.policy", "Retry"),
+        ("migrations.policy", "Later"),
+    ):
         for choice in DEFINED[path]["enum"]:
             assert read(path, with_value(path, choice)) == choice
         with pytest.raises(InvalidSpec):
@@ -146,6 +151,7 @@ def test_a_choice_has_the_values_of_the_definition() -> None:
 # test_orphans.py try these.
 READ_BY_A_TURN = {"replicas", "scaling.pollIntervalSeconds", "paused"}
 READ_BY_A_TURN |= {"orphans.policy", "orphans.graceSeconds", "orphans.maxRequeues", "stuckAfterSeconds"}
+READ_BY_A_TURN |= {"migrations.policy"}
 OTHERWISE: dict[str, object] = {
     "imagePullSecrets": [{"name": "regcred"}],
     "env": [{"name": "A", "value": "1"}],
@@ -159,7 +165,10 @@ OTHERWISE: dict[str, object] = {
     "scaling.behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
 }
 # What means something only together with another field.
-GOES_WITH: dict[str, tuple[str, object]] = {"scaling.behavior": ("scaling.driver", "HPA")}
+GOES_WITH: dict[str, tuple[str, object]] = {
+    "scaling.behavior": ("scaling.driver", "HPA"),
+    "cleanup.olderThanDays": ("cleanup.schedule", "@daily"),
+}
 
 
 @pytest.mark.parametrize("path", sorted(LEAVES - READ_BY_A_TURN))
@@ -171,7 +180,7 @@ def test_every_field_makes_a_difference(path: str) -> None:
         source = resources.RuntimeSource("django-task-worker:dev")
         return (
             resources.build_deployment(worker, 1, source),
-            resources.build_children(worker),
+            resources.build_children(worker, source),
             reconcile._policy(worker),
         )
 

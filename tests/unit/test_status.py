@@ -16,6 +16,7 @@ from django_task_operator.errors import (
     DeploymentNameTaken,
     DeploymentRejected,
     InvalidSpec,
+    Migrating,
     SecretMissing,
 )
 from django_task_operator.observed import DeploymentState, PodState, PodTrouble
@@ -214,6 +215,22 @@ TABLE: list[tuple[str, Turn, dict[str, str]]] = [
         replace(GOOD, deployment=deployed(2, there=0, failure="exceeded quota")),
         {"Stalled": "T PodsRejected", "Ready": "F PodsRejected"},
     ),
+    # An unfinished rollout beside pods that work: not ready, because whoever rolls out waits for Ready.
+    (
+        "bad image beside good pods",
+        replace(GOOD, pods=(PodState("p-3", PodTrouble.IMAGE_PULL_FAILED, "no"),)),
+        {"Stalled": "T ImagePullFailed", "Ready": "F ImagePullFailed"},
+    ),
+    (
+        "new pods never get ready",
+        replace(GOOD, deployment=deployed(2, overdue=True, rolled_out=False)),
+        {"Stalled": "T RolloutOverdue", "Ready": "F RolloutOverdue", "Reconciling": "T RollingOut"},
+    ),
+    (
+        "migrates",
+        replace(GOOD, apply_error=Migrating(problem="Job a migrates.")),
+        {"Reconciling": "T Migrating", "Stalled": "F NotStalled", "Ready": "T ReplicasReady"},
+    ),
     (
         "shared",
         replace(GOOD, shared_queue=("a", OTHER)),
@@ -272,6 +289,21 @@ def test_whatever_happens(turn: Turn) -> None:
             replace(GOOD, deployment=deployed(2, there=0)),
             "Ready",
             "0 of 2 replicas are ready. Pods are being started or ended.",
+        ),
+        (
+            replace(
+                GOOD, deployment=deployed(2, ready=1), pods=(PodState("a", PodTrouble.CRASH_LOOPING, "x"),)
+            ),
+            "Ready",
+            (
+                "1 of 2 replicas are ready. "
+                "The worker ends again and again: x. See: kubectl logs -n shop a --previous"
+            ),
+        ),
+        (
+            replace(GOOD, deployment=None, apply_error=Migrating(problem="Job a migrates.")),
+            "Ready",
+            "0 of 2 replicas are ready. Job a migrates.",
         ),
         (unsampled(DOWN), "ScalingActive", f"{DOWN} Replicas are held at 2."),
         (replace(GOOD, paused=True), "ScalingActive", "spec.paused is set. Replicas are held at 2."),

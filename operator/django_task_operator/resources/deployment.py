@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from django_task_operator.resources.labels import WORKER_UID_ANNOTATION, selector_labels
 from django_task_operator.resources.metadata import object_metadata
+from django_task_operator.resources.migration import MIGRATED_ANNOTATION
 from django_task_operator.resources.pod_template import build_pod_template
 
 if TYPE_CHECKING:
@@ -13,19 +14,25 @@ if TYPE_CHECKING:
     from django_task_operator.spec import Manifest, Worker
 
 
-def build_deployment(worker: Worker, replicas: int, source: RuntimeSource) -> Manifest:
+def build_deployment(
+    worker: Worker, replicas: int, source: RuntimeSource, migrated: str | None = None
+) -> Manifest:
     """Build the whole Deployment, replicas included.
 
-    Every apply carries the replicas: a later apply without them would reset them to 1.
+    Every apply carries the replicas: a later apply without them would reset them to 1. ``migrated``
+    is what was migrated for its template, so that this is known when the Job is gone.
     """
     name = worker.key.name
     template = build_pod_template(name, worker.spec, source)
     annotations = template["metadata"].get("annotations", {})
     template["metadata"]["annotations"] = {**annotations, WORKER_UID_ANNOTATION: worker.uid}
+    metadata = object_metadata(worker)
+    if migrated:
+        metadata["annotations"] = {MIGRATED_ANNOTATION: migrated}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": object_metadata(worker),
+        "metadata": metadata,
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": selector_labels(name)},

@@ -22,6 +22,10 @@ _LAUNCHER = f"{_IN_POD}/django_db_worker"
 _VOLUME = "django-db-worker"
 
 HEALTH_PORT = 8090
+# How long Stock's clean-up keeps results where the spec does not say: as long as the other runtimes.
+STOCK_DAYS = 30
+# What tells a worker who it is, and says nothing to another command.
+WORKER_VARIABLES = frozenset({"DB_WORKER_ID", "DB_WORKER_HEALTH_PORT"})
 
 HASH_ANNOTATION = "djangotasks.dev/runtime-hash"
 
@@ -41,8 +45,7 @@ class RuntimeSource:
 
 def command(spec: WorkerSpec) -> list[str]:
     """Build the argument vector of the worker container."""
-    *interpreter, script = spec.manage_py
-    prefix = [*interpreter, _LAUNCHER, script] if spec.runtime == "Injected" else [*interpreter, script]
+    prefix = _prefix(spec)
     if spec.prodserver:
         return [*prefix, "worker", spec.prodserver.process]
     flags = {
@@ -66,6 +69,24 @@ def command(spec: WorkerSpec) -> list[str]:
         "--no-reload",
         *(f"{flag}={value}" for flag, value in flags.items() if value),
     ]
+
+
+def cleanup_command(spec: WorkerSpec) -> list[str]:
+    """Build the argument vector that prunes the finished results of the worker's queues."""
+    days = spec.cleanup.older_than_days
+    if spec.runtime == "Stock":
+        # Upstream reads no setting, and its own default is 14 days.
+        days = STOCK_DAYS if days is None else days
+        name, flags = "prune_db_task_results", {"--min-age-days": str(days)}
+    else:
+        # Without days, the project's TASKS_RESULT_EXPIRATION_DAYS counts.
+        name, flags = "cleanup_tasks", {"--days": "" if days is None else str(days)}
+    flags |= {
+        "--backend": spec.backend,
+        "--queue-name": ",".join(spec.queues),
+        "--exclude-queues": ",".join(spec.exclude_queues),
+    }
+    return [*_prefix(spec), name, *(f"{flag}={value}" for flag, value in flags.items() if value)]
 
 
 def environment(spec: WorkerSpec) -> list[Manifest]:
@@ -118,6 +139,11 @@ def injection(
         "volumes": [{"name": _VOLUME, "emptyDir": {"sizeLimit": "16Mi"}}],
     }
     return {HASH_ANNOTATION: source.hash}, pod, {"volumeMounts": [{**mount, "readOnly": True}]}
+
+
+def _prefix(spec: WorkerSpec) -> list[str]:
+    *interpreter, script = spec.manage_py
+    return [*interpreter, _LAUNCHER, script] if spec.runtime == "Injected" else [*interpreter, script]
 
 
 def _probe(path: str, *, period: int, failures: int) -> Manifest:

@@ -51,6 +51,11 @@ class Command(BaseCommand):
             help="The queues. Separate multiple with a comma (default: all of them).",
         )
         parser.add_argument(
+            "--exclude-queues",
+            default="",
+            help="With every queue: all but these. Separate multiple with a comma.",
+        )
+        parser.add_argument(
             "--status",
             choices=sorted(STATUSES),
             default="all",
@@ -69,7 +74,7 @@ class Command(BaseCommand):
         backend = given["backend_name"]
         try:
             days = _days(given["days"])
-            queues, _ = split_queues(given["queue_name"], "")
+            queues, excluded = split_queues(given["queue_name"], given["exclude_queues"])
             check_queues(queues, task_backends[backend].queues, backend)
         except OptionsError as error:
             raise CommandError(str(error)) from error
@@ -80,6 +85,8 @@ class Command(BaseCommand):
         )
         if queues:
             rows = rows.filter(queue_name__in=queues)
+        elif excluded:
+            rows = rows.exclude(queue_name__in=excluded)
         what = f"results of tasks that finished more than {days} days ago"
         if given["dry_run"]:
             self.stdout.write(f"Would delete {rows.count()} {what}.")

@@ -1,0 +1,74 @@
+"""Builds the Jobs of a worker: its pod, for a command that ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django_task_operator.resources import runtime
+from django_task_operator.resources.labels import WORKER_LABEL, object_labels
+from django_task_operator.resources.pod_template import CONTAINER, build_pod_template
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from django_task_operator.resources.runtime import RuntimeSource
+    from django_task_operator.spec import Manifest, Worker
+
+# Of a container that serves for ever. A user's podTemplate may have any of them.
+_OF_A_SERVER = ("args", "ports", "startupProbe", "livenessProbe", "readinessProbe", "lifecycle")
+
+_DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
+
+
+def build_job_spec(
+    worker: Worker,
+    source: RuntimeSource,
+    *,
+    command: Sequence[str],
+    label: str,
+    component: str,
+    deadline_seconds: int,
+) -> Manifest:
+    """Build a Job's spec: ``command`` in the pod that the worker has, which ``label`` marks as no worker."""
+    return {
+        "backoffLimit": 2,
+        "activeDeadlineSeconds": deadline_seconds,
+        # A drain is no failure of the command.
+        "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [_DISRUPTED]}]},
+        # The next one starts when the one before has ended: two at a time would be in each other's way.
+        "podReplacementPolicy": "Failed",
+        "template": _template(worker, source, command, job_labels(worker.key.name, label, component)),
+    }
+
+
+def job_labels(worker_name: str, label: str, component: str) -> dict[str, str]:
+    """Labels of a Job's pods: those of the worker, but not the one that makes a pod its worker."""
+    labels = {**object_labels(worker_name), "app.kubernetes.io/component": component, label: worker_name}
+    del labels[WORKER_LABEL]
+    return labels
+
+
+def _template(
+    worker: Worker, source: RuntimeSource, command: Sequence[str], labels: dict[str, str]
+) -> Manifest:
+    template = build_pod_template(worker.key.name, worker.spec, source)
+    given = {name: value for name, value in template["metadata"]["labels"].items() if name != WORKER_LABEL}
+    pod = template["spec"]
+    (container,) = [each for each in pod["containers"] if each["name"] == CONTAINER]
+    # A database proxy, say: started before the command, and ended after it.
+    sidecars = [
+        {**each, "restartPolicy": "Always"} for each in pod["containers"] if each["name"] != CONTAINER
+    ]
+    if sidecars:
+        pod = {**pod, "initContainers": [*pod.get("initContainers", ()), *sidecars]}
+    return {
+        "metadata": {**template["metadata"], "labels": given | labels},
+        # A failed pod stays, with its log and its last words.
+        "spec": {**pod, "containers": [_container(container, command)], "restartPolicy": "Never"},
+    }
+
+
+def _container(container: Manifest, command: Sequence[str]) -> Manifest:
+    kept = {name: value for name, value in container.items() if name not in _OF_A_SERVER}
+    env = [each for each in container["env"] if each["name"] not in runtime.WORKER_VARIABLES]
+    return {**kept, "command": list(command), "env": env}

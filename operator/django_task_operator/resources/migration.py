@@ -1,0 +1,67 @@
+"""Builds the Job that migrates the database before the pods of a new image start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from django_task_operator.resources.job import build_job_spec
+from django_task_operator.resources.labels import MIGRATION_LABEL
+from django_task_operator.resources.metadata import object_metadata
+
+if TYPE_CHECKING:
+    from django_task_operator.resources.runtime import RuntimeSource
+    from django_task_operator.spec import Manifest, Worker, WorkerSpec
+
+# On the Deployment: what was migrated for the pods that it has. On the Job: what it migrates.
+MIGRATED_ANNOTATION = "djangotasks.dev/migrated"
+
+# For a migration that waits for a lock for ever. Those of large tables take their time.
+DEADLINE_SECONDS = 7200
+
+# What decides what `migrate` does, and whether its pod can start: nothing that only says how tasks are run.
+_FIELDS = {
+    "image",
+    "image_pull_policy",
+    "image_pull_secrets",
+    "manage_py",
+    "working_dir",
+    "env",
+    "env_from",
+    "resources",
+    "database",
+    "pod_template",
+}
+
+
+def migration_hash(spec: WorkerSpec) -> str:
+    """Tell one migration from another: the same hash is never migrated twice in a row.
+
+    It is made of the user's spec and not of the Job, so that another operator migrates nothing again.
+    """
+    fields = spec.model_dump(mode="json", include=_FIELDS)
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def build_migration(worker: Worker, source: RuntimeSource) -> Manifest:
+    """Build the Job.
+
+    It runs ``migrate`` without the launcher: as PID 1 Python then ignores the SIGTERM of a drain, so that a
+    migration has the worker's grace period to finish. Not every database rolls half of one back.
+    """
+    wanted = migration_hash(worker.spec)
+    metadata = object_metadata(worker, f"{worker.key.name}-migrate-{wanted}")
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {**metadata, "annotations": {MIGRATED_ANNOTATION: wanted}},
+        "spec": build_job_spec(
+            worker,
+            source,
+            command=[*worker.spec.manage_py, "migrate", "--noinput"],
+            label=MIGRATION_LABEL,
+            component="task-migration",
+            deadline_seconds=DEADLINE_SECONDS,
+        ),
+    }

@@ -1,0 +1,66 @@
+"""The Jobs and CronJobs that are made for workers, as a real API server takes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from django_task_operator.resources import RuntimeSource, build_children, build_migration
+from django_task_operator.spec import Worker
+
+if TYPE_CHECKING:
+    from tests.conftest import Kubectl
+
+RUNTIME = RuntimeSource("registry.example/django-task-worker:0.1.0")
+CASES = sorted((Path(__file__).parent.parent / "unit" / "golden").iterdir())
+
+
+def manifests(case: Path, namespace: str) -> list[dict[str, Any]]:
+    manifest = yaml.safe_load((case / "worker.yaml").read_text())
+    manifest["metadata"]["namespace"] = namespace
+    manifest["spec"].setdefault("cleanup", {"schedule": "@daily"})
+    worker = Worker.parse(manifest)
+    return [build_migration(worker, RUNTIME), *build_children(worker, RUNTIME)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_api_server_takes_them_as_they_are(kubectl: Kubectl, namespace: str, case: Path) -> None:
+    for manifest in manifests(case, namespace):
+        stored = json.loads(
+            kubectl("create", "--dry-run=server", "--validate=strict", "-ojson", "-f-", manifest=manifest)
+        )
+        assert stored["metadata"]["name"] == manifest["metadata"]["name"]
+
+
+def test_what_a_cron_job_makes_is_no_job_of_ours(kubectl: Kubectl, namespace: str) -> None:
+    """Neither a watch for migrations nor a budget may find it."""
+    (cron,) = (each for each in manifests(CASES[0], namespace) if each["kind"] == "CronJob")
+    del cron["metadata"]["ownerReferences"]
+    here = kubectl.within(namespace)
+    here("create", "-f-", manifest={**cron, "spec": {**cron["spec"], "suspend": True}})
+    name = cron["metadata"]["name"]
+    job = json.loads(here("create", "job", "now", f"--from=cronjob/{name}", "--dry-run=server", "-ojson"))
+
+    assert "djangotasks.dev/worker" not in job["metadata"].get("labels", {})
+    assert "djangotasks.dev/worker" not in job["spec"]["template"]["metadata"]["labels"]
+    assert job["spec"]["template"]["metadata"]["labels"]["djangotasks.dev/cleanup-of"]
+
+
+def test_a_migration_runs_in_a_restricted_namespace(kubectl: Kubectl, namespace: str) -> None:
+    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    kubectl("wait", "--for=create", "--timeout=30s", "serviceaccount/default", f"--namespace={namespace}")
+    (case,) = (case for case in CASES if case.name == "minimal")
+    job = manifests(case, namespace)[0]
+    template = job["spec"]["template"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "migrate", "labels": template["metadata"]["labels"]},
+        "spec": template["spec"],
+    }
+
+    kubectl.within(namespace)("create", "--dry-run=server", "-f-", manifest=pod)
