@@ -246,9 +246,11 @@ def test_a_users_hpa_scales_by_it_and_holds_while_it_cannot_be_had(
     eventually(lambda: replicas() == 4, "the HPA scales the target for 40 tasks", within=90)
     assert active() == "ValidMetricFound"
 
-    # Without the rows the HPA would scale in at once; without the Secret it must not.
-    here("delete", "secret", "database")
-    empty(database)
+    # Without the rows the HPA would scale in at once; while nobody can count them it must not.
+    with database.server.connect(database.name) as connection:
+        database.server.execute("ALTER DATABASE {name} ALLOW_CONNECTIONS false", name=database.name)
+        database.end_clients("django-task-operator")
+        connection.execute("DELETE FROM django_tasks_database_dbtaskresult")
     eventually(lambda: active() == "FailedGetExternalMetric", "the HPA gets an error", within=90)
     always(lambda: replicas() == 4, "the replicas are held", seconds=5)
 
@@ -284,7 +286,7 @@ def test_the_certificate_rotates_under_a_stream_of_requests(
     chart = str(ROOT / "charts" / NAME)
 
     def upgrade(hours: str) -> None:
-        value = f"--set=metricsApi.certificateHours={hours}"
+        value = f"--set-json=metricsApi.certificateHours={hours}"
         metrics.helm("upgrade", NAME, chart, "--reuse-values", value, "--wait", "--timeout=90s")
         eventually(lambda: is_ours_and_available(api), "the APIService is available", within=60)
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from cryptography import x509
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -74,6 +76,8 @@ class FrontProxy:
                 uid_headers=names("requestheader-uid-headers"),
                 extra_prefixes=names("requestheader-extra-headers-prefix"),
             )
+            if found.ca:
+                x509.load_pem_x509_certificates(found.ca.encode())
         except (TypeError, ValueError) as error:
             raise BadConfiguration(str(error)) from None
         if not found.ca or not found.user_headers:

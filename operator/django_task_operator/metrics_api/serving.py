@@ -21,7 +21,6 @@ from django_task_operator.metrics_api.certificates import (
     AUTHORITY_KEY,
     CERTIFICATE_KEY,
     PRIVATE_KEY_KEY,
-    BadCertificate,
     ServingCertificate,
 )
 from django_task_operator.metrics_api.following import follow
@@ -147,16 +146,11 @@ class ExternalMetrics:
         self._front_proxy_known.set()
 
     async def _serve(self) -> None:
-        settings, listener, before = self._settings, self._listener, ""
-        front_proxy = await self._known_front_proxy()
-        certificates = _mounted(Path(settings.directory)) if settings.directory else self._kept()
-        async for certificate in certificates:
+        directory, listener, before = self._settings.directory, self._listener, ""
+        async for certificate in _mounted(Path(directory)) if directory else self._kept():
             if listener is None:
                 self._authorities = certificate.authority
-                listener = Listener(self._figures, self._access, certificate, front_proxy)
-                self._listener = listener
-                await listener.start(settings.port)
-                log.info("metrics API listens", extra={"port": settings.port})
+                listener = self._listener = await self._listen(certificate)
                 self._listening.set()
             else:
                 await self._announce(before + certificate.authority)
@@ -164,10 +158,23 @@ class ExternalMetrics:
                 log.info("serving certificate changed", extra={"expires": certificate.expires.isoformat()})
             before = certificate.authority
 
-    async def _known_front_proxy(self) -> FrontProxy:
-        while self._front_proxy is None:
-            await self._front_proxy_known.wait()
-        return self._front_proxy
+    async def _listen(self, certificate: ServingCertificate) -> Listener:
+        port = self._settings.port
+        while True:
+            while self._front_proxy is None:
+                await self._front_proxy_known.wait()
+            listener = Listener(self._figures, self._access, certificate, self._front_proxy)
+            try:
+                await listener.start(port)
+            except OSError as error:
+                # No reason to scale nobody.
+                await listener.close()
+                log.warning("metrics API does not listen", extra={"port": port, "error": str(error)})
+                self._become(Availability(State.STARTING, detail=str(error)))
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                log.info("metrics API listens", extra={"port": port})
+                return listener
 
     async def _kept(self) -> AsyncIterator[ServingCertificate]:
         """The certificate in the Secret, and a new one each time before it expires."""
@@ -189,7 +196,7 @@ class ExternalMetrics:
                     name: base64.b64decode(value).decode() for name, value in secret.get("data", {}).items()
                 }
                 return ServingCertificate.read(data)
-            except BadCertificate as error:
+            except ValueError as error:
                 log.info("no serving certificate is kept", extra={"reason": str(error)})
                 return None
             except API_ERRORS as error:
@@ -250,7 +257,9 @@ class ExternalMetrics:
             uid = found["metadata"]["uid"] if found else None
             await self._kube.apply_api_service(wanted, uid=uid)
             log.info("APIService registered", extra={"service": self._settings.service})
+            # What that makes of it, the watch tells.
             await asyncio.sleep(RESTORE_SECONDS)
+            now = self._availability
         self._announced = authorities
         self._settled.set()
         self._become(now)
@@ -296,7 +305,7 @@ async def _mounted(directory: Path) -> AsyncIterator[ServingCertificate]:
                 certificate = ServingCertificate.read(data)
                 before = data
                 yield certificate
-        except (OSError, BadCertificate) as error:
+        except (OSError, ValueError) as error:
             log.warning("serving certificate not usable", extra={"error": str(error)})
         await asyncio.sleep(FILES_SECONDS)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from multidict import CIMultiDict
 
+from django_task_operator.metrics_api.certificates import ServingCertificate
 from django_task_operator.metrics_api.identity import BadConfiguration, FrontProxy, NotAuthenticated, User
 
+AUTHORITY = ServingCertificate.make(("front-proxy-ca",), timedelta(days=1), datetime.now(UTC)).authority
 DATA = {
-    "requestheader-client-ca-file": "-----BEGIN CERTIFICATE-----",
+    "requestheader-client-ca-file": AUTHORITY,
     "requestheader-allowed-names": '["front-proxy-client"]',
     "requestheader-username-headers": '["X-Remote-User"]',
     "requestheader-group-headers": '["X-Remote-Group"]',
@@ -86,6 +89,7 @@ def test_without_allowed_names_every_name_is_good() -> None:
         {**DATA, "requestheader-username-headers": "[]"},
         {**DATA, "requestheader-allowed-names": "front-proxy-client"},
         {**DATA, "requestheader-allowed-names": "1"},
+        {**DATA, "requestheader-client-ca-file": "-----BEGIN CERTIFICATE-----"},
     ],
 )
 def test_a_cluster_without_aggregation_is_not_trusted(data: dict[str, str]) -> None:

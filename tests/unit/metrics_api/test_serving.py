@@ -56,7 +56,12 @@ class FakeApi:
 
     async def get_secret(self, namespace: str, name: str) -> dict[str, Any]:
         self._secret(namespace, name)
-        return {"data": {key: base64.b64encode(text.encode()).decode() for key, text in self.secret.items()}}
+        return {
+            "data": {
+                key: base64.b64encode(text.encode(errors="surrogateescape")).decode()
+                for key, text in self.secret.items()
+            }
+        }
 
     async def apply_secret(self, namespace: str, name: str, data: dict[str, str]) -> None:
         self._secret(namespace, name)
@@ -199,7 +204,7 @@ async def test_it_keeps_its_certificate_and_answers_before_it_registers(make: An
     assert bench.api.api_service["metadata"]["ownerReferences"][0]["uid"] == "role-uid"
     bench.api.reach("True")
     await bench.becomes(State.SERVING)
-    assert bench.changes == 2, "woken when it started to wait, and when it was there"
+    assert bench.changes == 1
     bench.api.reach("False", "dial tcp: timeout")
     await bench.becomes(State.UNREACHABLE)
     assert bench.metrics.availability.detail == "dial tcp: timeout"
@@ -235,6 +240,24 @@ async def test_both_authorities_are_trusted_before_a_new_certificate_is_presente
     assert before in bench.trusted
     await bench.until(lambda: listener._certificate is not presented)
     assert listener._certificate.authority in "".join(bench.api.secret.values())
+
+
+@pytest.mark.parametrize("kept", ["nonsense", "\udcff"])
+async def test_nonsense_in_the_secret_is_replaced(make: Any, kept: str) -> None:
+    bench = make()
+    bench.api.secret = {"tls.crt": kept, "tls.key": kept, "ca.crt": kept}
+    await bench.until(lambda: bench.api.api_service)
+    assert ServingCertificate.read(bench.api.secret)
+
+
+async def test_a_port_that_is_taken_is_waited_for(make: Any) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        bench = make(port=taken.getsockname()[1])
+        await bench.until(lambda: bench.metrics.availability.detail)
+        assert "registered" not in bench.api.log
+    await bench.until(lambda: bench.api.api_service)
 
 
 async def test_another_adapter_is_left_alone_until_it_is_gone(make: Any) -> None:
