@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.tasktable import Demand, Listing, Observation, RunningRow, Subscription
+from django_task_operator.tasktable import Demand, Listing, Observation, QueueDemand, RunningRow, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -532,7 +532,9 @@ class FakeDatabases:
         at = EPOCH + timedelta(seconds=next(self._samples))
         for _, subscription in self.subscriptions:
             due = at - timedelta(seconds=oldest) if ready else None
-            demand = Demand(min(ready, subscription.limit), running, due)
+            part = QueueDemand(min(ready, subscription.limit), running, due)
+            queue = {"*": "default"}.get(name := subscription.selection.queues[0], name)
+            demand = Demand(part.ready, running, due, {queue: part} if ready or running else {})
             subscription.observe(Observation(demand, None, at, seconds))
 
     def fail(self, error: Any) -> None:

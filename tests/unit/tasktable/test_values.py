@@ -1,0 +1,17 @@
+"""What a table answers, as values."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django_task_operator.tasktable import Demand, QueueDemand
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_a_demand_within_a_smaller_limit() -> None:
+    demand = Demand(30, 2, NOW, {"a": QueueDemand(25, 2, NOW), "b": QueueDemand(5, 0, NOW)})
+    assert demand.within(30) is demand
+    assert demand.within(10) == Demand(
+        10, 2, NOW, {"a": QueueDemand(10, 2, NOW), "b": QueueDemand(5, 0, NOW)}
+    )
