@@ -23,7 +23,7 @@ import aiohttp
 from benchmarks import cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 WORKERS = 100
 METRIC = "django_tasks_demand"
@@ -143,9 +143,21 @@ async def measure(target: Target, namespace: str, requests: int, concurrent: int
             for number in numbers:
                 times.seconds.append(await ask(number))
 
-        await asyncio.gather(*(ask(number) for number in range(concurrent)))  # connect
+        await _connected(lambda: ask(0))
+        await asyncio.gather(*(ask(number) for number in range(concurrent)))
         await asyncio.gather(*(client() for _ in range(concurrent)))
     return times.row(target.name, concurrent)
+
+
+async def _connected(ask: Callable[[], Awaitable[float]]) -> None:
+    """Wait until a new node's port leads somewhere."""
+    for _ in range(50):
+        try:
+            await ask()
+        except aiohttp.ClientConnectorError:
+            await asyncio.sleep(0.2)
+        else:
+            return
 
 
 async def run(requests: int) -> str:
