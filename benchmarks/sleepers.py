@@ -92,6 +92,7 @@ class Pods:
     namespace: str
     there: dict[str, dict[str, Any]] = field(default_factory=dict)
     told_to_go: dict[str, float] = field(default_factory=dict)
+    told_dead: list[tuple[str, float]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def follow(self, kube: Kube) -> None:
@@ -109,12 +110,17 @@ class Pods:
                 self.changed.clear()
                 await self.changed.wait()
 
+    def first_told_dead(self, name: str, since: float) -> float:
+        """When a pod, or its container, was first said to be gone after a moment."""
+        return min(at for pod, at in self.told_dead if pod == name and at >= since)
+
     def ready(self) -> list[dict[str, Any]]:
         """Those that are ready and stay."""
         return [
             pod
             for name, pod in self.there.items()
             if name not in self.told_to_go
+            and _container(pod)
             and any(
                 c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ())
             )
@@ -122,9 +128,19 @@ class Pods:
 
     def _see(self, pod: dict[str, Any], *, gone: bool) -> None:
         name = pod["metadata"]["name"]
+        if gone or _container(pod) != _container(self.there.get(name, pod)):
+            self.told_dead.append((name, time.time()))
         self.there[name] = pod
         if gone or "deletionTimestamp" in pod["metadata"]:
             self.told_to_go.setdefault(name, time.time())
         if gone:
             del self.there[name]
         self.changed.set()
+
+
+def _container(pod: dict[str, Any]) -> str | None:
+    """The container that runs, if one does."""
+    for status in pod["status"].get("containerStatuses", ()):
+        if "running" in status["state"]:
+            return str(status["containerID"])
+    return None

@@ -35,13 +35,14 @@ SLOW_SECONDS = 0.1
 SLOW_LOOK_SECONDS = 60.0
 REST_PER_WORK = 10
 # Two looks are so far apart, whatever happens to pods.
-LEAST_SECONDS = 1.0
+LEAST_SECONDS = 0.5
 # After a look that failed.
 RETRY_SECONDS = 5.0
 # What the database's user may not do now may be granted.
 DENIED_SECONDS = 60.0
 # So many rows in a turn, lest a thousand hold up the scaling.
 MOST_AT_ONCE = 200
+LEFT_OVER_SECONDS = 2.0
 # So many are told of one by one.
 MOST_EVENTS = 3
 
@@ -81,14 +82,15 @@ class Orphans:
         """Work for the DjangoTaskWorker with that uid."""
         self._world = world
         self._uid = uid
-        # When each claim was first seen without its process, by our own clock: a restart begins anew.
+        # Since when each claim is known to be without its process, by our own clock: a restart begins anew.
         self._since: dict[_Claim, float] = {}
         self._ignored: set[_Claim] = set()
         self._working: frozenset[tuple[str, datetime]] = frozenset()
+        # Pods that went, or whose container did, since the last look, and when that was told.
+        self._went: dict[str, float] = {}
         self._found = Findings()
-        # A look that must be: the first, and after a pod or a container went.
-        self._must_look = True
         self._next_look = float("-inf")
+        self._has_looked = False
         self._rest_until = float("-inf")
         self._denied_until = float("-inf")
 
@@ -107,11 +109,12 @@ class Orphans:
         if subscription is None or running is None or deployment is None or not self._sees(deployment):
             # An unknown is never an orphan.
             return replace(self._found, wake_after=None, events=())
-        if not (self._must_look or running or self._since):
+        must_look = bool(self._went) or not self._has_looked
+        if not (must_look or running or self._since):
             self._found = Findings(0, 0)
             return self._found
         now = self._world.clock()
-        due = max(self._rest_until, now if self._must_look else self._next_look)
+        due = max(self._rest_until, now if must_look else self._next_look)
         if due > now:
             return replace(self._found, wake_after=due - now, events=())
         try:
@@ -132,8 +135,8 @@ class Orphans:
             for life in lives
             if life and life.running_since and not life.has_ended
         )
-        if self._working - working:
-            self._must_look = True
+        now = self._world.clock()
+        self._went |= {pod: now for pod, _ in self._working - working}
         self._working = working
 
     def _sees(self, deployment: DeploymentState) -> bool:
@@ -143,13 +146,18 @@ class Orphans:
         self, worker: Worker, deployment: DeploymentState, subscription: Subscription
     ) -> Findings:
         policy, stuck_after = worker.spec.orphans, worker.spec.stuck_after_seconds
-        listing = await subscription.running()
+        # What a pod began in its last moment must be in it.
+        listing = await subscription.running(fresh=bool(self._went))
         own = own_replica_sets(self._world.replica_sets.of(worker.key), deployment.uid, self._uid)
         pods = {pod.life.name: pod.life for pod in self._world.pods.of(worker.key) if pod.life}
         found = traces(listing.rows, pods, own)
         now = self._world.clock()
         dead = {_claim(trace): trace for trace in found if trace.fate is not Fate.ALIVE}
-        self._since = {claim: self._since.get(claim, now) for claim in dead}
+        self._since = {
+            claim: self._since.get(claim, self._went.get(trace.pod, now)) for claim, trace in dead.items()
+        }
+        self._went.clear()
+        self._has_looked = True
         self._ignored &= dead.keys()
         ripe = {claim for claim, since in self._since.items() if now - since >= policy.grace_seconds}
         orphans = await self._proven(worker, listing, own, ripe) if ripe else []
@@ -169,12 +177,16 @@ class Orphans:
 
     def _plan_next(self, policy: Policy, listing: Listing, now: float) -> None:
         slow = listing.seconds > SLOW_SECONDS
-        self._must_look = False
-        self._rest_until = now + max(LEAST_SECONDS, REST_PER_WORK * listing.seconds)
-        ripening = (since + policy.grace_seconds for since in self._since.values())
-        self._next_look = min(
-            [now + (SLOW_LOOK_SECONDS if slow else LOOK_SECONDS), *(at for at in ripening if at > now)]
-        )
+        self._rest_until = now + (REST_PER_WORK * listing.seconds if slow else LEAST_SECONDS)
+        dues = [now + (SLOW_LOOK_SECONDS if slow else LOOK_SECONDS)]
+        for since in self._since.values():
+            ripe_at = since + policy.grace_seconds
+            if ripe_at > now:
+                dues.append(ripe_at)
+            elif policy.policy != "Ignore":
+                # Left over: too many for one turn, or not to be settled just now.
+                dues.append(max(now + LEFT_OVER_SECONDS, self._denied_until))
+        self._next_look = min(dues)
 
     async def _proven(
         self, worker: Worker, listing: Listing, own: frozenset[str], ripe: set[_Claim]

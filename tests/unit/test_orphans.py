@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from django_task_operator import telemetry
 from django_task_operator.evidence import Fate, Trace
-from django_task_operator.orphans import DENIED_SECONDS, EXCEPTION, LOOK_SECONDS, MOST_EVENTS, settlement_of
+from django_task_operator.orphans import (
+    DENIED_SECONDS,
+    EXCEPTION,
+    LEFT_OVER_SECONDS,
+    LOOK_SECONDS,
+    MOST_AT_ONCE,
+    MOST_EVENTS,
+    settlement_of,
+)
 from django_task_operator.spec import Worker
 from django_task_operator.tasktable import Failed, PermissionDenied, Requeued, RunningRow
 from django_task_operator.tasktable.errors import ConnectionRefused
@@ -191,17 +199,31 @@ async def test_a_pod_that_the_watch_has_not_told_of_is_no_orphans(bench: Bench) 
 async def test_while_the_watch_is_broken_nothing_is_settled(bench: Bench) -> None:
     here = await shop(bench)
     bench.databases.run(here.pods[0])
+    await here.turn()
     here.remove(here.pods[0])
-    bench.world.pods._broken.add(None)
     await here.turn(after=1)
+    bench.world.pods._broken.add(None)
+    listings = bench.databases.listings
     await here.turn(after=10 * GRACE)
-    assert bench.databases.listings == 1, "the first, before the pod went"
+    assert bench.databases.listings == listings
+    assert here.settled() == []
 
     bench.world.pods._broken.clear()
     await here.turn()
-    await here.turn(after=GRACE - 1)
-    assert here.settled() == []
+    assert here.settled() == ["Failed"]
+
+
+async def test_the_grace_begins_when_the_pod_is_seen_to_go(bench: Bench) -> None:
+    here = await shop(bench)
+    bench.databases.run(here.pods[0])
+    await here.turn()
+    here.remove(here.pods[0])
+    bench.databases.trouble = ConnectionRefused()
     await here.turn(after=1)
+    bench.databases.trouble = None
+    await here.turn(after=GRACE - 2)
+    assert here.settled() == []
+    await here.turn(after=2)
     assert here.settled() == ["Failed"]
 
 
@@ -299,6 +321,19 @@ async def test_many_are_told_of_in_few_words(bench: Bench) -> None:
     assert bench.told()[-1] == (
         "TaskFailed: 47 more tasks are FAILED, as their pods are gone: orders.tasks.send"
     )
+
+
+async def test_more_than_a_turn_can_settle_are_settled_in_the_next(bench: Bench) -> None:
+    here = await shop(bench, graceSeconds=0)
+    for _ in range(MOST_AT_ONCE + 1):
+        bench.databases.run(here.pods[0])
+    here.remove(here.pods[0])
+    assert await here.turn() <= LEFT_OVER_SECONDS
+    assert len(here.settled()) == MOST_AT_ONCE
+    assert here.status["orphanedTasks"] == 1
+    await here.turn(after=LEFT_OVER_SECONDS)
+    assert len(here.settled()) == MOST_AT_ONCE + 1
+    assert here.status["orphanedTasks"] == 0
 
 
 async def test_paused_orphans_go_on(bench: Bench) -> None:
