@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from django_task_operator import logs, telemetry
 from django_task_operator.children import CHILD_KINDS
 from django_task_operator.claims import Claims
+from django_task_operator.election import Elector
 from django_task_operator.fleet import Fleet
 from django_task_operator.handlers import Watcher
 from django_task_operator.kube import (
@@ -48,14 +49,13 @@ from django_task_operator.observed import (
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.labels import MANAGED_SELECTOR, MIGRATION_SELECTOR
 from django_task_operator.secrets import Secrets
-from django_task_operator.spec import key_of
+from django_task_operator.spec import Key, key_of
 from django_task_operator.tasktable import Databases
 from django_task_operator.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from django_task_operator.metrics_api.availability import MetricsApi
     from django_task_operator.spec import Manifest
 
 log = logging.getLogger("django_task_operator")
@@ -75,6 +75,8 @@ class Options:
     runtime: RuntimeSource
     kubeconfig: str | None
     metrics_api: Settings | None
+    lease: Key | None
+    instance: str
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,7 +102,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     parser.add_argument("--log-format", default="json", choices=["json", "text"])
     parser.add_argument("--kubeconfig", help="outside a cluster: the kubeconfig to use (its current context)")
+    parser.add_argument(
+        "--lease",
+        metavar="NAME",
+        help="of several operators only the one that holds this Lease is at work; needs POD_NAME and"
+        " POD_NAMESPACE in the environment. Without it no other operator may be running",
+    )
     given = parser.parse_args(argv)
+    pod, namespace = os.environ.get("POD_NAME"), os.environ.get("POD_NAMESPACE")
+    if given.lease and not (pod and namespace):
+        parser.error("--lease: POD_NAME and POD_NAMESPACE must say which pod this is")
     logs.configure(given.log_level, given.log_format)
     if given.kubeconfig:
         # kopf finds its credentials there.
@@ -111,6 +122,8 @@ def main(argv: list[str] | None = None) -> int:
         runtime=RuntimeSource(given.runtime_image, given.runtime_revision),
         kubeconfig=given.kubeconfig,
         metrics_api=_metrics_api(given),
+        lease=Key(namespace=namespace, name=given.lease) if given.lease and namespace else None,
+        instance=pod or socket.gethostname(),
     )
     return asyncio.run(operate(options))
 
@@ -164,26 +177,39 @@ def _metrics_api(given: argparse.Namespace) -> Settings | None:
 async def operate(options: Options) -> int:
     """Run the operator in this event loop until it is told to stop; return the exit code."""
     loop = asyncio.get_running_loop()
-    stopping, ready, broken = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    stopping, warm, ready, broken = asyncio.Event(), asyncio.Event(), asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
 
     async with AsyncExitStack() as stack:
         kube = await Kube.connect(options.kubeconfig)
         stack.push_async_callback(kube.close)
-        server = await telemetry.serve(options.port, alive=lambda: not broken.is_set(), ready=ready.is_set)
+        elector = Elector(kube, options.lease, options.instance) if options.lease else None
+        # One that stands by is as ready as it can be.
+        readiness = [ready, elector.standing_by] if elector else [ready]
+        server = await telemetry.serve(
+            options.port,
+            alive=lambda: not broken.is_set(),
+            ready=lambda: any(event.is_set() for event in readiness),
+        )
         stack.push_async_callback(server.cleanup)
         fleet, databases = Fleet(), Databases()
         stack.push_async_callback(databases.close)
+        if elector:
+            stack.push_async_callback(elector.resign)
         stack.push_async_callback(fleet.stop)
         watcher = Watcher(fleet.observe, loop, namespaces=options.watch_namespaces, ended=broken.set)
         stack.push_async_callback(asyncio.to_thread, watcher.stop)
 
         tasks = [
-            asyncio.create_task(_run(kube, fleet, databases, watcher, options, ready), name="run"),
+            asyncio.create_task(
+                _run(kube, fleet, databases, watcher, elector, options, warm, ready), name="run"
+            ),
             asyncio.create_task(stopping.wait(), name="stop"),
             asyncio.create_task(broken.wait(), name="broken"),
         ]
+        if elector:
+            tasks.append(asyncio.create_task(_stand(elector, warm), name="run"))
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
@@ -195,8 +221,21 @@ async def operate(options: Options) -> int:
         return 0 if stopping.is_set() else 1
 
 
+async def _stand(elector: Elector, warm: asyncio.Event) -> None:
+    """Stand for election once there is nothing else to wait for; ends when another may lead."""
+    await warm.wait()
+    await elector.run()
+
+
 async def _run(
-    kube: Kube, fleet: Fleet, databases: Databases, watcher: Watcher, options: Options, ready: asyncio.Event
+    kube: Kube,
+    fleet: Fleet,
+    databases: Databases,
+    watcher: Watcher,
+    elector: Elector | None,
+    options: Options,
+    warm: asyncio.Event,
+    ready: asyncio.Event,
 ) -> None:
     """Watch first and turn afterwards, so that the first turn already sees what runs."""
 
@@ -236,13 +275,9 @@ async def _run(
         await asyncio.gather(*(cache.synced.wait() for cache in caches))
         await _definition_installed(kube, options)
         figures = Figures(clock)
-        metrics_api: MetricsApi = Off()
-        if options.metrics_api:
-            await _expect_workers(kube, figures, options)
-            metrics_api = server = ExternalMetrics(
-                kube, options.metrics_api, figures, clock=clock, changed=fleet.wake_all
-            )
-            group.create_task(server.run())
+        metrics_api = options.metrics_api and ExternalMetrics(
+            kube, options.metrics_api, figures, clock=clock, changed=fleet.wake_all
+        )
         fleet.world = World(
             kube=kube,
             deployments=deployments,
@@ -256,11 +291,17 @@ async def _run(
             databases=databases,
             claims=Claims(fleet.wake),
             clock=clock,
-            instance=os.environ.get("POD_NAME", socket.gethostname()),
+            instance=options.instance,
             runtime=options.runtime,
-            metrics_api=metrics_api,
+            metrics_api=metrics_api or Off(),
             figures=figures,
         )
+        warm.set()
+        if elector:
+            await elector.leading.wait()
+        if metrics_api:
+            await _expect_workers(kube, figures, options)
+            group.create_task(metrics_api.run())
         watcher.start()
         await asyncio.to_thread(watcher.ready.wait)
         ready.set()

@@ -48,7 +48,8 @@ class Watcher(threading.Thread):
     def stop(self) -> None:
         """End the watch; returns when the thread has ended, or after 5 seconds."""
         self._stop_flag.set()
-        self.join(timeout=5)
+        if self.is_alive():
+            self.join(timeout=5)
 
     def run(self) -> None:
         """Watch until stopped."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
+import struct
 from contextlib import suppress
+from contextvars import ContextVar
+from math import inf, isinf
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.client.rest import RESTClientObject
 
 from django_task_operator.errors import WorkerGone
 from django_task_operator.spec import GROUP, PLURAL, VERSION, Key, Manifest
@@ -33,6 +38,10 @@ WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=120)
 LONGEST_WATCH_DELAY = 4.0
 # Bounds what a restart with a thousand workers asks of the API server at once.
 CONCURRENT_REQUESTS = 10
+# Within this a write has a connection, or is not sent.
+CONNECT_SECONDS = 1.0
+
+MERGE_PATCH = "application/merge-patch+json"
 
 NOT_FOUND = 404
 CONFLICT = 409
@@ -42,6 +51,13 @@ SERVER_ERROR = 500
 
 # Everything that a request can raise: an answer that says no, or no answer.
 API_ERRORS = (ApiException, aiohttp.ClientError, TimeoutError, OSError)
+
+# What must still hold once a request has its connection and is about to be sent.
+_BEFORE_SENDING: ContextVar[Callable[[], None]] = ContextVar("_BEFORE_SENDING")
+
+
+class NotLeading(ConnectionError):
+    """Another operator may be at work, so this one does not write."""
 
 
 class Kind(NamedTuple):
@@ -60,12 +76,20 @@ JOBS = Kind("batch", "v1", "jobs")
 
 
 class Kube:
-    """Speaks to one API server, as the operator or as the user of a kubeconfig."""
+    """Speaks to one API server, as the operator or as the user of a kubeconfig.
+
+    ``permit`` tells for how many seconds a write that begins now may take effect; at 0 it is refused
+    here. Whoever holds an election sets it.
+    """
 
     def __init__(self, client: ApiClient) -> None:
         """Take over ``client``; ``close`` ends it."""
+        client.rest_client = _RestClient(client.configuration)
         self._client = client
         self._slots = asyncio.Semaphore(CONCURRENT_REQUESTS)
+        self._writes: set[asyncio.Task[Manifest]] = set()
+        self._cut = False
+        self.permit: Callable[[], float] = lambda: inf
 
     @classmethod
     async def connect(cls, kubeconfig: str | None = None) -> Self:
@@ -80,6 +104,17 @@ class Kube:
     async def close(self) -> None:
         """End every connection."""
         await self._client.close()
+
+    async def cut(self) -> None:
+        """Break every connection off, with what is under way on it, and make no other."""
+        self._cut = True
+        await self._client.close()
+
+    async def written(self, within: float) -> bool:
+        """Wait until no write is under way; False if one still is after so many seconds."""
+        if self._writes:
+            await asyncio.wait(self._writes, timeout=within)
+        return not self._writes
 
     async def get_worker(self, key: Key) -> Manifest:
         """Read a DjangoTaskWorker.
@@ -161,7 +196,7 @@ class Kube:
             _object_path(DEPLOYMENTS, key),
             query={"fieldManager": FIELD_MANAGER},
             body={"spec": {"replicas": replicas}},
-            content="application/merge-patch+json",
+            content=MERGE_PATCH,
         )
 
     async def list_pods(self, namespace: str, label_selector: str) -> list[Manifest]:
@@ -218,7 +253,7 @@ class Kube:
         await self._apply(f"/api/v1/namespaces/{namespace}/secrets/{name}", body, force=True)
 
     async def apply_api_service(self, manifest: Manifest, *, uid: str | None) -> Manifest:
-        """Apply an APIService, by the rules of ``apply_deployment``."""
+        """Apply an APIService, by the rules of ``apply_object``."""
         metadata = manifest["metadata"]
         if uid:
             manifest = {**manifest, "metadata": {**metadata, "uid": uid}}
@@ -238,6 +273,34 @@ class Kube:
         answer: Manifest = await response.json()
         status: Manifest = answer["status"]
         return status
+
+    async def get_lease(self, key: Key) -> Manifest | None:
+        """Read a Lease; None where there is none."""
+        try:
+            return await self._exchange("GET", _lease_path(key))
+        except ApiException as refused:
+            if refused.status == NOT_FOUND:
+                return None
+            raise
+
+    async def put_lease(self, lease: Manifest) -> Manifest:
+        """Create a Lease, or replace it if it has a resourceVersion, and is still in that version.
+
+        Asks nobody for leave, and waits for no other request: what may be written hangs on it.
+        """
+        metadata = lease["metadata"]
+        path = _lease_path(Key(namespace=metadata["namespace"], name=metadata["name"]))
+        if "resourceVersion" in metadata:
+            return await self._exchange("PUT", path, body=lease)
+        return await self._exchange("POST", path.rpartition("/")[0], body=lease)
+
+    async def label_pod(self, key: Key, label: str, value: str | None) -> None:
+        """Give a label to a pod, or take it away."""
+        await self._json("PATCH", _pod_path(key), body=_labels(label, value), content=MERGE_PATCH)
+
+    async def unlabel_pod(self, key: Key, label: str) -> None:
+        """Take a label from this process's own pod: it may say without leave that it does not lead."""
+        await self._exchange("PATCH", _pod_path(key), body=_labels(label, None), content=MERGE_PATCH)
 
     async def list_and_watch(
         self, path: str, label_selector: str = "", *, field_selector: str = ""
@@ -284,10 +347,53 @@ class Kube:
         body: Manifest | None = None,
         content: str = "application/json",
     ) -> Manifest:
+        if method == "GET":
+            async with self._slots:
+                return await self._exchange(method, path, query=query, body=body, content=content)
+        # One that nobody waits for any more goes on: whether it took effect would be unknown, and
+        # nobody else may write before it has.
+        task = asyncio.create_task(self._write(method, path, query=query, body=body, content=content))
+        self._writes.add(task)
+        task.add_done_callback(self._wrote)
+        return await asyncio.shield(task)
+
+    async def _write(
+        self, method: str, path: str, *, query: Mapping[str, str] | None, body: Manifest | None, content: str
+    ) -> Manifest:
         async with self._slots:
-            response = await self._request(method, path, query=query, body=body, content=content)
-            answer: Manifest = await response.json()
-            return answer
+            permitted = self.permit()
+            if permitted <= 0:
+                raise NotLeading("this operator does not lead")
+            # The API server gives a request up that it could not finish by then, however late it began.
+            least = permitted - CONNECT_SECONDS
+            if not isinf(least):
+                query = {**(query or {}), "timeout": f"{least:.3f}s"}
+
+            def still_permitted() -> None:
+                if self.permit() < least:
+                    raise NotLeading("there was no connection in time")
+
+            _BEFORE_SENDING.set(still_permitted)
+            return await self._exchange(method, path, query=query, body=body, content=content)
+
+    def _wrote(self, task: asyncio.Task[Manifest]) -> None:
+        self._writes.discard(task)
+        if not task.cancelled():
+            # Seen, though there may be nobody to hear of it.
+            task.exception()
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        content: str = "application/json",
+    ) -> Manifest:
+        response = await self._request(method, path, query=query, body=body, content=content)
+        answer: Manifest = await response.json()
+        return answer
 
     async def _request(
         self,
@@ -307,6 +413,8 @@ class Kube:
             body=body,
             auth_settings=["BearerToken"],
         )
+        if self._cut:
+            raise NotLeading("this operator leads no more")
         API_REQUESTS.labels(method, _kind(path)).inc()
         answer = await self._client.call_api(*request, _request_timeout=timeout)
         response: aiohttp.ClientResponse = answer.response
@@ -314,6 +422,44 @@ class Kube:
             text = await response.text()
             raise ApiException(status=response.status, reason=response.reason, body=text)
         return response
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Asks once more before a request is sent: until there is a connection, time passes."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
+    ) -> Any:
+        """Get a connection, as the base class does."""
+        connection = await super().connect(req, traces, timeout)
+        try:
+            _BEFORE_SENDING.get(lambda: None)()
+        except NotLeading:
+            connection.close()
+            raise
+        return connection
+
+
+class _RestClient(RESTClientObject):
+    """The client library's own, with other connections."""
+
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return _Connector(limit=self.maxsize, ssl=self.ssl_context, socket_factory=_abrupt_socket)
+
+
+def _abrupt_socket(address: Any) -> socket.socket:
+    """Make a socket that forgets what it has not sent when it is closed, or its process is killed.
+
+    The kernel of a process that is gone would otherwise go on sending to an API server that could not
+    be reached, until another operator leads.
+    """
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return made
 
 
 class Watched[T]:
@@ -495,6 +641,18 @@ def _worker_path(key: Key) -> str:
 
 def _object_path(kind: Kind, key: Key) -> str:
     return f"{collection_path(*kind, key.namespace)}/{key.name}"
+
+
+def _lease_path(key: Key) -> str:
+    return f"{collection_path('coordination.k8s.io', 'v1', 'leases', key.namespace)}/{key.name}"
+
+
+def _pod_path(key: Key) -> str:
+    return f"{collection_path('', 'v1', 'pods', key.namespace)}/{key.name}"
+
+
+def _labels(label: str, value: str | None) -> Manifest:
+    return {"metadata": {"labels": {label: value}}}
 
 
 def _kind(path: str) -> str:

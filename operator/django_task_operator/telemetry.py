@@ -82,6 +82,10 @@ API_REQUESTS = Counter(
     registry=REGISTRY,
 )
 
+LEADER = Gauge(
+    "django_task_operator_leader", "1 while this operator is the one that is at work", registry=REGISTRY
+)
+
 _FROM_STATUS = {
     PENDING_TASKS: "pendingTasks",
     RUNNING_TASKS: "runningTasks",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -13,7 +16,7 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.kube import API_ERRORS, DEPLOYMENTS, Kube
+from django_task_operator.kube import API_ERRORS, DEPLOYMENTS, Kube, NotLeading
 from django_task_operator.spec import Key
 from django_task_operator.telemetry import API_REQUESTS
 
@@ -30,9 +33,18 @@ class Server:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.answers: list[tuple[int, Any]] = []
+        self.gate: asyncio.Event | None = None
+        self.reached, self.hung_up = asyncio.Event(), asyncio.Event()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.text()
+        if self.gate:
+            self.reached.set()
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                self.hung_up.set()
+                raise
         self.asked.append(
             {
                 "what": f"{request.method} {request.path}",
@@ -238,3 +250,121 @@ async def test_a_watch_that_fell_behind(kube: Kube, server: Server) -> None:
     with pytest.raises(ApiException) as gone:
         await seen(kube)
     assert gone.value.status == 410
+
+
+LEASE = {"metadata": {"name": "operator", "namespace": "ops"}, "spec": {"holderIdentity": "a"}}
+
+
+async def test_leases(kube: Kube, server: Server) -> None:
+    key = Key(namespace="ops", name="operator")
+    server.answers = [(404, {}), (201, LEASE)]
+    assert await kube.get_lease(key) is None
+    await kube.put_lease(LEASE)
+    await kube.put_lease({**LEASE, "metadata": {**LEASE["metadata"], "resourceVersion": "7"}})
+
+    leases = "/apis/coordination.k8s.io/v1/namespaces/ops/leases"
+    assert [asked["what"] for asked in server.asked] == [
+        f"GET {leases}/operator",
+        f"POST {leases}",
+        f"PUT {leases}/operator",
+    ]
+    assert server.asked[2]["body"]["metadata"]["resourceVersion"] == "7"
+
+
+async def test_labels_of_pods(kube: Kube, server: Server) -> None:
+    server.answers = [(200, {"items": [{"metadata": {"name": "a"}}]})]
+    assert await kube.list_pods("ops", "x=y") == [{"metadata": {"name": "a"}}]
+    await kube.label_pod(Key(namespace="ops", name="a"), "x", "y")
+    await kube.unlabel_pod(Key(namespace="ops", name="a"), "x")
+
+    assert [asked["what"] for asked in server.asked[1:]] == ["PATCH /api/v1/namespaces/ops/pods/a"] * 2
+    assert [asked["body"]["metadata"]["labels"] for asked in server.asked[1:]] == [{"x": "y"}, {"x": None}]
+    assert server.asked[1]["type"] == "application/merge-patch+json"
+
+
+async def test_without_a_permit_nothing_is_written(kube: Kube, server: Server) -> None:
+    kube.permit = lambda: 0.0
+    for write in (
+        kube.apply_object(DEPLOYMENTS, DEPLOYMENT, uid=None),
+        kube.scale_deployment(EMAILS, 3),
+        kube.apply_worker_status(EMAILS, "u-1", {}),
+        kube.create_event("shop", {}),
+        kube.label_pod(EMAILS, "x", None),
+    ):
+        with pytest.raises(NotLeading) as refused:
+            await write
+        assert isinstance(refused.value, API_ERRORS)
+    assert server.asked == []
+
+    # What it takes to lead, and to find out what there is, needs none.
+    await kube.get_worker(EMAILS)
+    await kube.put_lease(LEASE)
+    await kube.unlabel_pod(EMAILS, "x")
+    assert len(server.asked) == 3
+
+
+async def test_the_api_server_is_told_until_when_a_write_may_take_effect(kube: Kube, server: Server) -> None:
+    kube.permit = lambda: 4.25
+    await kube.scale_deployment(EMAILS, 3)
+    await kube.get_worker(EMAILS)
+
+    assert server.asked[0]["query"] == {"fieldManager": "django-task-operator", "timeout": "3.250s"}
+    assert server.asked[1]["query"] == {}
+
+
+async def test_a_permit_that_ends_while_a_connection_is_made(kube: Kube, server: Server) -> None:
+    permits = iter([4.0, 2.9])
+    kube.permit = lambda: next(permits)
+
+    with pytest.raises(API_ERRORS):
+        await kube.scale_deployment(EMAILS, 3)
+    assert server.asked == []
+    assert await kube.written(1)
+
+
+async def test_a_write_that_is_not_waited_for_ends_all_the_same(kube: Kube, server: Server) -> None:
+    server.gate = asyncio.Event()
+    waiting = asyncio.create_task(kube.scale_deployment(EMAILS, 3))
+    await server.reached.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not await kube.written(0.01)
+
+    server.gate.set()
+    assert await kube.written(10)
+    assert len(server.asked) == 1
+
+
+async def test_cut_ends_what_is_under_way_and_forbids_the_rest(kube: Kube, server: Server) -> None:
+    server.gate = asyncio.Event()
+    waiting = asyncio.create_task(kube.scale_deployment(EMAILS, 3))
+    await server.reached.wait()
+    await kube.cut()
+
+    with pytest.raises(API_ERRORS):
+        await waiting
+    # Not that its connection was closed in good order: what it had not sent yet is forgotten.
+    await asyncio.wait_for(server.hung_up.wait(), 10)
+    for request in (kube.scale_deployment(EMAILS, 3), kube.get_worker(EMAILS), kube.put_lease(LEASE)):
+        with pytest.raises(NotLeading):
+            await request
+
+
+async def test_a_closed_connection_sends_nothing_more(
+    kube: Kube, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[socket.socket] = []
+
+    class Recorded(socket.socket):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr("django_task_operator.kube.socket.socket", Recorded)
+    await kube.get_worker(EMAILS)
+
+    port = int(kube._client.configuration.host.rpartition(":")[2])
+    (connection,) = (each for each in made if each.getpeername()[1] == port)
+    linger = connection.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+    assert struct.unpack("ii", linger) == (1, 0)
