@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CHART = ROOT / "charts" / "django-task-operator"
 CRD = "crd/djangotaskworkers.djangotasks.dev"
 # Of the kinds that ``names`` looks for, in the release's namespace and in none.
-OBJECTS = 13
+OBJECTS = 15
 WORKER = {
     "apiVersion": "djangotasks.dev/v1alpha1",
     "kind": "DjangoTaskWorker",

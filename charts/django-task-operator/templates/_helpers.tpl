@@ -13,6 +13,12 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* The labels of the one operator pod that leads: it gives itself the second, with the name of its Lease. */}}
+{{- define "operator.leaderLabels" -}}
+{{ include "operator.selectorLabels" . }}
+djangotasks.dev/leader: {{ include "operator.fullname" . }}
+{{- end -}}
+
 {{- define "operator.labels" -}}
 {{ include "operator.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
