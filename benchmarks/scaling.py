@@ -1,7 +1,7 @@
 """From the commit of a burst to the Deployment's ``spec.replicas``: ``make bench-scaling``.
 
-Thirty bursts at random moments of the operator's poll, from zero, and bursts of 1,000 rows for 100
-replicas. KEDA 2.20.2 was measured on the same cluster with the same bursts.
+Thirty bursts at random moments of the operator's poll, from zero, bursts of 1,000 rows for 100
+replicas, and bursts for a worker of driver HPA, which the operator wakes. KEDA 2.20.2 was measured on the same cluster with the same bursts.
 """
 
 from __future__ import annotations
@@ -49,12 +49,18 @@ class Deployment:
 
 
 async def bursts(
-    kube: Kube, tasks: cluster.Tasks, namespace: str, rows: int, count: int
+    kube: Kube, tasks: cluster.Tasks, namespace: str, driver: str, rows: int, count: int
 ) -> tuple[list[float], int]:
     """Measure ``count`` bursts; returns their seconds and the most writes that one needed."""
     target = rows // 10
     manifest = cluster.worker(
-        namespace, "bursts", QUEUE, schedulable=False, maxReplicas=target, tasksPerReplica=10
+        namespace,
+        "bursts",
+        QUEUE,
+        schedulable=False,
+        driver=driver,
+        maxReplicas=target,
+        tasksPerReplica=10,
     )
     await asyncio.to_thread(cluster.apply, manifest)
     deployment = Deployment(namespace)
@@ -81,15 +87,16 @@ async def measure(count: int) -> str:
     try:
         with cluster.postgres() as url, cluster.namespace(url) as namespace:
             tasks = await asyncio.to_thread(cluster.Tasks, url)
-            for size, repeat, keda, tuned in (
-                (50, count, "16.4 / 29.6", "0.55 / 1.01"),
-                (1000, max(5, count // 3), "102-115", "86"),
+            for driver, size, repeat, keda, tuned in (
+                ("Operator", 50, count, "16.4 / 29.6", "0.55 / 1.01"),
+                ("Operator", 1000, max(5, count // 3), "102-115", "86"),
+                ("HPA", 200, max(5, count // 3), "67-74", "35"),
             ):
-                took, writes = await bursts(kube, tasks, namespace, size, repeat)
+                took, writes = await bursts(kube, tasks, namespace, driver, size, repeat)
                 p50, p95 = statistics.median(took), statistics.quantiles(took, n=20)[-1]
                 rows.append(
                     [
-                        f"{size:,} rows, 0 -> {size // 10}",
+                        f"driver {driver}, {size:,} rows, 0 -> {size // 10}",
                         str(len(took)),
                         f"{p50:.2f}",
                         f"{p95:.2f}",
