@@ -1,7 +1,8 @@
 """From the commit of a burst to the Deployment's ``spec.replicas``: ``make bench-scaling``.
 
 Thirty bursts at random moments of the operator's poll, from zero, bursts of 1,000 rows for 100
-replicas, and bursts for a worker of driver HPA, which the operator wakes. KEDA 2.20.2 was measured on the same cluster with the same bursts.
+replicas, and bursts for a worker of driver HPA, which the operator wakes. KEDA 2.20.2 was measured
+on the same cluster with the same bursts.
 """
 
 from __future__ import annotations

@@ -80,8 +80,16 @@ def transitions(previous: Manifest, status: Manifest) -> list[Event]:
     return events
 
 
-def build_event(worker: Key, uid: str, event: Event, instance: str) -> Manifest:
-    """Build the object of the events API; ``instance`` is the name of the operator's pod."""
+def build_event(
+    worker: Key, uid: str, event: Event, instance: str, *, autoscaler: str | None = None
+) -> Manifest:
+    """Build the object of the events API; ``instance`` is the name of the operator's pod.
+
+    With ``autoscaler``, a uid, it is about the worker's HorizontalPodAutoscaler and not the worker.
+    """
+    about = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "uid": uid}
+    if autoscaler:
+        about = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "uid": autoscaler}
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
@@ -93,11 +101,5 @@ def build_event(worker: Key, uid: str, event: Event, instance: str) -> Manifest:
         "action": "Reconcile",
         "reportingController": f"{GROUP}/{MANAGER}",
         "reportingInstance": instance,
-        "regarding": {
-            "apiVersion": f"{GROUP}/{VERSION}",
-            "kind": KIND,
-            "name": worker.name,
-            "namespace": worker.namespace,
-            "uid": uid,
-        },
+        "regarding": {**about, "name": worker.name, "namespace": worker.namespace},
     }

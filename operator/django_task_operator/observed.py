@@ -121,6 +121,7 @@ class AutoscalerState:
     ``trouble`` is the reason and the words of what keeps it from scaling.
     """
 
+    uid: str
     controller_uid: str | None
     counts: bool | None
     trouble: tuple[str, str] | None
@@ -138,6 +139,7 @@ class AutoscalerState:
             and each["reason"] != "ScalingDisabled"
         ]
         return cls(
+            uid=manifest["metadata"]["uid"],
             controller_uid=_controller(manifest).get("uid"),
             counts=None if asleep else active["status"] == "True",
             trouble=failing[0] if failing else None,

@@ -111,12 +111,13 @@ class Reconciler:
         )
 
     async def _observe(self, worker: Worker, asked: int | None) -> Turn:
+        autoscalers = self._world.autoscalers.of(self._key)
         seen = replace(
             self._see(worker.generation),
             driver=worker.spec.scaling.driver,
             asked=asked,
             paused=worker.spec.paused,
-            autoscaler=next(iter(self._world.autoscalers.of(self._key)), None),
+            autoscaler=next((a for a in autoscalers if a.controller_uid == worker.uid), None),
             metrics=self._world.metrics_api.availability,
         )
         failing = bool(self._subscription and self._subscription.observation.error)
@@ -206,7 +207,7 @@ class Reconciler:
             note = f"The Deployment was {outcome.restored} by somebody else: put back."
             await self._reporter.tell(Event("Normal", "DeploymentRestored", note))
         if outcome.scaled and decision.replicas != self._replicas:
-            await self._scaled(decision)
+            await self._scaled(decision, seen)
         # After the Deployment, which must not wait: for a budget of pods that are not there yet, say.
         # And an autoscaler must not start from another number than that of the pods that there are.
         child_error = None
@@ -231,7 +232,7 @@ class Reconciler:
         self._next_look = found.wake_after
         return replace(seen, orphaned_tasks=found.orphaned, stuck_tasks=found.stuck)
 
-    async def _scaled(self, decision: scaling.Decision) -> None:
+    async def _scaled(self, decision: scaling.Decision, seen: Turn) -> None:
         before, self._replicas = self._replicas, decision.replicas
         self._last_scale_time = timestamp(datetime.now(UTC))
         up = decision.replicas > before
@@ -242,7 +243,10 @@ class Reconciler:
         telemetry.SCALINGS.labels(self._key.namespace, self._key.name, str(reason)).inc()
         arrow = f"{before} -> {decision.replicas}"
         note = decision.message if arrow in decision.message else f"{decision.message}: {arrow}"
-        await self._reporter.tell(Event("Normal", str(reason), note))
+        # Whoever looks at the autoscaler alone reads there who took the steps that it cannot take.
+        own_step = seen.driver == "HPA" and seen.autoscaler and 0 in {before, decision.replicas}
+        uid = seen.autoscaler.uid if own_step and seen.autoscaler else None
+        await self._reporter.tell(Event("Normal", str(reason), note), autoscaler=uid)
 
     def _next_turn(self, seen: Turn, report_due: float | None) -> float:
         waits = [LONGEST_WAIT_SECONDS]

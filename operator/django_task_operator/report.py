@@ -81,13 +81,16 @@ class Reporter:
             await self.tell(event)
         return None
 
-    async def tell(self, event: Event) -> None:
-        """Write an event. It is a courtesy: one that cannot be written is logged and forgotten."""
+    async def tell(self, event: Event, *, autoscaler: str | None = None) -> None:
+        """Write an event, and another for the worker's autoscaler where its uid is given.
+
+        It is a courtesy: one that cannot be written is logged and forgotten.
+        """
         level = logging.WARNING if event.kind == "Warning" else logging.INFO
         log.log(level, event.note, extra={"worker": str(self._key), "reason": event.reason})
         try:
-            await self._kube.create_event(
-                self._key.namespace, build_event(self._key, self._uid, event, self._instance)
-            )
+            for about in (None, autoscaler) if autoscaler else (None,):
+                built = build_event(self._key, self._uid, event, self._instance, autoscaler=about)
+                await self._kube.create_event(self._key.namespace, built)
         except API_ERRORS as error:
             log.warning("event not written", extra={"worker": str(self._key), "error": describe(error)})

@@ -154,7 +154,10 @@ async def test_hpa_wakes_with_all_that_are_needed_in_one_write(bench: Bench) -> 
     assert (bench.replicas(), asked(bench)) == (10, 10)
     assert bench.kube.requests.count("write replicas") == 1
     assert bench.kube.requests.count("apply deployment") == 1
-    assert bench.told() == ["ScaledUp: 100 or more ready and 0 running, 10 per replica: 0 -> 10"]
+    note = "ScaledUp: 100 or more ready and 0 running, 10 per replica: 0 -> 10"
+    assert bench.told() == [note, note]
+    about = [event["regarding"]["kind"] for event in bench.kube.events]
+    assert about == ["DjangoTaskWorker", "HorizontalPodAutoscaler"]
 
 
 async def test_hpa_wakes_once_while_the_watch_lags(bench: Bench) -> None:
@@ -184,6 +187,8 @@ async def test_hpa_above_zero_its_number_is_law(bench: Bench) -> None:
 
     assert "write replicas" not in bench.kube.requests
     assert bench.condition("ScalingActive") == "True ReplicasAsked"
+    # Of its own steps the autoscaler tells itself.
+    assert {event["regarding"]["kind"] for event in bench.kube.events} == {"DjangoTaskWorker"}
 
 
 async def test_hpa_returns_to_zero_after_the_delay(bench: Bench) -> None:

@@ -101,6 +101,19 @@ def test_event_object() -> None:
     }
 
 
+def test_event_about_the_autoscaler() -> None:
+    key = Key(namespace="shop", name="emails")
+    event = build_event(key, "w-1", Event("Normal", "ScaledUp", "n"), "operator-5d4", autoscaler="h-1")
+
+    assert event["regarding"] == {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "name": "emails",
+        "namespace": "shop",
+        "uid": "h-1",
+    }
+
+
 @pytest.mark.parametrize("letter", ["x", "ü", "任", "🐍"])
 def test_a_note_is_as_long_as_the_api_allows(letter: str) -> None:
     note = event_object(letter * 2000)["note"]

@@ -182,8 +182,8 @@ def test_autoscaler(
     metadata = deployment()["metadata"]
     state = AutoscalerState.of({"metadata": metadata, "status": {"conditions": conditions}})
 
-    assert state == AutoscalerState("w-1", counts, trouble)
-    assert AutoscalerState.of({"metadata": metadata}) == AutoscalerState("w-1", None, None)
+    assert state == AutoscalerState("d-1", "w-1", counts, trouble)
+    assert AutoscalerState.of({"metadata": metadata}) == AutoscalerState("d-1", "w-1", None, None)
 
 
 def test_the_owner_is_told_by_a_label() -> None:
