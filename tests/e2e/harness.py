@@ -91,6 +91,17 @@ class Api:
         found: Manifest = json.loads(data)
         return found
 
+    def post(self, path: str, manifest: Manifest) -> int:
+        """The status with which the API server answers."""
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        request = self._client.param_serialize(
+            "POST", path, header_params=headers, body=manifest, auth_settings=["BearerToken"]
+        )
+        try:
+            return int(self._client.call_api(*request, _request_timeout=10).response.status)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unavailable(path) from error
+
     def items(self, path: str) -> list[Manifest]:
         listed = self.get(path)
         assert listed is not None, path

@@ -170,6 +170,10 @@ class Database:
         with self.as_default():
             connections["default"].close()
 
+    def execute(self, statement: str) -> None:
+        with self.server.connect(self.name) as connection:
+            connection.execute(statement)
+
     def migrate(self) -> None:
         with self.as_default():
             call_command("migrate", verbosity=0)

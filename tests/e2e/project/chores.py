@@ -21,3 +21,8 @@ def wait_at(gate: int) -> int:
         cursor.execute("SELECT pg_advisory_lock_shared(%s)", [gate])
         cursor.execute("SELECT pg_advisory_unlock_shared(%s)", [gate])
     return gate
+
+
+@task
+def eat(megabytes: int) -> int:
+    return len([bytearray(b"x" * 1_000_000) for _ in range(megabytes)])

@@ -1,0 +1,117 @@
+"""What happens to pods from outside: evictions, drains, and the kernel when memory runs out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.e2e.conftest import SPEC
+from tests.e2e.harness import eventually
+from tests.e2e.postgres import chores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import Kubectl
+    from tests.e2e.harness import Api, TaskWorker
+    from tests.e2e.postgres import Database
+
+type MakeWorker = Callable[..., TaskWorker]
+
+MEMORY = "160Mi"
+
+
+def running(worker: TaskWorker, database: Database, gate: int) -> tuple[str, Any]:
+    """The one pod, and a task that it runs until the gate opens."""
+    worker.scales_to(1, within=60)
+    (pod,) = worker.pod_names
+    database.close_gate(gate)
+    (result,) = database.enqueue(chores.wait_at, gate)
+    eventually(lambda: database.statuses([result]) == ["RUNNING"], "the task runs")
+    return pod, result
+
+
+def ends(worker: TaskWorker, pod: str) -> bool:
+    manifest = worker.api.get(f"/api/v1/namespaces/{worker.namespace}/pods/{pod}")
+    return bool(manifest and "deletionTimestamp" in manifest["metadata"])
+
+
+def test_an_evicted_pod_finishes_its_task(make_worker: MakeWorker, database: Database) -> None:
+    worker = make_worker(scaling={"minReplicas": 1, "maxReplicas": 1}, terminationGracePeriodSeconds=120)
+    pod, result = running(worker, database, 1)
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+    path = f"/api/v1/namespaces/{worker.namespace}/pods/{pod}/eviction"
+
+    def evicted() -> bool:
+        # 429 until the budget has been counted.
+        return worker.api.post(path, eviction) in {200, 201}
+
+    eventually(evicted, "the budget allows the eviction of the only pod")
+    eventually(lambda: ends(worker, pod), "the pod ends")
+    (later,) = database.finish(database.enqueue(chores.add, 1, 2))
+    assert database.statuses([result]) == ["RUNNING"]
+    database.open_gate(1)
+    database.finish([result])
+
+    assert (result.status, result.worker_ids) == ("SUCCESSFUL", [pod])
+    assert pod not in later.worker_ids
+
+
+@pytest.fixture
+def node(api: Api, kubectl: Kubectl) -> Iterator[str]:
+    """The only node, which takes pods again afterwards."""
+    (node, *others) = (item["metadata"]["name"] for item in api.items("/api/v1/nodes"))
+    if others:
+        pytest.skip("a node is drained only in a cluster that is nobody else's: of one node")
+    yield node
+    kubectl("uncordon", node)
+
+
+def test_a_drained_node_lets_tasks_finish(
+    make_worker: MakeWorker, database: Database, kubectl: Kubectl, node: str
+) -> None:
+    worker = make_worker(
+        "drained", scaling={"minReplicas": 1, "maxReplicas": 1}, terminationGracePeriodSeconds=120
+    )
+    pod, result = running(worker, database, 1)
+    # It waits for the pods to end, so it must not be waited for.
+    kubectl("cordon", node)
+    drain = ("drain", node, "--pod-selector=djangotasks.dev/worker=drained", "--delete-emptydir-data")
+    kubectl.run(*drain, "--ignore-daemonsets", "--timeout=3s")
+    eventually(lambda: ends(worker, pod), "the pod ends")
+    assert database.statuses([result]) == ["RUNNING"]
+    database.open_gate(1)
+    database.finish([result])
+    assert (result.status, result.worker_ids) == ("SUCCESSFUL", [pod])
+    assert "drained" in kubectl(*drain, "--ignore-daemonsets", "--timeout=60s")
+
+    # There is no other node: its successor waits, which is said, until this one is back.
+    worker.becomes("Reconciling", "True", "PodUnschedulable")
+    kubectl("uncordon", node)
+    worker.scales_to(1, within=60)
+    (later,) = database.finish(database.enqueue(chores.add, 1, 2))
+    assert set(later.worker_ids) <= worker.pod_names
+
+
+def test_a_task_that_eats_all_memory_fails_alone(make_worker: MakeWorker, database: Database) -> None:
+    worker = make_worker(
+        scaling={"minReplicas": 1, "maxReplicas": 1},
+        resources={**SPEC["resources"], "limits": {"memory": MEMORY}},
+        processes=2,
+    )
+    pod, neighbour = running(worker, database, 1)
+    (greedy,) = database.finish(database.enqueue(chores.eat, 500), within=120)
+
+    assert greedy.status == "FAILED"
+    # The kernel killed its process alone, or, with newer control groups, its container.
+    restarts = sum(
+        status["restartCount"] for each in worker.pods for status in each["status"]["containerStatuses"]
+    )
+    if not restarts:
+        assert greedy.errors[0].exception_class is ChildProcessError
+        assert database.statuses([neighbour]) == ["RUNNING"]
+        database.open_gate(1)
+        database.finish([neighbour])
+        assert neighbour.worker_ids[0].startswith(pod)
+    (later,) = database.finish(database.enqueue(chores.add, 1, 2))
+    assert later.worker_ids[0].startswith(pod)
