@@ -55,7 +55,7 @@ demo: venv install ## A burst of 300 tasks on the example shop, until zero pods 
 demo-clean: venv ## Delete what the demo deployed; the operator and the cluster stay
 	KUBECONFIG=$(CURDIR)/build/kubeconfig $(python) -m examples.demo --clean
 
-.PHONY: bench-scaling bench-footprint bench-metrics-api bench-sample bench-throughput bench-scale-in bench-orphans
+.PHONY: bench-scaling bench-footprint bench-metrics-api bench-sample bench-throughput bench-scale-in bench-orphans bench-chaos
 bench-scaling: install ## From a burst to its replicas (benchmarks/results/scaling.md)
 	PYTHONPATH=operator $(python) -m benchmarks.scaling
 
@@ -76,3 +76,6 @@ bench-scale-in: install ## A falling load of short and long tasks (benchmarks/re
 
 bench-orphans: install ## From the death of a pod to the end of its task (benchmarks/results/orphans.md)
 	PYTHONPATH=operator $(python) -m benchmarks.orphans
+
+bench-chaos: install ## Half an hour of trouble over a steady load (benchmarks/results/chaos.md)
+	$(python) -m benchmarks.chaos

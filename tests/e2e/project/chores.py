@@ -1,7 +1,10 @@
 """Tasks that end when a test wants them to."""
 
-from django.db import connection
-from django.tasks import task
+import os
+import time
+
+from django.db import InterfaceError, OperationalError, connection
+from django.tasks import TaskContext, task
 
 
 @task
@@ -26,3 +29,20 @@ def wait_at(gate: int) -> int:
 @task
 def eat(megabytes: int) -> int:
     return len([bytearray(b"x" * 1_000_000) for _ in range(megabytes)])
+
+
+@task(takes_context=True)
+def keep_books(context: TaskContext, seconds: float) -> None:
+    """Writes down that it runs, as soon as the database lets it, and takes its time."""
+    while True:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "INSERT INTO ran (task, pod) VALUES (%s, %s)",
+                    [context.task_result.id, os.environ["POD_NAME"]],
+                )
+            break
+        except (OperationalError, InterfaceError):
+            connection.close()
+            time.sleep(0.5)
+    time.sleep(seconds)
