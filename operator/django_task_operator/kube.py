@@ -367,7 +367,7 @@ class Kube:
             # The API server gives a request up that it could not finish by then, however late it began.
             least = permitted - CONNECT_SECONDS
             if not isinf(least):
-                query = {**(query or {}), "timeout": f"{least:.3f}s"}
+                query = {**(query or {}), "timeout": f"{least:f}s"}
 
             def still_permitted() -> None:
                 if self.permit() < least:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.conftest import Kubectl
 
 NAME = NAMESPACE = "django-task-operator"
+LEADER_LABEL = "djangotasks.dev/leader"
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,18 @@ class Release:
 
     @property
     def pod(self) -> dict[str, Any] | None:
-        """The one that is ready."""
-        for pod in self.pods:
+        """The one that leads and is ready."""
+        return next((pod for pod in self.ready_pods if LEADER_LABEL in pod["metadata"]["labels"]), None)
+
+    @property
+    def ready_pods(self) -> list[dict[str, Any]]:
+        """Those that are not about to go."""
+
+        def is_ready(pod: dict[str, Any]) -> bool:
             conditions = pod["status"].get("conditions", ())
-            if "deletionTimestamp" not in pod["metadata"] and any(
-                condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions
-            ):
-                return pod
-        return None
+            return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+        return [pod for pod in self.pods if "deletionTimestamp" not in pod["metadata"] and is_ready(pod)]
 
     @property
     def incarnation(self) -> tuple[str, int]:

@@ -308,7 +308,7 @@ async def test_the_api_server_is_told_until_when_a_write_may_take_effect(kube: K
     await kube.scale_deployment(EMAILS, 3)
     await kube.get_worker(EMAILS)
 
-    assert server.asked[0]["query"] == {"fieldManager": "django-task-operator", "timeout": "3.250s"}
+    assert server.asked[0]["query"] == {"fieldManager": "django-task-operator", "timeout": "3.250000s"}
     assert server.asked[1]["query"] == {}
 
 
