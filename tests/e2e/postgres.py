@@ -247,7 +247,8 @@ def _manifests() -> list[dict[str, Any]]:
         "command": ["sh", "-c", KEEP_RUNNING],
         "envFrom": [{"secretRef": {"name": "postgres"}}],
         "readinessProbe": {
-            "exec": {"command": ["pg_isready", "--host=127.0.0.1", "--username=postgres"]},
+            # No command: starting one each second costs a small machine more than the server does.
+            "tcpSocket": {"port": 5432},
             "periodSeconds": 1,
         },
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
