@@ -21,7 +21,7 @@ from django_task_operator.resources import build_migration, migration_hash
 from django_task_operator.spec import Key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from django_task_operator.observed import DeploymentState, JobPodState, PodState
     from django_task_operator.spec import Worker
@@ -106,7 +106,9 @@ class MigrationKeeper:
         pods = sorted(self._pods_of(self._key, job), key=lambda pod: pod.created)
         if job.failed is not None:
             return Migration(error=_failure(job, pods, redact, has_pods=mine is not None))
-        return Migration(error=Migrating(problem=_progress(job, pods)), pods=tuple(pod.pod for pod in pods))
+        return Migration(
+            error=Migrating(problem=_progress(job, pods, redact)), pods=tuple(pod.pod for pod in pods)
+        )
 
     async def _begin(self, worker: Worker, wanted: str, *, reachable: bool) -> Migration:
         rejected = self._rejected
@@ -131,7 +133,7 @@ class MigrationKeeper:
             self._world.migrations.put(answer)
         self._rejected = None
         job = JobState.of(answer)
-        return Migration(error=Migrating(problem=_progress(job, ())), started=None if found else job.name)
+        return Migration(error=Migrating(problem=_progress(job)), started=None if found else job.name)
 
     def _obstacle(self) -> str | None:
         """Say what else migrates the same database: two at a time would get in each other's way."""
@@ -191,12 +193,15 @@ def last_words(log: str, redact: Callable[[str], str]) -> str:
     return " | ".join(kept)
 
 
-def _progress(job: JobState, pods: Iterable[JobPodState]) -> str:
+def _progress(job: JobState, pods: Sequence[JobPodState] = (), redact: Callable[[str], str] = str) -> str:
     failures = [pod.failure for pod in pods if pod.failure is not None]
+    troubles = [pod.pod.detail for pod in pods if pod.failure is None and pod.pod.trouble]
     said = f"Job {job.name} migrates the database before the new pods start."
     if failures:
         attempts = "attempt" if len(failures) == 1 else "attempts"
-        said += f" {len(failures)} {attempts} failed: {failures[-1]}."
+        said += f" {len(failures)} {attempts} failed: {redact(failures[-1])}."
+    if troubles:
+        said += f" Its pod cannot start: {redact(troubles[-1])[:LONGEST_WORDS].rstrip('.')}."
     return said
 
 

@@ -293,7 +293,7 @@ def _stalled(turn: Turn, now: datetime) -> Verdict:
         return Verdict(
             True,
             "RolloutOverdue",
-            "The new pods are not ready after ten minutes; those of the version before go on working. "
+            "The new pods are not ready after ten minutes. "
             f"See: kubectl describe pods -n {turn.key.namespace} -l {_selector(turn.key)}",
         )
     return Verdict(False, "NotStalled", "")

@@ -368,14 +368,14 @@ class FakeKube:
     def _change(self, stored: _Stored, manifest: Manifest) -> None:
         if manifest == stored.manifest:
             return
-        was_managed, before = _is_managed(stored.manifest), stored.manifest
+        was_managed, before = _is_watched(stored.manifest), stored.manifest
         manifest = copy.deepcopy(manifest)
         if manifest.get("spec") != before.get("spec"):
             manifest["metadata"]["generation"] += 1
         manifest["metadata"]["resourceVersion"] = str(next(self._versions))
         stored.manifest = manifest
         (kind,) = (place[0] for place, one in self._objects.items() if one is stored)
-        if _is_managed(manifest):
+        if _is_watched(manifest):
             self._tell(kind, manifest)
         elif was_managed:
             # A watch with a selector tells so of an object that no longer matches.
@@ -415,6 +415,10 @@ def _controlled_by(kind: str, manifest: Manifest) -> Manifest:
 def _is_managed(manifest: Manifest, label: str = WORKER_LABEL) -> bool:
     labels = manifest["metadata"].get("labels", {})
     return labels.get("app.kubernetes.io/managed-by") == "django-task-operator" and label in labels
+
+
+def _is_watched(manifest: Manifest) -> bool:
+    return _is_managed(manifest) or _is_managed(manifest, MIGRATION_LABEL)
 
 
 def _conflicts(stored: _Stored, manifest: Manifest) -> bool:

@@ -259,6 +259,21 @@ async def test_a_pod_that_cannot_start_is_said_at_once(bench: Bench) -> None:
     assert bench.condition("Stalled") == "False NotStalled"
 
 
+async def test_a_pod_that_no_node_takes_is_said(bench: Bench) -> None:
+    reconciler = await migrated(bench)
+    change(bench, image="shop:2")
+    await bench.turn(reconciler)
+    full = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no memory."}
+    name = only_job(bench)
+    bench.kube.run_job("shop", name, waiting={"reason": "ContainerCreating"})
+    (pod,) = [place[2] for place in bench.kube._objects if place[0] == "pods"]
+    bench.kube.edit("pods", "shop", pod, {"status": {"conditions": [full]}})
+    await bench.turn(reconciler)
+
+    assert bench.condition("Reconciling") == "True Migrating"
+    assert message(bench, "Reconciling").endswith("Its pod cannot start: no memory.")
+
+
 async def test_a_migration_at_work_is_never_killed_for_the_next_one(bench: Bench) -> None:
     reconciler = await migrated(bench)
     change(bench, image="shop:2")
