@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from benchmarks import cluster
+from benchmarks import cluster, footprint
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -145,8 +145,10 @@ async def measure(target: Target, namespace: str, requests: int, concurrent: int
 
         await _connected(lambda: ask(0))
         await asyncio.gather(*(ask(number) for number in range(concurrent)))
+        before = (await asyncio.to_thread(footprint.usage)).cpu_seconds
         await asyncio.gather(*(client() for _ in range(concurrent)))
-    return times.row(target.name, concurrent)
+        spent = (await asyncio.to_thread(footprint.usage)).cpu_seconds - before
+    return [*times.row(target.name, concurrent), f"{1000 * spent / requests:.1f}"]
 
 
 async def _connected(ask: Callable[[], Awaitable[float]]) -> None:
@@ -189,7 +191,7 @@ async def run(requests: int) -> str:
             ]
     return cluster.table(
         f"One figure of {WORKERS} workers on one database, 1 s poll, milliseconds",
-        ["asked", "at a time", "requests", "p50", "p95", "p99", "max"],
+        ["asked", "at a time", "requests", "p50", "p95", "p99", "max", "the operator's CPU for each"],
         rows,
     )
 
