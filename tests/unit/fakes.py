@@ -6,6 +6,7 @@ import asyncio
 import copy
 import itertools
 import json
+import math
 import uuid
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -101,6 +102,7 @@ class FakeKube:
         self.statuses: list[Manifest] = []
         self.forbidden_secrets: set[tuple[str, str]] = set()
         self.down: BaseException | None = None
+        self.permit: Callable[[], float] = lambda: math.inf
         self.refuse: dict[str, list[BaseException]] = {}
         self.after_annotating: list[Callable[[], object]] = []
         self._objects: dict[tuple[str, str, str], _Stored] = {}
