@@ -10,6 +10,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from django_task_operator.errors import ApiUnavailable, ObjectNameTaken, ObjectRejected, WorkerError
 from django_task_operator.kube import API_ERRORS, AUTOSCALERS, CONFLICT, Kind, describe, is_passing
 from django_task_operator.observed import ChildState
+from django_task_operator.resources.labels import object_labels
 from django_task_operator.spec import Key
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class ChildrenKeeper:
         self._clock = world.clock
         self._key = key
         self._uid = uid
+        self._labels = frozenset(object_labels(key.name).items())
         self._applied: dict[tuple[str, str], _Applied] = {}
         self._rejected: dict[tuple[str, str], _Rejected] = {}
 
@@ -90,7 +92,7 @@ class ChildrenKeeper:
             return rejected.error
         try:
             state = seen or await self._find(kind, name)
-            if state and state.controller_uid != self._uid:
+            if state and not self._may_take(state):
                 # One of a deleted worker of the same name goes by itself.
                 return ObjectNameTaken(kind=kind, name=name)
             answer = await self._kube.apply_object(
@@ -102,6 +104,11 @@ class ChildrenKeeper:
         self._rejected.pop((kind, name), None)
         self._applied[kind, name] = _Applied(manifest, ChildState.of(answer))
         return None
+
+    def _may_take(self, state: ChildState) -> bool:
+        # Without an owner: left behind by `kubectl delete --cascade=orphan`, as the Deployment is.
+        left_behind = state.controller_uid is None and state.labels >= self._labels
+        return state.controller_uid == self._uid or left_behind
 
     async def _find(self, kind: str, name: str) -> ChildState | None:
         # One that lost its labels, or somebody else's, is not in the cache.

@@ -80,6 +80,24 @@ async def test_somebody_elses_of_the_same_name_is_left_alone_and_said(bench: Ben
     assert budget(bench) == theirs
 
 
+async def test_one_that_an_orphaning_deletion_left_behind_is_taken_over(bench: Bench) -> None:
+    await bench.running(42)
+    made = budget(bench)
+    assert made
+    bench.kube.edit(BUDGETS, "shop", "emails", {"metadata": {"ownerReferences": None}})
+    bench.restart(bench.clock)
+    reconciler = bench.reconciler()
+    await bench.turn(reconciler)
+    bench.databases.sample(42)
+    await bench.turn(reconciler)
+
+    after = budget(bench)
+    assert after
+    assert after["metadata"]["uid"] == made["metadata"]["uid"]
+    assert after["metadata"]["ownerReferences"] == made["metadata"]["ownerReferences"]
+    assert bench.condition("Stalled") == "False NotStalled"
+
+
 async def test_what_a_worker_should_no_longer_have_is_deleted(bench: Bench) -> None:
     reconciler = await bench.running(42)
     made = budget(bench)
