@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.errors import ApiUnavailable, ObjectNameTaken, ObjectRejected, WorkerError
+from django_task_operator.errors import (
+    ApiUnavailable,
+    ObjectLeftOver,
+    ObjectNameTaken,
+    ObjectRejected,
+    WorkerError,
+)
 from django_task_operator.kube import API_ERRORS, AUTOSCALERS, CONFLICT, Kind, describe, is_passing
 from django_task_operator.observed import ChildState
 from django_task_operator.resources.labels import object_labels
-from django_task_operator.spec import Key
+from django_task_operator.spec import KIND, Key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -93,8 +99,8 @@ class ChildrenKeeper:
         try:
             state = seen or await self._find(kind, name)
             if state and not self._may_take(state):
-                # One of a deleted worker of the same name goes by itself.
-                return ObjectNameTaken(kind=kind, name=name)
+                error = ObjectLeftOver if state.controller_kind == KIND else ObjectNameTaken
+                return error(kind=kind, name=name)
             answer = await self._kube.apply_object(
                 CHILD_KINDS[kind], manifest, uid=state.uid if state else None
             )

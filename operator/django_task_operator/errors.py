@@ -93,5 +93,9 @@ class Migrating(TransientError):
     """{problem}"""
 
 
+class ObjectLeftOver(TransientError):
+    """{kind} {name} belongs to a deleted DjangoTaskWorker of the same name and is still being removed."""
+
+
 class DeploymentLeftOver(TransientError):
     """Deployment {name} belongs to a deleted DjangoTaskWorker of the same name and is still being removed."""

@@ -96,6 +96,7 @@ class ChildState:
 
     name: str
     uid: str
+    controller_kind: str | None
     controller_uid: str | None
     labels: frozenset[tuple[str, str]]
     spec: str
@@ -107,6 +108,7 @@ class ChildState:
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
+            controller_kind=_controller(manifest).get("kind"),
             controller_uid=_controller(manifest).get("uid"),
             labels=frozenset(metadata.get("labels", {}).items()),
             spec=hashlib.sha256(json.dumps(manifest.get("spec"), sort_keys=True).encode()).hexdigest(),

@@ -98,6 +98,21 @@ async def test_one_that_an_orphaning_deletion_left_behind_is_taken_over(bench: B
     assert bench.condition("Stalled") == "False NotStalled"
 
 
+async def test_one_of_a_deleted_worker_of_the_same_name_is_waited_for(bench: Bench) -> None:
+    reconciler = await bench.running(42)
+    budget_of_before = budget(bench)
+    assert budget_of_before
+    owner = {**budget_of_before["metadata"]["ownerReferences"][0], "uid": "uid-before"}
+    bench.kube.edit(BUDGETS, "shop", "emails", {"metadata": {"ownerReferences": [owner]}})
+    await bench.turn(reconciler)
+
+    assert bench.condition("Stalled") == "False NotStalled"
+    assert bench.condition("Reconciling") == "True ObjectLeftOver"
+    bench.kube.delete(BUDGETS, "shop", "emails")
+    await bench.turn(reconciler)
+    assert budget(bench)
+
+
 async def test_what_a_worker_should_no_longer_have_is_deleted(bench: Bench) -> None:
     reconciler = await bench.running(42)
     made = budget(bench)
