@@ -30,7 +30,6 @@ from django_task_operator.kube import (
     REPLICA_SETS,
     Kind,
     Kube,
-    Watched,
     describe,
 )
 from django_task_operator.lives import ReplicaSetState
@@ -51,6 +50,7 @@ from django_task_operator.resources.labels import MANAGED_SELECTOR, MIGRATION_SE
 from django_task_operator.secrets import Secrets
 from django_task_operator.spec import Key, key_of
 from django_task_operator.tasktable import Databases
+from django_task_operator.watched import Watched
 from django_task_operator.world import World
 
 if TYPE_CHECKING:

@@ -1,14 +1,10 @@
-"""The only door to the API server: requests with a time-out, and watches that feed caches."""
+"""The only door to the API server: requests with a time-out, and writes only with leave."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import socket
-import struct
 from contextlib import suppress
-from contextvars import ContextVar
 from math import inf, isinf
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -16,16 +12,14 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
-from kubernetes.aio.client.rest import RESTClientObject
 
+from django_task_operator.connections import BEFORE_SENDING, NotLeading, RestClient
 from django_task_operator.errors import WorkerGone
 from django_task_operator.spec import GROUP, PLURAL, VERSION, Key, Manifest
 from django_task_operator.telemetry import API_REQUESTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-
-log = logging.getLogger(__name__)
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 FIELD_MANAGER = "django-task-operator"
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
@@ -34,8 +28,6 @@ REVIEW_TIMEOUT = aiohttp.ClientTimeout(total=5)
 # quiet one gets a bookmark about every minute.
 WATCH_SECONDS = 600
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=120)
-# A refused connection costs little, and every second of it the operator is blind.
-LONGEST_WATCH_DELAY = 4.0
 # Bounds what a restart with a thousand workers asks of the API server at once.
 CONCURRENT_REQUESTS = 10
 # Within this a write has a connection, or is not sent.
@@ -45,19 +37,11 @@ MERGE_PATCH = "application/merge-patch+json"
 
 NOT_FOUND = 404
 CONFLICT = 409
-GONE = 410
 TOO_MANY_REQUESTS = 429
 SERVER_ERROR = 500
 
 # Everything that a request can raise: an answer that says no, or no answer.
 API_ERRORS = (ApiException, aiohttp.ClientError, TimeoutError, OSError)
-
-# What must still hold once a request has its connection and is about to be sent.
-_BEFORE_SENDING: ContextVar[Callable[[], None]] = ContextVar("_BEFORE_SENDING")
-
-
-class NotLeading(ConnectionError):
-    """Another operator may be at work, so this one does not write."""
 
 
 class Kind(NamedTuple):
@@ -84,7 +68,7 @@ class Kube:
 
     def __init__(self, client: ApiClient) -> None:
         """Take over ``client``; ``close`` ends it."""
-        client.rest_client = _RestClient(client.configuration)
+        client.rest_client = RestClient(client.configuration)
         self._client = client
         self._slots = asyncio.Semaphore(CONCURRENT_REQUESTS)
         self._writes: set[asyncio.Task[Manifest]] = set()
@@ -373,7 +357,7 @@ class Kube:
                 if self.permit() < least:
                     raise NotLeading("there was no connection in time")
 
-            _BEFORE_SENDING.set(still_permitted)
+            BEFORE_SENDING.set(still_permitted)
             return await self._exchange(method, path, query=query, body=body, content=content)
 
     def _wrote(self, task: asyncio.Task[Manifest]) -> None:
@@ -422,162 +406,6 @@ class Kube:
             text = await response.text()
             raise ApiException(status=response.status, reason=response.reason, body=text)
         return response
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Asks once more before a request is sent: until there is a connection, time passes."""
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
-    ) -> Any:
-        """Get a connection, as the base class does."""
-        connection = await super().connect(req, traces, timeout)
-        try:
-            _BEFORE_SENDING.get(lambda: None)()
-        except NotLeading:
-            connection.close()
-            raise
-        return connection
-
-
-class _RestClient(RESTClientObject):
-    """The client library's own, with other connections."""
-
-    def _create_connector(self) -> aiohttp.TCPConnector:
-        return _Connector(limit=self.maxsize, ssl=self.ssl_context, socket_factory=_abrupt_socket)
-
-
-def _abrupt_socket(address: Any) -> socket.socket:
-    """Make a socket that forgets what it has not sent when it is closed, or its process is killed.
-
-    The kernel of a process that is gone would otherwise go on sending to an API server that could not
-    be reached, until another operator leads.
-    """
-    family, kind, protocol, *_ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    return made
-
-
-class Watched[T]:
-    """A cache of the objects of one kind that carry the operator's labels, kept by a watch.
-
-    ``digest`` turns an object of the API into what the operator needs of it, so that a thousand
-    pods cost little; ``changed`` is told the name of the worker that an object belongs to.
-    """
-
-    def __init__(
-        self,
-        kube: Kube,
-        kind: Kind,
-        selector: str,
-        *,
-        namespaces: Sequence[str],
-        digest: Callable[[Manifest], T],
-        owner: Callable[[Manifest], Key],
-        changed: Callable[[Key], None],
-    ) -> None:
-        """Cache ``kind`` of some namespaces, or of all where none is named.
-
-        Nothing is asked before ``run``.
-        """
-        self._kube = kube
-        self._kind = kind
-        self._selector = selector
-        self._namespaces: Sequence[str | None] = namespaces or (None,)
-        self._digest = digest
-        self._owner = owner
-        self._changed = changed
-        self._objects: dict[Key, dict[str, tuple[int, T]]] = {}
-        # Versions at which objects went, so that the answer to an earlier write brings none back.
-        self._gone: dict[tuple[Key, str], int] = {}
-        self._unlisted = set(self._namespaces)
-        self._broken: set[str | None] = set()
-        self.synced = asyncio.Event()
-
-    @property
-    def is_current(self) -> bool:
-        """Whether everything is watched now, so that what is not here is nowhere."""
-        return self.synced.is_set() and not self._broken
-
-    def of(self, worker: Key) -> list[T]:
-        """What is known to belong to a worker."""
-        return [value for _, value in self._objects.get(worker, {}).values()]
-
-    def put(self, manifest: Manifest) -> None:
-        """Take in an object, unless a newer state of it is known already.
-
-        A write's answer goes in here too: the watch may still be about to tell of the time before.
-        """
-        owner, name = self._owner(manifest), manifest["metadata"]["name"]
-        # Resource versions of one object may be compared as numbers since Kubernetes 1.35 by
-        # promise, and before by the way etcd counts (KEP-5504).
-        version = int(manifest["metadata"]["resourceVersion"])
-        known = self._objects.get(owner, {}).get(name)
-        if version <= (known[0] if known else self._gone.get((owner, name), 0)):
-            return
-        value = self._digest(manifest)
-        self._objects.setdefault(owner, {})[name] = (version, value)
-        if not known or known[1] != value:
-            self._changed(owner)
-
-    def drop(self, manifest: Manifest) -> None:
-        """Forget an object that is gone."""
-        owner, name = self._owner(manifest), manifest["metadata"]["name"]
-        self._gone[owner, name] = int(manifest["metadata"]["resourceVersion"])
-        if self._objects.get(owner, {}).pop(name, None):
-            self._changed(owner)
-        if not self._objects.get(owner):
-            self._objects.pop(owner, None)
-
-    async def run(self) -> None:
-        """Watch until cancelled; a broken watch is taken up again after a short delay."""
-        async with asyncio.TaskGroup() as watches:
-            for namespace in self._namespaces:
-                watches.create_task(self._watch(namespace))
-
-    async def _watch(self, namespace: str | None) -> None:
-        path, delay = collection_path(*self._kind, namespace), 0.0
-        while True:
-            try:
-                async for kind, item in self._kube.list_and_watch(path, self._selector):
-                    if kind == "LIST":
-                        self._replace(namespace, item["items"])
-                        self._broken.discard(namespace)
-                        # The API server is back: what could not be written need not wait for its retry.
-                        for owner in list(self._objects) if delay else ():
-                            self._changed(owner)
-                        delay = 0.0
-                    elif kind == "DELETED":
-                        self.drop(item)
-                    else:
-                        self.put(item)
-            except API_ERRORS as error:
-                # 410 is the ordinary end of a watch that fell behind.
-                self._broken.add(namespace)
-                if not isinstance(error, ApiException) or error.status != GONE:
-                    delay = min(LONGEST_WATCH_DELAY, delay * 2 or 0.5)
-                    log.warning(
-                        "watch broken", extra={"path": path, "error": describe(error), "retry_in": delay}
-                    )
-            await asyncio.sleep(delay)
-
-    def _replace(self, namespace: str | None, items: list[Manifest]) -> None:
-        listed = {(self._owner(item), item["metadata"]["name"]) for item in items}
-        self._gone.clear()
-        for owner, objects in list(self._objects.items()):
-            if namespace in {None, owner.namespace}:
-                for name in [name for name in objects if (owner, name) not in listed]:
-                    del objects[name]
-                    self._changed(owner)
-        for item in items:
-            self.put(item)
-        self._unlisted.discard(namespace)
-        if not self._unlisted:
-            self.synced.set()
 
 
 async def require_worker(kube: Kube, key: Key, uid: str) -> None:

@@ -63,7 +63,7 @@ class ScaleKeeper:
         return None
 
     def _learn(self, manifest: Manifest) -> None:
-        # Versions of one object may be compared as numbers, as in `kube.Watched`.
+        # Versions of one object may be compared as numbers, as in `watched.py`.
         version = int(manifest["metadata"]["resourceVersion"])
         if version > self._known[0]:
             self._known = version, manifest["spec"].get("replicas")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from django_task_operator.claims import Claims
-    from django_task_operator.kube import Kube, Watched
+    from django_task_operator.kube import Kube
     from django_task_operator.lives import ReplicaSetState
     from django_task_operator.metrics_api.availability import MetricsApi
     from django_task_operator.metrics_api.figures import Figures
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from django_task_operator.resources import RuntimeSource
     from django_task_operator.secrets import Secrets
     from django_task_operator.tasktable import Databases
+    from django_task_operator.watched import Watched
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,12 +65,15 @@ def test_names_a_wrong_number_of_replicas(replicas: Any) -> None:
 @pytest.mark.parametrize("release", [NAME, "shop"])
 def test_metrics_are_those_of_the_leader(release: str) -> None:
     manifests = render(release=release)
-    deployment, service = one(manifests, "Deployment"), one(manifests, "Service")
+    deployment = one(manifests, "Deployment")
+    services = [manifest["spec"] for manifest in manifests if manifest["kind"] == "Service"]
 
-    assert service["spec"]["selector"] == {
+    leader = {
         **deployment["spec"]["selector"]["matchLabels"],
         "djangotasks.dev/leader": deployment["metadata"]["name"],
     }
+    # Prometheus' and the HPAs'.
+    assert [service["selector"] for service in services] == [leader, leader]
     # No pod is born with it.
     assert "djangotasks.dev/leader" not in deployment["spec"]["template"]["metadata"]["labels"]
 

@@ -13,7 +13,7 @@ from fakes import MIGRATION_LABEL, WORKER_LABEL, Clock, FakeDatabases, FakeKube,
 from django_task_operator.children import CHILD_KINDS
 from django_task_operator.claims import Claims
 from django_task_operator.fleet import Fleet
-from django_task_operator.kube import Kind, Watched
+from django_task_operator.kube import Kind
 from django_task_operator.lives import ReplicaSetState
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
@@ -30,6 +30,7 @@ from django_task_operator.reconcile import Reconciler
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.labels import MANAGED_SELECTOR
 from django_task_operator.secrets import Secrets
+from django_task_operator.watched import Watched
 from django_task_operator.world import World
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.kube import API_ERRORS, DEPLOYMENTS, Kube, NotLeading
+from django_task_operator.connections import NotLeading
+from django_task_operator.kube import API_ERRORS, DEPLOYMENTS, Kube
 from django_task_operator.spec import Key
 from django_task_operator.telemetry import API_REQUESTS
 
@@ -361,7 +362,7 @@ async def test_a_closed_connection_sends_nothing_more(
             super().__init__(*args, **kwargs)
             made.append(self)
 
-    monkeypatch.setattr("django_task_operator.kube.socket.socket", Recorded)
+    monkeypatch.setattr("django_task_operator.connections.socket.socket", Recorded)
     await kube.get_worker(EMAILS)
 
     port = int(kube._client.configuration.host.rpartition(":")[2])

@@ -11,9 +11,10 @@ import pytest
 from bench import simulated
 from fakes import refusal
 
-from django_task_operator.kube import API_ERRORS, PODS, Watched, collection_path, describe
+from django_task_operator.kube import API_ERRORS, PODS, collection_path, describe
 from django_task_operator.observed import owner_of
 from django_task_operator.spec import Key
+from django_task_operator.watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.kube import API_ERRORS, GONE, LONGEST_WATCH_DELAY, Kube, describe
+from django_task_operator.kube import API_ERRORS, Kube, describe
+from django_task_operator.watched import GONE, LONGEST_WATCH_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
