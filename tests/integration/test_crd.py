@@ -101,14 +101,15 @@ def test_status_is_written_apart(emails: Kubectl) -> None:
 
 
 def test_get_tells_the_story(emails: Kubectl) -> None:
-    ready = {"type": "Ready", "status": "True", "reason": "Idle", "message": "x"}
+    condition = {"reason": "Idle", "message": "x", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    conditions = [{**condition, "type": kind, "status": "True"} for kind in ("Ready", "Paused")]
     status = {
         "replicas": 3,
         "desiredReplicas": 5,
         "pendingTasks": 42,
         "runningTasks": 7,
         "oldestPendingSeconds": 12,
-        "conditions": [{**ready, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        "conditions": conditions,
     }
     report = json.dumps({"status": status})
 
@@ -134,7 +135,7 @@ def test_get_tells_the_story(emails: Kubectl) -> None:
     row = shown(expected)
     assert row.pop("AGE").endswith("s")
     assert row == expected
-    wide = {**expected, "DRIVER": "Operator", "IMAGE": "shop:1", "OLDEST": "12"}
+    wide = {**expected, "DRIVER": "Operator", "IMAGE": "shop:1", "PAUSED": "True", "OLDEST": "12"}
     row = shown(wide, "-owide")
     assert row.pop("AGE").endswith("s")
     assert row == wide
