@@ -29,6 +29,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# What these start shares two cores with a whole cluster, whose controllers have times of their own.
+WITH_SERVERS = {ROOT / "tests" / room for room in ("worker", "integration", "e2e")}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Try a test with servers once more before it counts as failed. The summary hides nothing."""
+    for item in items:
+        if WITH_SERVERS.intersection(item.path.parents):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what went wrong at the first try of a test, whatever the second one said."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.section(f"first try of {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)
+        for title, text in report.sections:
+            terminalreporter.section(title, "-")
+            terminalreporter.write_line(text)
+
+
 def tool(name: str) -> str:
     """The path of a command-line tool, preferring the one that `make cluster` built."""
     found = shutil.which(name, path=f"{ROOT / 'build' / 'bin'}{os.pathsep}{os.environ['PATH']}")

@@ -1,0 +1,59 @@
+"""Connections to the API server from which nothing arrives late."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from kubernetes.aio.client.rest import RESTClientObject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# What must still hold once a request has its connection and is about to be sent.
+BEFORE_SENDING: ContextVar[Callable[[], None]] = ContextVar("BEFORE_SENDING")
+
+
+class NotLeading(ConnectionError):
+    """Another operator may be at work, so this one does not write."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Asks once more before a request is sent: until there is a connection, time passes."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
+    ) -> Any:
+        """Get a connection, as the base class does."""
+        connection = await super().connect(req, traces, timeout)
+        try:
+            BEFORE_SENDING.get(lambda: None)()
+        except NotLeading:
+            connection.close()
+            raise
+        return connection
+
+
+class RestClient(RESTClientObject):
+    """The client library's own, with other connections."""
+
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return _Connector(limit=self.maxsize, ssl=self.ssl_context, socket_factory=_abrupt_socket)
+
+
+def _abrupt_socket(address: Any) -> socket.socket:
+    """Make a socket that forgets what it has not sent when it is closed, or its process is killed.
+
+    The kernel of a process that is gone would otherwise go on sending to an API server that could not
+    be reached, until another operator leads.
+    """
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return made
