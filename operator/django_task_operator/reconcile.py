@@ -25,6 +25,8 @@ from django_task_operator.tasktable import DatabaseURL, Selection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from django_task_operator.apply import Outcome
+    from django_task_operator.migrate import Migration
     from django_task_operator.spec import Manifest
     from django_task_operator.tasktable import Subscription
     from django_task_operator.world import World
@@ -193,19 +195,8 @@ class Reconciler:
         self._history = decision.history
         decision = await self._scale_in.spare_busy_pods(decision, seen.deployment, self._subscription)
         seen = replace(seen, decision=decision)
-        migration = await self._migrations.advance(
-            worker, self._keeper.current(), reachable=seen.can_migrate, redact=self._redact
-        )
-        if migration.started:
-            note = f"Job {migration.started} migrates the database before the new pods start."
-            await self._reporter.tell(Event("Normal", "MigrationStarted", note))
-        if migration.error:
-            outcome = await self._keeper.hold(decision.replicas, migration.error)
-        else:
-            outcome = await self._keeper.apply(worker, decision.replicas, migration.migrated)
-        if outcome.restored:
-            note = f"The Deployment was {outcome.restored} by somebody else: put back."
-            await self._reporter.tell(Event("Normal", "DeploymentRestored", note))
+        migration = await self._migrate(worker, seen)
+        outcome = await self._keep_deployment(worker, decision.replicas, migration)
         if outcome.scaled and decision.replicas != self._replicas:
             await self._scaled(decision, seen)
         # After the Deployment, which must not wait: for a budget of pods that are not there yet, say.
@@ -223,6 +214,24 @@ class Reconciler:
             deployment=self._keeper.current(),
             last_scale_time=self._last_scale_time,
         )
+
+    async def _migrate(self, worker: Worker, seen: Turn) -> Migration:
+        migration = await self._migrations.advance(
+            worker, self._keeper.current(), reachable=seen.can_migrate, redact=self._redact
+        )
+        if migration.started:
+            note = f"Job {migration.started} migrates the database before the new pods start."
+            await self._reporter.tell(Event("Normal", "MigrationStarted", note))
+        return migration
+
+    async def _keep_deployment(self, worker: Worker, replicas: int, migration: Migration) -> Outcome:
+        if migration.error:
+            return await self._keeper.hold(replicas, migration.error)
+        outcome = await self._keeper.apply(worker, replicas, migration.migrated)
+        if outcome.restored:
+            note = f"The Deployment was {outcome.restored} by somebody else: put back."
+            await self._reporter.tell(Event("Normal", "DeploymentRestored", note))
+        return outcome
 
     async def _settle_orphans(self, worker: Worker, seen: Turn) -> Turn:
         running = seen.demand.running if seen.demand else None
