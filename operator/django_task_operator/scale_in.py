@@ -60,25 +60,39 @@ class ScaleIn:
         if decision.replicas >= deployment.wanted_replicas:
             await self._tidy(deployment)
             return decision
-        why = self._blind(subscription)
+        if not self._world.pods.is_current:
+            return self._held(decision, deployment, "the pods are not known for sure")
         try:
-            if subscription and not why:
-                return await self._spare(decision, deployment, subscription)
-        except DatabaseError as error:
-            why = f"it cannot be seen which pods run tasks. {error.message}"
+            return await self._go_down(decision, deployment, subscription)
         except API_ERRORS as error:
             why = f"pods cannot be marked as the ones to go: {describe(error)}"
-        return self._held(decision, deployment, why)
+            return self._held(decision, deployment, why)
 
-    def _blind(self, subscription: Subscription | None) -> str:
-        """Why it is not known now which pods can go; empty where it can be."""
+    async def _go_down(
+        self, decision: scaling.Decision, deployment: DeploymentState, subscription: Subscription | None
+    ) -> scaling.Decision:
         if subscription is None:
-            return "it is not known which pods run tasks"
-        if not self._world.pods.is_current:
-            return "the pods are not known for sure"
+            return await self._spare_started(decision, deployment, "it is not known which pods run tasks")
         if self._world.clock() < self._rest_until:
-            return "the running tasks were listed a moment ago"
-        return ""
+            return self._held(decision, deployment, "the running tasks were listed a moment ago")
+        try:
+            return await self._spare(decision, deployment, subscription)
+        except DatabaseError as error:
+            why = f"it cannot be seen which pods run tasks. {error.message}"
+            return await self._spare_started(decision, deployment, why)
+
+    async def _spare_started(
+        self, decision: scaling.Decision, deployment: DeploymentState, why: str
+    ) -> scaling.Decision:
+        """Where rows cannot be listed: a pod whose container runs may run a task, and no other does."""
+        pods = self._pods()
+        candidates = self._candidates(pods, deployment)
+        if candidates is None:
+            return self._held(decision, deployment, "the pods are not known for sure")
+        started = {pod.name for pod in pods.values() if pod.is_replica and pod.running_since}
+        plan = scaling.plan(decision.replicas, deployment.wanted_replicas, candidates, started)
+        await self._mark(pods, plan.mark, plan.unmark)
+        return self._held(decision, deployment, why, at=plan.replicas) if plan.kept else decision
 
     async def _spare(
         self, decision: scaling.Decision, deployment: DeploymentState, subscription: Subscription
@@ -161,9 +175,12 @@ class ScaleIn:
             f"{decision.replicas} wanted; {more} kept because {they}",
         )
 
-    def _held(self, decision: scaling.Decision, deployment: DeploymentState, why: str) -> scaling.Decision:
-        message = f"{decision.replicas} wanted; {deployment.wanted_replicas} kept because {why}"
-        return self._instead(decision, deployment.wanted_replicas, scaling.Reason.HELD, message)
+    def _held(
+        self, decision: scaling.Decision, deployment: DeploymentState, why: str, *, at: int | None = None
+    ) -> scaling.Decision:
+        kept = deployment.wanted_replicas if at is None else at
+        message = f"{decision.replicas} wanted; {kept} kept because {why}"
+        return self._instead(decision, kept, scaling.Reason.HELD, message)
 
     def _instead(
         self, decision: scaling.Decision, replicas: int, reason: scaling.Reason, message: str

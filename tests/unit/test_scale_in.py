@@ -139,6 +139,18 @@ async def test_nothing_goes_while_it_cannot_be_seen_who_is_busy(bench: Bench, ru
     assert bench.replicas() == (1 if running else 0)
 
 
+async def test_pods_that_never_started_go_even_while_nobody_is_seen(bench: Bench) -> None:
+    reconciler, pods = await five_pods(bench)
+    waiting = {"phase": "Pending", "conditions": [], "containerStatuses": None}
+    for pod in pods[1:4]:
+        bench.kube.edit("pods", "shop", pod, {"status": waiting})
+    bench.databases.trouble = ConnectionRefused()
+    await fall(bench, reconciler)
+
+    assert bench.replicas() == 2
+    assert bench.condition("ScalingActive") == "True Held"
+
+
 @pytest.mark.parametrize("error", [refusal(403), refusal(503), aiohttp.ClientError("away"), TimeoutError()])
 async def test_nothing_goes_while_pods_cannot_be_marked(bench: Bench, error: BaseException) -> None:
     reconciler, (a, *_) = await five_pods(bench)
