@@ -191,11 +191,9 @@ def test_the_log_is_as_talkative_as_the_settings_say(run: Run, database: Databas
     (burnt,) = database.enqueue(bakery.burn, queue="priority")
     database.finish([told, untold, burnt])
 
-    eventually(lambda: str(told.id) in here("logs", only_pod(talkative)), "the task is in the log", within=5)
+    eventually(lambda: str(told.id) in here("logs", only_pod(talkative)), "the task is in the log")
     # Served after the other, so that a line about that would stand before this one.
-    eventually(
-        lambda: "burnt by design" in here("logs", only_pod(quiet)), "the error is in the log", within=5
-    )
+    eventually(lambda: "burnt by design" in here("logs", only_pod(quiet)), "the error is in the log")
     assert str(untold.id) not in here("logs", only_pod(quiet))
 
 
@@ -226,7 +224,7 @@ def test_a_pod_counts_its_tasks_in_its_metrics(run: Run, database: Database, her
         "django_db_worker_slots 2",
     }
     # A task is counted just after its row is stored.
-    eventually(lambda: told <= set(get(here, pod, "metrics").splitlines()), "all are counted", within=5)
+    eventually(lambda: told <= set(get(here, pod, "metrics").splitlines()), "all are counted")
 
 
 def test_a_pod_is_ready_only_while_it_claims_and_is_never_killed_for_its_database(
