@@ -121,13 +121,15 @@ def test_a_listing_is_cut_off_and_says_so(stocked: RealTable) -> None:
 def test_a_user_who_may_only_read_is_refused_and_goes_on_reading(stocked: RealTable, server: Server) -> None:
     name = stocked.url.rpartition("/")[2]
     if server.kind == "postgres":
-        server.administer("CREATE USER reader PASSWORD 'r'", f"GRANT SELECT ON {TABLE} TO reader", name=name)
+        server.administer(
+            "CREATE USER spectator PASSWORD 'r'", f"GRANT SELECT ON {TABLE} TO spectator", name=name
+        )
     else:
         server.administer(
-            "CREATE USER reader@'%' IDENTIFIED BY 'r'", f"GRANT SELECT ON {name}.{TABLE} TO reader@'%'"
+            "CREATE USER spectator@'%' IDENTIFIED BY 'r'", f"GRANT SELECT ON {name}.{TABLE} TO spectator@'%'"
         )
     stocked.put([ROW])
-    table = TaskTable(DatabaseURL.parse(server.url(name, user="reader", password="r")))
+    table = TaskTable(DatabaseURL.parse(server.url(name, user="spectator", password="r")))
     (row,) = table.running().rows
     with pytest.raises(PermissionDenied):
         table.settle(row, FAILED)
