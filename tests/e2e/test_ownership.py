@@ -129,6 +129,9 @@ def test_a_worker_made_again_adopts_the_deployment_it_had_left_behind(
     worker = make_worker(scaling={"minReplicas": 1})
     worker.scales_to(1)
     deployment, pods = worker.deployment, worker.pod_names
+    database.close_gate(1)
+    results = database.enqueue(chores.wait_at, 1)
+    eventually(lambda: database.statuses(results) == ["RUNNING"], "the task runs")
     here("delete", "djtw", "worker", "--cascade=orphan")
     eventually(lambda: not owners(worker), "an orphan")
     again = make_worker(scaling={"minReplicas": 1})
@@ -139,7 +142,11 @@ def test_a_worker_made_again_adopts_the_deployment_it_had_left_behind(
     assert again.deployment["metadata"]["uid"] == deployment["metadata"]["uid"]
     assert again.manifest
     assert owners(again) == [again.manifest["metadata"]["uid"]]
-    assert again.pod_names == pods
+    # The pods are another worker's now, and are replaced as in a rollout: what runs may finish.
+    eventually(lambda: again.pod_names and not again.pod_names & pods, "pods of its own")
+    database.open_gate(1)
+    assert database.statuses(database.finish(results)) == ["SUCCESSFUL"]
+    assert {result.worker_ids[0].partition("/")[0] for result in results} == pods
 
 
 def owners(worker: TaskWorker) -> list[str]:
