@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tests.e2e.harness import TaskWorker
     from tests.e2e.postgres import Database
 
+log = logging.getLogger(__name__)
+
 type MakeWorker = Callable[..., TaskWorker]
 type Pod = dict[str, Any]
 
@@ -35,7 +38,9 @@ class Takeover:
 
     def took(self, after: datetime) -> float:
         """The seconds that it took, less what a busy API server took for an answer."""
-        return (self.since - after).total_seconds() - self.slowest
+        took = (self.since - after).total_seconds()
+        log.info("%.1f s until another leads; the API server took up to %.1f s", took, self.slowest)
+        return took - self.slowest
 
 
 @dataclass(frozen=True)
