@@ -16,6 +16,7 @@ from django_task_operator.kube import Kube
 PODS = 10
 LONG, SHORT = 5, 45
 LONG_SECONDS, SHORT_SECONDS = 60.0, 1.0
+SAMPLED_SECONDS = 1.5
 
 
 async def fall(pods: sleepers.Pods, tasks: sleepers.Sleepers, namespace: str) -> list[str]:
@@ -26,6 +27,8 @@ async def fall(pods: sleepers.Pods, tasks: sleepers.Sleepers, namespace: str) ->
     load = [LONG_SECONDS] * LONG + [SHORT_SECONDS] * SHORT
     random.shuffle(load)
     began = await asyncio.to_thread(tasks.put, load)
+    # Until the operator has counted them, at its next poll: before, there is no load that could fall.
+    await asyncio.sleep(SAMPLED_SECONDS)
     await asyncio.to_thread(sleepers.patch, namespace, scaling={**scaling, "minReplicas": 0})
     names = {pod["metadata"]["name"] for pod in pods.ready()}
     await pods.until(lambda: not pods.there.keys() - pods.told_to_go.keys(), 300)
