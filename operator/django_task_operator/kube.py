@@ -139,7 +139,7 @@ class Kube:
             _worker_path(key),
             query={"fieldManager": FIELD_MANAGER},
             body={"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}},
-            content="application/merge-patch+json",
+            content=MERGE_PATCH,
         )
 
     async def get_object(self, kind: Kind, key: Key) -> Manifest | None:
@@ -200,10 +200,10 @@ class Kube:
         """
         return await self._json(
             "PATCH",
-            f"/api/v1/namespaces/{namespace}/pods/{name}",
+            _pod_path(Key(namespace=namespace, name=name)),
             query={"fieldManager": FIELD_MANAGER},
             body={"metadata": {"uid": uid, "annotations": dict(annotations)}},
-            content="application/merge-patch+json",
+            content=MERGE_PATCH,
         )
 
     async def get_secret(self, namespace: str, name: str) -> Manifest:

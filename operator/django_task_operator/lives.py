@@ -50,7 +50,7 @@ class PodLife:
         """Digest an object of the API."""
         metadata, status = manifest["metadata"], manifest.get("status", {})
         conditions = {each["type"]: each["status"] for each in status.get("conditions", ())}
-        owner = _controller(metadata)
+        owner = controller_of(manifest)
         containers = (each for each in status.get("containerStatuses", ()) if each["name"] == CONTAINER)
         container: dict[str, Any] = next(containers, {})
         state = container.get("state", {})
@@ -110,13 +110,15 @@ class ReplicaSetState:
         annotations = template.get("metadata", {}).get("annotations") or {}
         return cls(
             name=metadata["name"],
-            controller_uid=_controller(metadata).get("uid"),
+            controller_uid=controller_of(manifest).get("uid"),
             worker_uid=annotations.get(WORKER_UID_ANNOTATION),
         )
 
 
-def _controller(metadata: Manifest) -> Manifest:
-    return next((owner for owner in metadata.get("ownerReferences", ()) if owner.get("controller")), {})
+def controller_of(manifest: Manifest) -> Manifest:
+    """Name the owner that controls an object; empty where none does."""
+    owners: list[Manifest] = manifest["metadata"].get("ownerReferences", [])
+    return next((owner for owner in owners if owner.get("controller")), {})
 
 
 def _cost(metadata: Manifest) -> int:

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from django_task_operator.lives import PodLife
+from django_task_operator.lives import PodLife, controller_of
 from django_task_operator.resources.labels import MIGRATION_LABEL, WORKER_LABEL
 from django_task_operator.resources.migration import MIGRATED_ANNOTATION
 from django_task_operator.resources.pod_template import CONTAINER
@@ -47,7 +47,7 @@ class DeploymentState:
     def of(cls, manifest: Manifest) -> DeploymentState:
         """Digest an object of the API."""
         metadata, spec, status = manifest["metadata"], manifest["spec"], manifest.get("status", {})
-        owner = _controller(manifest)
+        owner = controller_of(manifest)
         failures = [
             condition.get("message", "")
             for condition in status.get("conditions", ())
@@ -108,8 +108,8 @@ class ChildState:
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
-            controller_kind=_controller(manifest).get("kind"),
-            controller_uid=_controller(manifest).get("uid"),
+            controller_kind=controller_of(manifest).get("kind"),
+            controller_uid=controller_of(manifest).get("uid"),
             labels=frozenset(metadata.get("labels", {}).items()),
             spec=hashlib.sha256(json.dumps(manifest.get("spec"), sort_keys=True).encode()).hexdigest(),
         )
@@ -142,7 +142,7 @@ class AutoscalerState:
         ]
         return cls(
             uid=manifest["metadata"]["uid"],
-            controller_uid=_controller(manifest).get("uid"),
+            controller_uid=controller_of(manifest).get("uid"),
             counts=None if asleep else active["status"] == "True",
             trouble=failing[0] if failing else None,
         )
@@ -233,7 +233,7 @@ class JobState:
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
-            controller_uid=_controller(manifest).get("uid"),
+            controller_uid=controller_of(manifest).get("uid"),
             migrates=metadata.get("annotations", {}).get(MIGRATED_ANNOTATION),
             complete="Complete" in ended,
             failed=ended.get("Failed"),
@@ -272,7 +272,7 @@ class JobPodState:
         failed = status.get("phase") == "Failed"
         return cls(
             pod=PodState.of(manifest),
-            job_uid=_controller(manifest).get("uid", ""),
+            job_uid=controller_of(manifest).get("uid", ""),
             created=metadata.get("creationTimestamp", ""),
             running=any(state.get("running") for each, state in states if each["name"] == CONTAINER),
             failure=(_ending(*ended[0]) if ended else status.get("message", "")) if failed else None,
@@ -285,11 +285,6 @@ def owner_of(manifest: Manifest) -> Key:
     metadata = manifest["metadata"]
     labels = metadata["labels"]
     return Key(namespace=metadata["namespace"], name=labels.get(WORKER_LABEL) or labels[MIGRATION_LABEL])
-
-
-def _controller(manifest: Manifest) -> Manifest:
-    owners: list[Manifest] = manifest["metadata"].get("ownerReferences", [])
-    return next((owner for owner in owners if owner.get("controller")), {})
 
 
 def _containers(status: dict[str, Any]) -> list[dict[str, Any]]:
