@@ -95,7 +95,8 @@ def test_an_api_server_away_for_a_minute_costs_no_task(
     worker = make_worker()
     database.close_gate(1)
     running = database.enqueue(chores.wait_at, 1)
-    worker.scales_to(1)
+    # A first try may have left the scheduler waiting too.
+    worker.scales_to(1, within=120)
     pods = worker.pod_names
     eventually(lambda: database.statuses(running) == ["RUNNING"], "the task runs")
     api_server.go_away()
@@ -110,11 +111,12 @@ def test_an_api_server_away_for_a_minute_costs_no_task(
     api_server.come_back()
 
     # An API server that ends takes its address out of its Service, and kube-proxy puts it back only when
-    # its own retry comes: pods reach the server up to half a minute after it answers us.
+    # its own retry comes: pods reach the server up to half a minute after it answers us. The controllers
+    # and the scheduler, which make the pods, wait for up to a minute between their tries.
     eventually(lambda: worker.replicas == 2, "two replicas are asked for", within=120)
     assert pods <= worker.pod_names
     database.open_gate(2)
-    assert database.statuses(database.finish(arrived + late, within=120)) == ["SUCCESSFUL"] * 6
+    assert database.statuses(database.finish(arrived + late, within=180)) == ["SUCCESSFUL"] * 6
     eventually(lambda: worker.replicas == 0, "no replica is asked for", within=60)
     eventually(lambda: worker.status["desiredReplicas"] == 0, "the status says so")
-    assert operator.pod
+    eventually(lambda: operator.pod, "the operator is ready", within=60)
