@@ -25,6 +25,7 @@ from django_task_operator.kube import (
     require_worker,
 )
 from django_task_operator.observed import DeploymentState
+from django_task_operator.refusals import Refusals
 from django_task_operator.resources import build_deployment
 from django_task_operator.resources.labels import object_labels
 
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
     from django_task_operator.spec import Key, Manifest, Worker
     from django_task_operator.world import World
 
-# What made the API server refuse a template may be mended elsewhere: a quota, an admission webhook.
-REJECTED_SECONDS = 30.0
+KIND = "Deployment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,6 @@ class Outcome:
     scaled: bool
     error: WorkerError | None = None
     restored: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Rejected:
-    """A pod template that the API server refused, and until when it is not tried again."""
-
-    template: object
-    problem: str
-    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +65,11 @@ class DeploymentKeeper:
         self._kube = world.kube
         self._deployments = world.deployments
         self._runtime = world.runtime
-        self._clock = world.clock
         self._key = key
         self._uid = uid
         self._labels = frozenset(object_labels(key.name).items())
         self._applied: _Applied | None = None
-        self._rejected: _Rejected | None = None
+        self._refusals = Refusals(world.clock)
 
     def current(self) -> DeploymentState | None:
         """The Deployment as the watch last told."""
@@ -99,9 +89,8 @@ class DeploymentKeeper:
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
         if deployment and self._is_settled(digest, deployment):
             return Outcome(scaled=True)
-        rejected = self._rejected
-        if rejected and rejected.template == manifest["spec"]["template"] and self._clock() < rejected.until:
-            return await self.hold(replicas, DeploymentRejected(problem=rejected.problem))
+        if refusal := self._refusals.standing(KIND, self._key.name, manifest["spec"]["template"]):
+            return await self.hold(replicas, refusal)
         try:
             uid = await self._target(deployment)
             answer = await self._kube.apply_object(DEPLOYMENTS, manifest, uid=uid)
@@ -110,7 +99,7 @@ class DeploymentKeeper:
         except API_ERRORS as error:
             return await self._refused(error, deployment, manifest)
         self._deployments.put(answer)
-        self._rejected = None
+        self._refusals.forget(KIND, self._key.name)
         before = self._applied
         self._applied = _Applied(digest, answer["metadata"]["uid"], answer["metadata"]["generation"])
         restored = None
@@ -150,10 +139,11 @@ class DeploymentKeeper:
         if status == CONFLICT and deployment is None:
             return Outcome(scaled=False, error=DeploymentNameTaken(name=self._key.name))
         if is_passing(error):
-            return Outcome(scaled=False, error=ApiUnavailable(action="Deployment", problem=problem))
-        template, replicas = manifest["spec"]["template"], manifest["spec"]["replicas"]
-        self._rejected = _Rejected(template, problem, self._clock() + REJECTED_SECONDS)
-        return await self.hold(replicas, DeploymentRejected(problem=problem))
+            return Outcome(scaled=False, error=ApiUnavailable(action=KIND, problem=problem))
+        rejected = DeploymentRejected(problem=problem)
+        # Not with the replicas, which change while nobody mends the template.
+        self._refusals.add(KIND, self._key.name, manifest["spec"]["template"], rejected)
+        return await self.hold(manifest["spec"]["replicas"], rejected)
 
     async def hold(self, replicas: int, error: WorkerError) -> Outcome:
         """Scale what runs, as it is: what keeps a new template back must not stop the good one."""

@@ -16,6 +16,7 @@ from django_task_operator.errors import (
 )
 from django_task_operator.kube import API_ERRORS, AUTOSCALERS, CONFLICT, Kind, describe, is_passing
 from django_task_operator.observed import ChildState
+from django_task_operator.refusals import Refusals
 from django_task_operator.resources.labels import object_labels
 from django_task_operator.spec import KIND, Key
 
@@ -35,9 +36,6 @@ CHILD_KINDS = {
 # What runs the user's image: held as they are while the pods of the Deployment are.
 WITH_IMAGE = frozenset({"CronJob"})
 
-# What made the API server refuse an object may be mended elsewhere: a quota, an admission webhook.
-REJECTED_SECONDS = 30.0
-
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
@@ -47,15 +45,6 @@ class _Applied:
     state: ChildState
 
 
-@dataclass(frozen=True, slots=True)
-class _Rejected:
-    """What the API server refused, and until when it is not tried again."""
-
-    manifest: Manifest
-    error: WorkerError
-    until: float
-
-
 class ChildrenKeeper:
     """Applies what one worker should have, and deletes what it should no longer have."""
 
@@ -63,12 +52,11 @@ class ChildrenKeeper:
         """Work for the DjangoTaskWorker with that key and uid."""
         self._kube = world.kube
         self._caches = world.children
-        self._clock = world.clock
         self._key = key
         self._uid = uid
         self._labels = frozenset(object_labels(key.name).items())
         self._applied: dict[tuple[str, str], _Applied] = {}
-        self._rejected: dict[tuple[str, str], _Rejected] = {}
+        self._refusals = Refusals(world.clock)
 
     async def apply(self, wanted: Sequence[Manifest], *, held: Collection[str] = ()) -> WorkerError | None:
         """Make the worker's children exactly ``wanted``; return what stands in the way, if anything.
@@ -93,9 +81,8 @@ class ChildrenKeeper:
         seen = next((state for state in self._caches[kind].of(self._key) if state.name == name), None)
         if self._applied.get((kind, name)) == (_Applied(manifest, seen) if seen else None) and seen:
             return None
-        rejected = self._rejected.get((kind, name))
-        if rejected and rejected.manifest == manifest and self._clock() < rejected.until:
-            return rejected.error
+        if refusal := self._refusals.standing(kind, name, manifest):
+            return refusal
         try:
             state = seen or await self._find(kind, name)
             if state and not self._may_take(state):
@@ -107,7 +94,7 @@ class ChildrenKeeper:
         except API_ERRORS as error:
             return self._refused(error, manifest, exists=seen is not None)
         self._caches[kind].put(answer)
-        self._rejected.pop((kind, name), None)
+        self._refusals.forget(kind, name)
         self._applied[kind, name] = _Applied(manifest, ChildState.of(answer))
         return None
 
@@ -136,7 +123,7 @@ class ChildrenKeeper:
         if is_passing(error):
             return ApiUnavailable(action=kind, problem=describe(error))
         rejected = ObjectRejected(kind=kind, problem=describe(error))
-        self._rejected[kind, name] = _Rejected(manifest, rejected, self._clock() + REJECTED_SECONDS)
+        self._refusals.add(kind, name, manifest, rejected)
         return rejected
 
     def _key_of(self, name: str) -> Key:

@@ -17,6 +17,7 @@ from django_task_operator.errors import (
 )
 from django_task_operator.kube import API_ERRORS, CONFLICT, JOBS, describe, is_passing, require_worker
 from django_task_operator.observed import JobState
+from django_task_operator.refusals import Refusals
 from django_task_operator.resources import build_migration, migration_hash
 from django_task_operator.spec import Key
 
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from django_task_operator.spec import Worker
     from django_task_operator.world import World
 
-# What made the API server refuse a Job may be mended elsewhere: a quota, an admission webhook.
-REJECTED_SECONDS = 30.0
+KIND = "Job"
 # No watch tells a worker that its neighbour's migration is over.
 NEIGHBOUR_SECONDS = 2.0
 
@@ -53,15 +53,6 @@ class Migration:
     wake_after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Rejected:
-    """A migration whose Job the API server refused, and until when it is not tried again."""
-
-    wanted: str
-    error: WorkerError
-    until: float
-
-
 class MigrationKeeper:
     """Runs the migrations of one worker, and removes the Jobs of former ones.
 
@@ -74,7 +65,7 @@ class MigrationKeeper:
         self._kube = world.kube
         self._key = key
         self._uid = uid
-        self._rejected: _Rejected | None = None
+        self._refusals = Refusals(world.clock)
 
     async def advance(
         self,
@@ -111,27 +102,26 @@ class MigrationKeeper:
         )
 
     async def _begin(self, worker: Worker, wanted: str, *, reachable: bool) -> Migration:
-        rejected = self._rejected
-        if rejected and rejected.wanted == wanted and self._world.clock() < rejected.until:
-            return Migration(error=rejected.error)
+        manifest = build_migration(worker, self._world.runtime)
+        key = Key(namespace=self._key.namespace, name=manifest["metadata"]["name"])
+        if refusal := self._refusals.standing(KIND, key.name, wanted):
+            return Migration(error=refusal)
         if not reachable:
             return Migration(error=Migrating(problem="Waits until the database answers, to migrate it."))
         if obstacle := self._obstacle():
             return Migration(error=Migrating(problem=obstacle), wake_after=NEIGHBOUR_SECONDS)
-        manifest = build_migration(worker, self._world.runtime)
-        key = Key(namespace=self._key.namespace, name=manifest["metadata"]["name"])
         # Nobody else may come to the same conclusion before the Job can be seen.
         async with self._world.migrating:
             try:
                 await require_worker(self._kube, self._key, self._uid)
                 found = await self._kube.get_object(JOBS, key)
                 if found and JobState.of(found).controller_uid != self._uid:
-                    return Migration(error=ObjectNameTaken(kind="Job", name=key.name))
+                    return Migration(error=ObjectNameTaken(kind=KIND, name=key.name))
                 answer = await self._kube.apply_object(JOBS, manifest, uid=None)
             except API_ERRORS as refused:
                 return Migration(error=self._refused(refused, wanted, key.name))
             self._world.migrations.put(answer)
-        self._rejected = None
+        self._refusals.forget(KIND, key.name)
         job = JobState.of(answer)
         return Migration(error=Migrating(problem=_progress(job)), started=None if found else job.name)
 
@@ -169,11 +159,11 @@ class MigrationKeeper:
 
     def _refused(self, error: BaseException, wanted: str, name: str) -> WorkerError:
         if isinstance(error, ApiException) and error.status == CONFLICT:
-            return ObjectNameTaken(kind="Job", name=name)
+            return ObjectNameTaken(kind=KIND, name=name)
         if is_passing(error):
-            return ApiUnavailable(action="Job", problem=describe(error))
-        rejected = ObjectRejected(kind="Job", problem=describe(error))
-        self._rejected = _Rejected(wanted, rejected, self._world.clock() + REJECTED_SECONDS)
+            return ApiUnavailable(action=KIND, problem=describe(error))
+        rejected = ObjectRejected(kind=KIND, problem=describe(error))
+        self._refusals.add(KIND, name, wanted, rejected)
         return rejected
 
 

@@ -8,7 +8,7 @@ import pytest
 from bench import Bench
 from fakes import refusal
 
-from django_task_operator.children import REJECTED_SECONDS
+from django_task_operator.refusals import REFUSED_SECONDS
 
 if TYPE_CHECKING:
     from fakes import Manifest
@@ -138,7 +138,7 @@ async def test_a_refused_one_is_said_and_tried_again_later(bench: Bench) -> None
     assert bench.condition("Stalled") == "True ObjectRejected"
     await bench.turn(reconciler)
     assert bench.kube.requests.count("apply poddisruptionbudget") == 1
-    bench.clock.advance(REJECTED_SECONDS)
+    bench.clock.advance(REFUSED_SECONDS)
     await bench.turn(reconciler)
     assert budget(bench)
     assert bench.condition("Stalled") == "False NotStalled"

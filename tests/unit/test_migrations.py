@@ -9,9 +9,10 @@ from bench import URL, Bench
 from fakes import refusal
 
 from django_task_operator.errors import WorkerGone
-from django_task_operator.migrate import LONGEST_WORDS, NEIGHBOUR_SECONDS, REJECTED_SECONDS, last_words
+from django_task_operator.migrate import LONGEST_WORDS, NEIGHBOUR_SECONDS, last_words
 from django_task_operator.observed import JobPodState, JobState
 from django_task_operator.reconcile import LONGEST_WAIT_SECONDS
+from django_task_operator.refusals import REFUSED_SECONDS
 from django_task_operator.tasktable.errors import ConnectionRefused, TableMissing
 
 if TYPE_CHECKING:
@@ -391,7 +392,7 @@ async def test_a_job_that_is_refused_is_said_and_tried_again(
     assert bench.condition(condition).startswith("True")
     assert "exceeded quota" in message(bench, condition)
 
-    bench.clock.advance(REJECTED_SECONDS)
+    bench.clock.advance(REFUSED_SECONDS)
     await bench.turn(reconciler)
     assert only_job(bench)
 

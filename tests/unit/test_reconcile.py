@@ -14,9 +14,9 @@ from fakes import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_task_operator.apply import REJECTED_SECONDS
 from django_task_operator.errors import WorkerGone
 from django_task_operator.reconcile import LONGEST_WAIT_SECONDS, TROUBLE_SECONDS
+from django_task_operator.refusals import REFUSED_SECONDS
 from django_task_operator.spec import KIND
 from django_task_operator.tasktable import UnservedQueue
 from django_task_operator.tasktable.errors import ConnectionRefused
@@ -282,7 +282,7 @@ async def test_a_template_that_is_refused_is_not_asked_for_again_at_once(bench: 
     assert bench.replicas() == 8
     assert "apply deployment" not in bench.kube.requests
 
-    bench.clock.advance(REJECTED_SECONDS)
+    bench.clock.advance(REFUSED_SECONDS)
     await bench.turn(reconciler)
     assert "apply deployment" in bench.kube.requests
 
