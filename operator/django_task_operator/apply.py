@@ -122,14 +122,10 @@ class DeploymentKeeper:
             if found is None:
                 return None
             deployment = DeploymentState.of(found)
-        if deployment.belongs_to(self._uid):
+        if deployment.may_be_applied_by(self._uid, self._labels):
             return deployment.uid
-        if deployment.is_left_over:
-            raise DeploymentLeftOver(name=deployment.name)
-        if deployment.controller_uid is None and deployment.labels >= self._labels:
-            # Left behind by `kubectl delete --cascade=orphan`: its pods may be at work.
-            return deployment.uid
-        raise DeploymentNameTaken(name=deployment.name)
+        error = DeploymentLeftOver if deployment.is_left_over else DeploymentNameTaken
+        raise error(name=deployment.name)
 
     async def _refused(
         self, error: BaseException, deployment: DeploymentState | None, manifest: Manifest

@@ -18,7 +18,7 @@ from django_task_operator.kube import API_ERRORS, AUTOSCALERS, CONFLICT, Kind, d
 from django_task_operator.observed import ChildState
 from django_task_operator.refusals import Refusals
 from django_task_operator.resources.labels import object_labels
-from django_task_operator.spec import KIND, Key
+from django_task_operator.spec import Key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -70,7 +70,7 @@ class ChildrenKeeper:
             for kind in CHILD_KINDS
             if kind not in held
             for state in self._caches[kind].of(self._key)
-            if state.controller_uid == self._uid and (kind, state.name) not in names
+            if state.belongs_to(self._uid) and (kind, state.name) not in names
         ]
         errors = [await self._apply(manifest) for manifest in wanted]
         errors += [await self._delete(kind, state) for kind, state in unwanted]
@@ -85,8 +85,8 @@ class ChildrenKeeper:
             return refusal
         try:
             state = seen or await self._find(kind, name)
-            if state and not self._may_take(state):
-                error = ObjectLeftOver if state.controller_kind == KIND else ObjectNameTaken
+            if state and not state.may_be_applied_by(self._uid, self._labels):
+                error = ObjectLeftOver if state.is_left_over else ObjectNameTaken
                 return error(kind=kind, name=name)
             answer = await self._kube.apply_object(
                 CHILD_KINDS[kind], manifest, uid=state.uid if state else None
@@ -97,11 +97,6 @@ class ChildrenKeeper:
         self._refusals.forget(kind, name)
         self._applied[kind, name] = _Applied(manifest, ChildState.of(answer))
         return None
-
-    def _may_take(self, state: ChildState) -> bool:
-        # Without an owner: left behind by `kubectl delete --cascade=orphan`, as the Deployment is.
-        left_behind = state.controller_uid is None and state.labels >= self._labels
-        return state.controller_uid == self._uid or left_behind
 
     async def _find(self, kind: str, name: str) -> ChildState | None:
         # One that lost its labels, or somebody else's, is not in the cache.

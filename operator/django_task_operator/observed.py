@@ -24,15 +24,37 @@ CRASH_MEMORY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class DeploymentState:
-    """A Deployment that carries the operator's labels, or stands where one should."""
+class ObjectState:
+    """Whose an object is that the operator applies, or that stands where one should."""
 
     name: str
     uid: str
     controller_kind: str | None
     controller_uid: str | None
-    generation: int
     labels: frozenset[tuple[str, str]]
+
+    def belongs_to(self, worker_uid: str) -> bool:
+        """Whether that worker's operator made it."""
+        return self.controller_uid == worker_uid
+
+    def may_be_applied_by(self, worker_uid: str, labels: frozenset[tuple[str, str]]) -> bool:
+        """Whether it belongs to that worker, or may: it has the worker's ``labels`` and no owner.
+
+        Such a one was left behind by ``kubectl delete --cascade=orphan``, and its pods may be at work.
+        """
+        return self.belongs_to(worker_uid) or (self.controller_uid is None and self.labels >= labels)
+
+    @property
+    def is_left_over(self) -> bool:
+        """Whether it belongs to a worker: if not to this one, to one of the same name that is deleted."""
+        return self.controller_kind == KIND
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentState(ObjectState):
+    """A Deployment that carries the operator's labels, or stands where one should."""
+
+    generation: int
     wanted_replicas: int
     rolled_out: bool
     replicas: int
@@ -76,29 +98,15 @@ class DeploymentState:
             migrated=metadata.get("annotations", {}).get(MIGRATED_ANNOTATION),
         )
 
-    def belongs_to(self, worker_uid: str) -> bool:
-        """Whether that worker's operator made it."""
-        return self.controller_uid == worker_uid
-
-    @property
-    def is_left_over(self) -> bool:
-        """Whether it belonged to a worker of the same name that is deleted."""
-        return self.controller_kind == KIND
-
 
 @dataclass(frozen=True, slots=True)
-class ChildState:
-    """An object beside the Deployment: whose it is, and what tells whether somebody has changed it.
+class ChildState(ObjectState):
+    """An object beside the Deployment, and what tells whether somebody has changed it.
 
     ``spec`` is a hash of what the API server made of the spec, defaults included: not every kind has a
     generation.
     """
 
-    name: str
-    uid: str
-    controller_kind: str | None
-    controller_uid: str | None
-    labels: frozenset[tuple[str, str]]
     spec: str
 
     @classmethod
