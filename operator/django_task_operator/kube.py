@@ -57,6 +57,7 @@ PODS = Kind("", "v1", "pods")
 REPLICA_SETS = Kind("apps", "v1", "replicasets")
 AUTOSCALERS = Kind("autoscaling", "v2", "horizontalpodautoscalers")
 JOBS = Kind("batch", "v1", "jobs")
+API_SERVICES = Kind("apiregistration.k8s.io", "v1", "apiservices")
 
 
 class Kube:
@@ -160,8 +161,8 @@ class Kube:
         metadata = manifest["metadata"]
         if uid:
             manifest = {**manifest, "metadata": {**metadata, "uid": uid}}
-        key = Key(namespace=metadata["namespace"], name=metadata["name"])
-        return await self._apply(_object_path(kind, key), manifest, force=bool(uid))
+        path = f"{collection_path(*kind, metadata.get('namespace'))}/{metadata['name']}"
+        return await self._apply(path, manifest, force=bool(uid))
 
     async def delete_object(self, kind: Kind, key: Key, uid: str) -> None:
         """Delete that very object, and what belongs to it after it; one that is gone is no error."""
@@ -235,14 +236,6 @@ class Kube:
             "stringData": dict(data),
         }
         await self._apply(f"/api/v1/namespaces/{namespace}/secrets/{name}", body, force=True)
-
-    async def apply_api_service(self, manifest: Manifest, *, uid: str | None) -> Manifest:
-        """Apply an APIService, by the rules of ``apply_object``."""
-        metadata = manifest["metadata"]
-        if uid:
-            manifest = {**manifest, "metadata": {**metadata, "uid": uid}}
-        path = f"/apis/apiregistration.k8s.io/v1/apiservices/{metadata['name']}"
-        return await self._apply(path, manifest, force=bool(uid))
 
     async def review_access(self, spec: Manifest) -> Manifest:
         """Ask whether somebody may do something; returns the status of the SubjectAccessReview."""

@@ -11,7 +11,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from django_task_operator.kube import API_ERRORS, collection_path, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from django_task_operator.kube import Kind, Kube
     from django_task_operator.spec import Key, Manifest
@@ -22,6 +22,30 @@ log = logging.getLogger(__name__)
 LONGEST_WATCH_DELAY = 4.0
 
 GONE = 410
+BROKEN = "BROKEN"
+
+
+async def keep_watching(
+    kube: Kube, path: str, label_selector: str = "", *, field_selector: str = ""
+) -> AsyncIterator[tuple[str, Manifest]]:
+    """Yield what ``Kube.list_and_watch`` does, for ever; (BROKEN, {}) when a watch breaks off.
+
+    A broken watch is taken up again after a short delay.
+    """
+    delay = 0.0
+    while True:
+        try:
+            async for event in kube.list_and_watch(path, label_selector, field_selector=field_selector):
+                delay = 0.0
+                yield event
+        except API_ERRORS as error:
+            yield BROKEN, {}
+            # 410 is the ordinary end of a watch that fell behind.
+            if not isinstance(error, ApiException) or error.status != GONE:
+                delay = min(LONGEST_WATCH_DELAY, delay * 2 or 0.5)
+                watched = {"path": path, "fields": field_selector}
+                log.warning("watch broken", extra={**watched, "error": describe(error), "retry_in": delay})
+        await asyncio.sleep(delay)
 
 
 class Watched[T]:
@@ -102,30 +126,21 @@ class Watched[T]:
                 watches.create_task(self._watch(namespace))
 
     async def _watch(self, namespace: str | None) -> None:
-        path, delay = collection_path(*self._kind, namespace), 0.0
-        while True:
-            try:
-                async for kind, item in self._kube.list_and_watch(path, self._selector):
-                    if kind == "LIST":
-                        self._replace(namespace, item["items"])
-                        self._broken.discard(namespace)
-                        # The API server is back: what could not be written need not wait for its retry.
-                        for owner in list(self._objects) if delay else ():
-                            self._changed(owner)
-                        delay = 0.0
-                    elif kind == "DELETED":
-                        self.drop(item)
-                    else:
-                        self.put(item)
-            except API_ERRORS as error:
-                # 410 is the ordinary end of a watch that fell behind.
+        path = collection_path(*self._kind, namespace)
+        async for kind, item in keep_watching(self._kube, path, self._selector):
+            if kind == BROKEN:
                 self._broken.add(namespace)
-                if not isinstance(error, ApiException) or error.status != GONE:
-                    delay = min(LONGEST_WATCH_DELAY, delay * 2 or 0.5)
-                    log.warning(
-                        "watch broken", extra={"path": path, "error": describe(error), "retry_in": delay}
-                    )
-            await asyncio.sleep(delay)
+            elif kind == "LIST":
+                self._replace(namespace, item["items"])
+                if namespace in self._broken:
+                    self._broken.discard(namespace)
+                    # The API server is back: what could not be written need not wait for its retry.
+                    for owner in list(self._objects):
+                        self._changed(owner)
+            elif kind == "DELETED":
+                self.drop(item)
+            else:
+                self.put(item)
 
     def _replace(self, namespace: str | None, items: list[Manifest]) -> None:
         listed = {(self._owner(item), item["metadata"]["name"]) for item in items}

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from django_task_operator.spec import Manifest
 
 NAME = f"{VERSION}.{GROUP}"
-PATH = "/apis/apiregistration.k8s.io/v1/apiservices"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "django-task-operator"}
 HTTPS = 443
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.kube import API_ERRORS, NOT_FOUND, Kube, collection_path, describe
+from django_task_operator.kube import API_ERRORS, API_SERVICES, NOT_FOUND, Kube, collection_path, describe
 from django_task_operator.metrics_api import registration
 from django_task_operator.metrics_api.access import Access
 from django_task_operator.metrics_api.availability import Availability, State
@@ -46,6 +46,7 @@ CONFIG_MAPS, CONFIG_MAP = (
     collection_path("", "v1", "configmaps", "kube-system"),
     "extension-apiserver-authentication",
 )
+REGISTRATIONS = collection_path(*API_SERVICES, None)
 FORBIDDEN = 403
 # Until every API server of the cluster has heard whom to trust, a new certificate waits.
 SPREAD_SECONDS = 5.0
@@ -123,7 +124,7 @@ class ExternalMetrics:
                 await self._listening.wait()
                 # The API server gives up on a Service that does not answer for a while.
                 group.create_task(
-                    follow(self._kube, registration.PATH, registration.NAME, self._registration_seen),
+                    follow(self._kube, REGISTRATIONS, registration.NAME, self._registration_seen),
                     name="APIService",
                 )
                 group.create_task(self._register(), name="registration")
@@ -252,10 +253,10 @@ class ExternalMetrics:
             if registration.is_held(found, owner):
                 # Somebody has taken ours over. Without this, ours would take it along when it goes.
                 given_up = registration.give_up(found, wanted)
-                await self._kube.apply_api_service(given_up, uid=found["metadata"]["uid"])
+                await self._kube.apply_object(API_SERVICES, given_up, uid=found["metadata"]["uid"])
         elif found is None or not registration.is_settled(found, wanted):
             uid = found["metadata"]["uid"] if found else None
-            await self._kube.apply_api_service(wanted, uid=uid)
+            await self._kube.apply_object(API_SERVICES, wanted, uid=uid)
             log.info("APIService registered", extra={"service": self._settings.service})
             # What that makes of it, the watch tells.
             await asyncio.sleep(RESTORE_SECONDS)

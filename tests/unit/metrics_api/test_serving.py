@@ -15,11 +15,12 @@ import pytest
 from cryptography import x509
 from fakes import Clock, refusal
 
+from django_task_operator.kube import API_SERVICES, Kind
 from django_task_operator.metrics_api import registration, serving
 from django_task_operator.metrics_api.availability import State
 from django_task_operator.metrics_api.certificates import ServingCertificate
 from django_task_operator.metrics_api.figures import Figures
-from django_task_operator.metrics_api.serving import CONFIG_MAPS, ExternalMetrics, Settings
+from django_task_operator.metrics_api.serving import CONFIG_MAPS, REGISTRATIONS, ExternalMetrics, Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -45,7 +46,10 @@ class FakeApi:
         self._watches: list[tuple[str, asyncio.Queue[tuple[str, Any]]]] = []
         self._versions = itertools.count(1)
 
-    async def list_and_watch(self, path: str, *, field_selector: str) -> AsyncIterator[tuple[str, Any]]:
+    async def list_and_watch(
+        self, path: str, label_selector: str, *, field_selector: str
+    ) -> AsyncIterator[tuple[str, Any]]:
+        assert not label_selector
         assert field_selector.startswith("metadata.name=")
         events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self._watches.append((path, events))
@@ -72,7 +76,8 @@ class FakeApi:
         assert name == "role"
         return {"metadata": {"uid": "role-uid"}}
 
-    async def apply_api_service(self, manifest: dict[str, Any], *, uid: str | None) -> dict[str, Any]:
+    async def apply_object(self, kind: Kind, manifest: dict[str, Any], *, uid: str | None) -> dict[str, Any]:
+        assert kind == API_SERVICES
         found = self.api_service
         if found and not uid and found["spec"]["service"] != manifest["spec"]["service"]:
             raise refusal(409, "Apply failed with 1 conflict")
@@ -93,7 +98,7 @@ class FakeApi:
         assert seen
         seen["metadata"]["resourceVersion"] = str(next(self._versions))
         self.api_service = api_service
-        self._tell(registration.PATH, kind, seen)
+        self._tell(REGISTRATIONS, kind, seen)
 
     def put_config_map(self, data: dict[str, str]) -> None:
         self.config_map = {"data": data}
@@ -295,15 +300,15 @@ async def test_one_that_comes_in_between_is_not_overwritten(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make()
-    apply = bench.api.apply_api_service
+    apply = bench.api.apply_object
 
-    async def late(manifest: dict[str, Any], *, uid: str | None) -> dict[str, Any]:
+    async def late(kind: Kind, manifest: dict[str, Any], *, uid: str | None) -> dict[str, Any]:
         if bench.api.api_service is None:
             theirs = registration.build(registration.Service(**THEIRS), "PEM", None)
             bench.api.put({**theirs, "metadata": {"name": registration.NAME, "uid": "theirs"}})
-        return await apply(manifest, uid=uid)
+        return await apply(kind, manifest, uid=uid)
 
-    monkeypatch.setattr(bench.api, "apply_api_service", late)
+    monkeypatch.setattr(bench.api, "apply_object", late)
     await bench.becomes(State.FOREIGN)
     assert bench.api.api_service["spec"]["service"] | {"port": 443} == THEIRS | {"port": 443}
 
