@@ -29,7 +29,7 @@ test-unit: venv ## The tests that need nothing: seconds
 
 .PHONY: test
 test: lint images ## Every check and test; the cluster's in a local cluster
-	$(python) -m pytest tests/unit tests/worker tests/chart tests/integration tests/e2e
+	$(python) -m pytest --durations=20 --durations-min=10 tests/unit tests/worker tests/chart tests/integration tests/e2e
 
 .PHONY: cluster
 cluster: ## A local Kubernetes cluster; with USE_KUBECONFIG=1 that of your own kubeconfig

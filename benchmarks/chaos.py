@@ -26,7 +26,8 @@ def main() -> None:
         "CHAOS_TASKS": str(given.tasks),
         "CHAOS_REPORT": str(report),
     }
-    command = [sys.executable, "-m", "pytest", "tests/e2e/test_chaos.py", "--quiet"]
+    # The first run counts.
+    command = [sys.executable, "-m", "pytest", "tests/e2e/test_chaos.py", "--quiet", "--force-reruns=0"]
     done = subprocess.run(command, cwd=cluster.ROOT, env=environment, check=False)
     print(report.read_text() if report.exists() else "no report: the run did not come to its end")
     sys.exit(done.returncode)
