@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.e2e.harness import Api, TaskWorker, Unavailable
 from tests.e2e.postgres import Database, Server
-from tests.e2e.release import NAMESPACE, Release, conditions
+from tests.e2e.release import NAMESPACE, Release, conditions, is_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -57,6 +57,15 @@ def installed(kubectl: Kubectl, api: Api) -> Release:
     release = Release(kubectl.within(NAMESPACE), api)
     release.install()
     return release
+
+
+@pytest.fixture
+def kind_node(api: Api) -> str:
+    """The cluster's only node, where that is a container here: what runs in it can be stopped and killed."""
+    (node, *others) = (item["metadata"]["name"] for item in api.items("/api/v1/nodes"))
+    if others or not is_kind(node):
+        pytest.skip("only a kind cluster of one node lets us reach into it")
+    return node
 
 
 @pytest.fixture

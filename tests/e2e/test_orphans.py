@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e.harness import always, eventually
 from tests.e2e.postgres import chores
-from tests.e2e.release import in_node, is_kind
+from tests.e2e.release import in_node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from django.tasks import TaskResult
     from tests.conftest import Kubectl
@@ -41,12 +42,9 @@ def remove(here: Kubectl, pod: str) -> None:
     here("delete", "pod", pod, "--force", "--grace-period=0")
 
 
-def kill_container(worker: TaskWorker, pod: str) -> None:
+def kill_container(worker: TaskWorker, pod: str, node: str) -> None:
     """SIGKILL to everything in the worker's container."""
     (manifest,) = (each for each in worker.pods if each["metadata"]["name"] == pod)
-    node = manifest["spec"]["nodeName"]
-    if not is_kind(node):
-        pytest.skip("only into a kind node can we reach")
     container = manifest["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
     in_node(node, "ctr", "--namespace=k8s.io", "tasks", "kill", "-s", "SIGKILL", container)
 
@@ -78,14 +76,56 @@ def test_a_task_whose_pod_is_gone_fails_and_says_why(
     assert worker.status["orphanedTasks"] == 0
 
 
+@pytest.fixture
+def kubelet(kind_node: str) -> Iterator[Kubelet]:
+    kubelet = Kubelet(kind_node)
+    yield kubelet
+    kubelet.start()
+
+
+@dataclass
+class Kubelet:
+    """What speaks for a node. Without it, containers run on and nobody hears of them."""
+
+    node: str
+
+    def stop(self) -> None:
+        in_node(self.node, "systemctl", "stop", "kubelet")
+
+    def start(self) -> None:
+        in_node(self.node, "systemctl", "start", "kubelet")
+
+
+def test_a_task_on_a_node_that_does_not_answer_waits_until_its_pod_is_removed(
+    make_worker: MakeWorker, database: Database, here: Kubectl, kubelet: Kubelet
+) -> None:
+    worker = make_worker(orphans={"graceSeconds": GRACE})
+    result, pod = running(database, worker)
+    kubelet.stop()
+    # As Kubernetes does itself when a node has been silent for some minutes.
+    here("delete", "pod", pod, "--wait=false")
+    always(lambda: database.statuses([result]) == ["RUNNING"], "nobody knows better", seconds=GRACE + 5)
+
+    # As it does when the node is deleted, or said to be out of service.
+    remove(here, pod)
+    settled(database, result, time.monotonic())
+    assert result.status == "FAILED"
+
+    def succeeded() -> bool:
+        return database.statuses([result]) == ["SUCCESSFUL"]
+
+    database.open_gate(1)
+    eventually(succeeded, "what ended on the silent node all the same is stored")
+
+
 def test_a_task_whose_container_is_killed_is_requeued_and_runs_in_the_next(
-    make_worker: MakeWorker, database: Database
+    make_worker: MakeWorker, database: Database, kind_node: str
 ) -> None:
     worker = make_worker(orphans={"policy": "Requeue", "graceSeconds": GRACE})
     result, pod = running(database, worker)
     first = result.started_at
     killed = time.monotonic()
-    kill_container(worker, pod)
+    kill_container(worker, pod, kind_node)
 
     def runs_again() -> bool:
         database.refresh([result])
