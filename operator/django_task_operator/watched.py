@@ -22,15 +22,17 @@ log = logging.getLogger(__name__)
 LONGEST_WATCH_DELAY = 4.0
 
 GONE = 410
-BROKEN = "BROKEN"
+# What ``keep_watching`` tells beside the API server's own kinds of events.
+EXPIRED, BROKEN = "EXPIRED", "BROKEN"
 
 
 async def keep_watching(
     kube: Kube, path: str, label_selector: str = "", *, field_selector: str = ""
 ) -> AsyncIterator[tuple[str, Manifest]]:
-    """Yield what ``Kube.list_and_watch`` does, for ever; (BROKEN, {}) when a watch breaks off.
+    """Yield what ``Kube.list_and_watch`` does, for ever, and when a watch ends too early.
 
-    A broken watch is taken up again after a short delay.
+    (BROKEN, {}) means that it broke off, and is taken up again after a short delay; (EXPIRED, {}) that it
+    fell behind, which is ordinary, and begins anew with a list.
     """
     delay = 0.0
     while True:
@@ -39,12 +41,13 @@ async def keep_watching(
                 delay = 0.0
                 yield event
         except API_ERRORS as error:
-            yield BROKEN, {}
-            # 410 is the ordinary end of a watch that fell behind.
-            if not isinstance(error, ApiException) or error.status != GONE:
+            if isinstance(error, ApiException) and error.status == GONE:
+                yield EXPIRED, {}
+            else:
                 delay = min(LONGEST_WATCH_DELAY, delay * 2 or 0.5)
                 watched = {"path": path, "fields": field_selector}
                 log.warning("watch broken", extra={**watched, "error": describe(error), "retry_in": delay})
+                yield BROKEN, {}
         await asyncio.sleep(delay)
 
 
@@ -126,17 +129,18 @@ class Watched[T]:
                 watches.create_task(self._watch(namespace))
 
     async def _watch(self, namespace: str | None) -> None:
-        path = collection_path(*self._kind, namespace)
+        path, was_away = collection_path(*self._kind, namespace), False
         async for kind, item in keep_watching(self._kube, path, self._selector):
-            if kind == BROKEN:
+            if kind in {BROKEN, EXPIRED}:
                 self._broken.add(namespace)
+                was_away |= kind == BROKEN
             elif kind == "LIST":
                 self._replace(namespace, item["items"])
-                if namespace in self._broken:
-                    self._broken.discard(namespace)
-                    # The API server is back: what could not be written need not wait for its retry.
-                    for owner in list(self._objects):
-                        self._changed(owner)
+                self._broken.discard(namespace)
+                # The API server is back: what could not be written need not wait for its retry.
+                for owner in list(self._objects) if was_away else ():
+                    self._changed(owner)
+                was_away = False
             elif kind == "DELETED":
                 self.drop(item)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django_task_operator.watched import BROKEN, keep_watching
+from django_task_operator.watched import BROKEN, EXPIRED, keep_watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,5 +21,5 @@ async def follow(kube: Kube, path: str, name: str, seen: Callable[[Manifest | No
     async for kind, found in keep_watching(kube, path, field_selector=f"metadata.name={name}"):
         if kind == "LIST":
             seen(next(iter(found["items"]), None))
-        elif kind != BROKEN:
+        elif kind not in {BROKEN, EXPIRED}:
             seen(None if kind == "DELETED" else found)
