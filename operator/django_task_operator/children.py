@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kubernetes.aio.client.exceptions import ApiException
-
 from django_task_operator.errors import (
     ApiUnavailable,
     ObjectLeftOver,
     ObjectNameTaken,
-    ObjectRejected,
     WorkerError,
 )
-from django_task_operator.kube import API_ERRORS, AUTOSCALERS, CONFLICT, Kind, describe, is_passing
+from django_task_operator.kube import API_ERRORS, AUTOSCALERS, Kind, describe
 from django_task_operator.observed import ChildState
 from django_task_operator.refusals import Refusals
 from django_task_operator.resources.labels import object_labels
@@ -92,7 +89,7 @@ class ChildrenKeeper:
                 CHILD_KINDS[kind], manifest, uid=state.uid if state else None
             )
         except API_ERRORS as error:
-            return self._refused(error, manifest, exists=seen is not None)
+            return self._refusals.explain(error, kind, name, manifest, new=seen is None)
         self._caches[kind].put(answer)
         self._refusals.forget(kind, name)
         self._applied[kind, name] = _Applied(manifest, ChildState.of(answer))
@@ -110,16 +107,6 @@ class ChildrenKeeper:
             return ApiUnavailable(action=f"deletion of the {kind}", problem=describe(error))
         self._applied.pop((kind, state.name), None)
         return None
-
-    def _refused(self, error: BaseException, manifest: Manifest, *, exists: bool) -> WorkerError:
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        if isinstance(error, ApiException) and error.status == CONFLICT and not exists:
-            return ObjectNameTaken(kind=kind, name=name)
-        if is_passing(error):
-            return ApiUnavailable(action=kind, problem=describe(error))
-        rejected = ObjectRejected(kind=kind, problem=describe(error))
-        self._refusals.add(kind, name, manifest, rejected)
-        return rejected
 
     def _key_of(self, name: str) -> Key:
         return Key(namespace=self._key.namespace, name=name)

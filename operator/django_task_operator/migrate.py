@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kubernetes.aio.client.exceptions import ApiException
-
 from django_task_operator.errors import (
     ApiUnavailable,
     Migrating,
     MigrationFailed,
     ObjectNameTaken,
-    ObjectRejected,
     WorkerError,
 )
-from django_task_operator.kube import API_ERRORS, CONFLICT, JOBS, describe, is_passing, require_worker
+from django_task_operator.kube import API_ERRORS, JOBS, describe, require_worker
 from django_task_operator.observed import JobState
 from django_task_operator.refusals import Refusals
 from django_task_operator.resources import build_migration, migration_hash
@@ -119,7 +116,7 @@ class MigrationKeeper:
                     return Migration(error=ObjectNameTaken(kind=KIND, name=key.name))
                 answer = await self._kube.apply_object(JOBS, manifest, uid=None)
             except API_ERRORS as refused:
-                return Migration(error=self._refused(refused, wanted, key.name))
+                return Migration(error=self._refusals.explain(refused, KIND, key.name, wanted, new=True))
             self._world.migrations.put(answer)
         self._refusals.forget(KIND, key.name)
         job = JobState.of(answer)
@@ -156,15 +153,6 @@ class MigrationKeeper:
             except API_ERRORS as error:
                 return ApiUnavailable(action="deletion of the Job", problem=describe(error))
         return None
-
-    def _refused(self, error: BaseException, wanted: str, name: str) -> WorkerError:
-        if isinstance(error, ApiException) and error.status == CONFLICT:
-            return ObjectNameTaken(kind=KIND, name=name)
-        if is_passing(error):
-            return ApiUnavailable(action=KIND, problem=describe(error))
-        rejected = ObjectRejected(kind=KIND, problem=describe(error))
-        self._refusals.add(KIND, name, wanted, rejected)
-        return rejected
 
 
 def last_words(log: str, redact: Callable[[str], str]) -> str:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kubernetes.aio.client.exceptions import ApiException
+
+from django_task_operator.errors import ApiUnavailable, ObjectNameTaken, ObjectRejected
+from django_task_operator.kube import CONFLICT, describe, is_passing
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -32,6 +37,19 @@ class Refusals:
     def add(self, kind: str, name: str, asked: object, error: WorkerError) -> None:
         """Remember that ``asked`` was refused just now, as ``error`` says."""
         self._refusals[kind, name] = _Refusal(asked, error, self._clock() + REFUSED_SECONDS)
+
+    def explain(self, error: BaseException, kind: str, name: str, asked: object, *, new: bool) -> WorkerError:
+        """Say what an object's failed apply means, and remember it if it was a refusal.
+
+        ``new`` says that the object was to be created: a conflict is then another's object of that name.
+        """
+        if isinstance(error, ApiException) and error.status == CONFLICT and new:
+            return ObjectNameTaken(kind=kind, name=name)
+        if is_passing(error):
+            return ApiUnavailable(action=kind, problem=describe(error))
+        rejected = ObjectRejected(kind=kind, problem=describe(error))
+        self.add(kind, name, asked, rejected)
+        return rejected
 
     def standing(self, kind: str, name: str, asked: object) -> WorkerError | None:
         """Return why ``asked`` is not to be tried again yet; None where it may be."""
