@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +120,16 @@ def crd(kubectl: Kubectl) -> dict[str, Any]:
 @pytest.fixture
 def namespace(kubectl: Kubectl) -> Iterator[str]:
     """A namespace that exists for one test."""
+    with new_namespace(kubectl) as name:
+        yield name
+
+
+@contextmanager
+def new_namespace(kubectl: Kubectl) -> Iterator[str]:
+    """A namespace of a name that nobody else has."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     kubectl("create", "namespace", name)
-    yield name
-    kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+    try:
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")

@@ -60,12 +60,20 @@ def installed(kubectl: Kubectl, api: Api) -> Release:
 
 
 @pytest.fixture
-def kind_node(api: Api) -> str:
-    """The cluster's only node, where that is a container here: what runs in it can be stopped and killed."""
+def only_node(api: Api) -> str:
+    """The node of a cluster that has no other, and so is nobody else's."""
     (node, *others) = (item["metadata"]["name"] for item in api.items("/api/v1/nodes"))
-    if others or not is_kind(node):
-        pytest.skip("only a kind cluster of one node lets us reach into it")
+    if others:
+        pytest.skip("only a cluster of one node is nobody else's")
     return node
+
+
+@pytest.fixture
+def kind_node(only_node: str) -> str:
+    """The only node, where that is a container here: what runs in it can be stopped and killed."""
+    if not is_kind(only_node):
+        pytest.skip("only a kind cluster lets us reach into its node")
+    return only_node
 
 
 @pytest.fixture

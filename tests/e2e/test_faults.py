@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-import uuid
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.conftest import new_namespace
 from tests.e2e.harness import Unavailable, deployment_writes, eventually
 from tests.e2e.postgres import chores
 from tests.e2e.release import in_node
@@ -68,13 +68,11 @@ def _wait_for_the_controllers(kubectl: Kubectl) -> None:
 
     The controllers and the scheduler each wait for up to a minute between their tries for the API server.
     """
-    name = f"probe-{uuid.uuid4().hex[:8]}"
-    kubectl("create", "namespace", name)
-    within = kubectl.within(name)
-    within("wait", "--for=create", "serviceaccount/default", "--timeout=110s")
-    within("create", "deployment", "probe", "--image=shop:dev", "--", "sleep", "infinity")
-    within("rollout", "status", "deployment/probe", "--timeout=110s")
-    kubectl("delete", "namespace", name, "--wait=false")
+    with new_namespace(kubectl) as name:
+        within = kubectl.within(name)
+        within("wait", "--for=create", "serviceaccount/default", "--timeout=110s")
+        within("create", "deployment", "probe", "--image=shop:dev", "--", "sleep", "infinity")
+        within("rollout", "status", "deployment/probe", "--timeout=110s")
 
 
 class ApiServer:

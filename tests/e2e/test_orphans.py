@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -77,31 +77,18 @@ def test_a_task_whose_pod_is_gone_fails_and_says_why(
 
 
 @pytest.fixture
-def kubelet(kind_node: str) -> Iterator[Kubelet]:
-    kubelet = Kubelet(kind_node)
-    yield kubelet
-    kubelet.start()
-
-
-@dataclass
-class Kubelet:
-    """What speaks for a node. Without it, containers run on and nobody hears of them."""
-
-    node: str
-
-    def stop(self) -> None:
-        in_node(self.node, "systemctl", "stop", "kubelet")
-
-    def start(self) -> None:
-        in_node(self.node, "systemctl", "start", "kubelet")
+def silence_node(kind_node: str) -> Iterator[Callable[[], str]]:
+    """Stop what speaks for the node until the test is over: containers run on, and nobody hears of them."""
+    yield partial(in_node, kind_node, "systemctl", "stop", "kubelet")
+    in_node(kind_node, "systemctl", "start", "kubelet")
 
 
 def test_a_task_on_a_node_that_does_not_answer_waits_until_its_pod_is_removed(
-    make_worker: MakeWorker, database: Database, here: Kubectl, kubelet: Kubelet
+    make_worker: MakeWorker, database: Database, here: Kubectl, silence_node: Callable[[], str]
 ) -> None:
     worker = make_worker(orphans={"graceSeconds": GRACE})
     result, pod = running(database, worker)
-    kubelet.stop()
+    silence_node()
     # As Kubernetes does itself when a node has been silent for some minutes.
     here("delete", "pod", pod, "--wait=false")
     always(lambda: database.statuses([result]) == ["RUNNING"], "nobody knows better", seconds=GRACE + 5)
