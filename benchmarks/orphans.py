@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import Any
 
 from benchmarks import cluster, sleepers
-from django_task_operator.kube import Kube
+from django_task_operator.cluster.kube import Kube
 
 PODS = 5
 GRACE = 5

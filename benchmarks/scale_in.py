@@ -11,7 +11,7 @@ import asyncio
 import random
 
 from benchmarks import cluster, sleepers
-from django_task_operator.kube import Kube
+from django_task_operator.cluster.kube import Kube
 
 PODS = 10
 LONG, SHORT = 5, 45

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 
 from benchmarks import cluster
-from django_task_operator.kube import Kube, collection_path
+from django_task_operator.cluster.kube import Kube, collection_path
 
 QUEUE = "bursts"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import cluster
-from django_task_operator.kube import Kube, collection_path
+from django_task_operator.cluster.kube import Kube, collection_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

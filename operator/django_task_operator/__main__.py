@@ -16,12 +16,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django_task_operator import logs, telemetry
-from django_task_operator.children import CHILD_KINDS
-from django_task_operator.claims import Claims
-from django_task_operator.election import Elector
-from django_task_operator.fleet import Fleet
-from django_task_operator.handlers import Watcher
-from django_task_operator.kube import (
+from django_task_operator.cluster.cache import Watched
+from django_task_operator.cluster.election import Elector
+from django_task_operator.cluster.handlers import Watcher
+from django_task_operator.cluster.kube import (
     API_ERRORS,
     AUTOSCALERS,
     DEPLOYMENTS,
@@ -32,11 +30,12 @@ from django_task_operator.kube import (
     Kube,
     describe,
 )
-from django_task_operator.lives import ReplicaSetState
+from django_task_operator.cluster.secrets import Secrets
+from django_task_operator.keepers.children import CHILD_KINDS
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
 from django_task_operator.metrics_api.serving import ExternalMetrics, Settings
-from django_task_operator.observed import (
+from django_task_operator.observed.objects import (
     AutoscalerState,
     ChildState,
     DeploymentState,
@@ -45,12 +44,13 @@ from django_task_operator.observed import (
     PodState,
     owner_of,
 )
+from django_task_operator.observed.pods import ReplicaSetState
+from django_task_operator.reconcile.fleet import Fleet
+from django_task_operator.reconcile.queues import Claims
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.labels import MANAGED_SELECTOR, MIGRATION_SELECTOR
-from django_task_operator.secrets import Secrets
 from django_task_operator.spec import Key, key_of
 from django_task_operator.tasktable import Databases
-from django_task_operator.watched import Watched
 from django_task_operator.world import World
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from django_task_operator.claims import Claims
-    from django_task_operator.kube import Kube
-    from django_task_operator.lives import ReplicaSetState
+    from django_task_operator.cluster.cache import Watched
+    from django_task_operator.cluster.kube import Kube
+    from django_task_operator.cluster.secrets import Secrets
     from django_task_operator.metrics_api.availability import MetricsApi
     from django_task_operator.metrics_api.figures import Figures
-    from django_task_operator.observed import (
+    from django_task_operator.observed.objects import (
         AutoscalerState,
         ChildState,
         DeploymentState,
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
         JobState,
         PodState,
     )
+    from django_task_operator.observed.pods import ReplicaSetState
+    from django_task_operator.reconcile.queues import Claims
     from django_task_operator.resources import RuntimeSource
-    from django_task_operator.secrets import Secrets
     from django_task_operator.tasktable import Databases
-    from django_task_operator.watched import Watched
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.election import LEADER_LABEL, LOOK_SECONDS, Elector
-from django_task_operator.kube import CONNECT_SECONDS, Kube
+from django_task_operator.cluster.election import LEADER_LABEL, LOOK_SECONDS, Elector
+from django_task_operator.cluster.kube import CONNECT_SECONDS, Kube
 from django_task_operator.spec import Key
 
 if TYPE_CHECKING:

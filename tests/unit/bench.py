@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from fakes import MIGRATION_LABEL, WORKER_LABEL, Clock, FakeDatabases, FakeKube, worker_manifest
 
-from django_task_operator.children import CHILD_KINDS
-from django_task_operator.claims import Claims
-from django_task_operator.fleet import Fleet
-from django_task_operator.kube import Kind
-from django_task_operator.lives import ReplicaSetState
+from django_task_operator.cluster.cache import Watched
+from django_task_operator.cluster.kube import Kind
+from django_task_operator.cluster.secrets import Secrets
+from django_task_operator.keepers.children import CHILD_KINDS
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
-from django_task_operator.observed import (
+from django_task_operator.observed.objects import (
     AutoscalerState,
     ChildState,
     DeploymentState,
@@ -26,11 +25,12 @@ from django_task_operator.observed import (
     PodState,
     owner_of,
 )
-from django_task_operator.reconcile import Reconciler
+from django_task_operator.observed.pods import ReplicaSetState
+from django_task_operator.reconcile.fleet import Fleet
+from django_task_operator.reconcile.queues import Claims
+from django_task_operator.reconcile.reconciler import Reconciler
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.labels import MANAGED_SELECTOR
-from django_task_operator.secrets import Secrets
-from django_task_operator.watched import Watched
 from django_task_operator.world import World
 
 if TYPE_CHECKING:

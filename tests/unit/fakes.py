@@ -19,10 +19,10 @@ from django_task_operator.tasktable import Demand, Listing, Observation, QueueDe
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from django_task_operator.kube import Kind
+    from django_task_operator.cluster.cache import Watched
+    from django_task_operator.cluster.kube import Kind
     from django_task_operator.spec import Key
     from django_task_operator.tasktable import DatabaseURL, Selection, Settlement, UnservedQueue
-    from django_task_operator.watched import Watched
 
 type Manifest = dict[str, Any]
 

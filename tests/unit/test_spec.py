@@ -11,8 +11,9 @@ import yaml
 from fakes import worker_manifest
 from pydantic import BaseModel, ValidationError
 
-from django_task_operator import reconcile, resources
+from django_task_operator import resources
 from django_task_operator.errors import InvalidSpec
+from django_task_operator.reconcile import reconciler
 from django_task_operator.spec import Key, Worker, WorkerSpec, key_of
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def test_every_field_makes_a_difference(path: str) -> None:
         return (
             resources.build_deployment(worker, 1, source),
             resources.build_children(worker, source),
-            reconcile._policy(worker),
+            reconciler._policy(worker),
         )
 
     field = DEFINED[path]

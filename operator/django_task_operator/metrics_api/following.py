@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django_task_operator.watched import BROKEN, EXPIRED, keep_watching
+from django_task_operator.cluster.cache import BROKEN, EXPIRED, keep_watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from django_task_operator.kube import Kube
+    from django_task_operator.cluster.kube import Kube
     from django_task_operator.spec import Manifest
 
 

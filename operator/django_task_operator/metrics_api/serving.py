@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.kube import API_ERRORS, API_SERVICES, NOT_FOUND, Kube, collection_path, describe
+from django_task_operator.cluster.kube import (
+    API_ERRORS,
+    API_SERVICES,
+    NOT_FOUND,
+    Kube,
+    collection_path,
+    describe,
+)
 from django_task_operator.metrics_api import registration
 from django_task_operator.metrics_api.access import Access
 from django_task_operator.metrics_api.availability import Availability, State

@@ -10,7 +10,7 @@ from django_task_operator.scaling.decision import (
     hold,
 )
 from django_task_operator.scaling.drivers import agree, follow, share
-from django_task_operator.scaling.scale_in import VICTIM_COST, Candidate, ScaleIn, plan
+from django_task_operator.scaling.victims import VICTIM_COST, Candidate, ScaleIn, plan
 
 __all__ = [
     "VICTIM_COST",

@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 from fakes import Clock, refusal
 
-from django_task_operator.kube import API_SERVICES, Kind
+from django_task_operator.cluster.kube import API_SERVICES, Kind
 from django_task_operator.metrics_api import registration, serving
 from django_task_operator.metrics_api.availability import State
 from django_task_operator.metrics_api.certificates import ServingCertificate

@@ -1,0 +1,161 @@
+"""Caches of the cluster's objects, each kept by a watch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from kubernetes.aio.client.exceptions import ApiException
+
+from django_task_operator.cluster.kube import API_ERRORS, collection_path, describe
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from django_task_operator.cluster.kube import Kind, Kube
+    from django_task_operator.spec import Key, Manifest
+
+log = logging.getLogger(__name__)
+
+# A refused connection costs little, and every second of it the operator is blind.
+LONGEST_WATCH_DELAY = 4.0
+
+GONE = 410
+# What ``keep_watching`` tells beside the API server's own kinds of events.
+EXPIRED, BROKEN = "EXPIRED", "BROKEN"
+
+
+async def keep_watching(
+    kube: Kube, path: str, label_selector: str = "", *, field_selector: str = ""
+) -> AsyncIterator[tuple[str, Manifest]]:
+    """Yield what ``Kube.list_and_watch`` does, for ever, and when a watch ends too early.
+
+    (BROKEN, {}) means that it broke off, and is taken up again after a short delay; (EXPIRED, {}) that it
+    fell behind, which is ordinary, and begins anew with a list.
+    """
+    delay = 0.0
+    while True:
+        try:
+            async for event in kube.list_and_watch(path, label_selector, field_selector=field_selector):
+                delay = 0.0
+                yield event
+        except API_ERRORS as error:
+            if isinstance(error, ApiException) and error.status == GONE:
+                yield EXPIRED, {}
+            else:
+                delay = min(LONGEST_WATCH_DELAY, delay * 2 or 0.5)
+                watched = {"path": path, "fields": field_selector}
+                log.warning("watch broken", extra={**watched, "error": describe(error), "retry_in": delay})
+                yield BROKEN, {}
+        await asyncio.sleep(delay)
+
+
+class Watched[T]:
+    """A cache of the objects of one kind that carry the operator's labels, kept by a watch.
+
+    ``digest`` turns an object of the API into what the operator needs of it, so that a thousand
+    pods cost little; ``changed`` is told the name of the worker that an object belongs to.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        kind: Kind,
+        selector: str,
+        *,
+        namespaces: Sequence[str],
+        digest: Callable[[Manifest], T],
+        owner: Callable[[Manifest], Key],
+        changed: Callable[[Key], None],
+    ) -> None:
+        """Cache ``kind`` of some namespaces, or of all where none is named.
+
+        Nothing is asked before ``run``.
+        """
+        self._kube = kube
+        self._kind = kind
+        self._selector = selector
+        self._namespaces: Sequence[str | None] = namespaces or (None,)
+        self._digest = digest
+        self._owner = owner
+        self._changed = changed
+        self._objects: dict[Key, dict[str, tuple[int, T]]] = {}
+        # Versions at which objects went, so that the answer to an earlier write brings none back.
+        self._gone: dict[tuple[Key, str], int] = {}
+        self._unlisted = set(self._namespaces)
+        self._broken: set[str | None] = set()
+        self.synced = asyncio.Event()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether everything is watched now, so that what is not here is nowhere."""
+        return self.synced.is_set() and not self._broken
+
+    def of(self, worker: Key) -> list[T]:
+        """What is known to belong to a worker."""
+        return [value for _, value in self._objects.get(worker, {}).values()]
+
+    def put(self, manifest: Manifest) -> None:
+        """Take in an object, unless a newer state of it is known already.
+
+        A write's answer goes in here too: the watch may still be about to tell of the time before.
+        """
+        owner, name = self._owner(manifest), manifest["metadata"]["name"]
+        # Resource versions of one object may be compared as numbers since Kubernetes 1.35 by
+        # promise, and before by the way etcd counts (KEP-5504).
+        version = int(manifest["metadata"]["resourceVersion"])
+        known = self._objects.get(owner, {}).get(name)
+        if version <= (known[0] if known else self._gone.get((owner, name), 0)):
+            return
+        value = self._digest(manifest)
+        self._objects.setdefault(owner, {})[name] = (version, value)
+        if not known or known[1] != value:
+            self._changed(owner)
+
+    def drop(self, manifest: Manifest) -> None:
+        """Forget an object that is gone."""
+        owner, name = self._owner(manifest), manifest["metadata"]["name"]
+        self._gone[owner, name] = int(manifest["metadata"]["resourceVersion"])
+        if self._objects.get(owner, {}).pop(name, None):
+            self._changed(owner)
+        if not self._objects.get(owner):
+            self._objects.pop(owner, None)
+
+    async def run(self) -> None:
+        """Watch until cancelled; a broken watch is taken up again after a short delay."""
+        async with asyncio.TaskGroup() as watches:
+            for namespace in self._namespaces:
+                watches.create_task(self._watch(namespace))
+
+    async def _watch(self, namespace: str | None) -> None:
+        path, was_away = collection_path(*self._kind, namespace), False
+        async for kind, item in keep_watching(self._kube, path, self._selector):
+            if kind in {BROKEN, EXPIRED}:
+                self._broken.add(namespace)
+                was_away |= kind == BROKEN
+            elif kind == "LIST":
+                self._replace(namespace, item["items"])
+                self._broken.discard(namespace)
+                # The API server is back: what could not be written need not wait for its retry.
+                for owner in list(self._objects) if was_away else ():
+                    self._changed(owner)
+                was_away = False
+            elif kind == "DELETED":
+                self.drop(item)
+            else:
+                self.put(item)
+
+    def _replace(self, namespace: str | None, items: list[Manifest]) -> None:
+        listed = {(self._owner(item), item["metadata"]["name"]) for item in items}
+        self._gone.clear()
+        for owner, objects in list(self._objects.items()):
+            if namespace in {None, owner.namespace}:
+                for name in [name for name in objects if (owner, name) not in listed]:
+                    del objects[name]
+                    self._changed(owner)
+        for item in items:
+            self.put(item)
+        self._unlisted.discard(namespace)
+        if not self._unlisted:
+            self.synced.set()

@@ -1,0 +1,278 @@
+"""Which of several operators is at work: the one that holds a Lease.
+
+A leader's right to write ends ``RENEW_SECONDS`` after the beginning of its last renewal that
+succeeded, by its own clock. Nobody takes the Lease from it within ``LEASE_SECONDS`` of having seen
+it renewed, by their own clock. That is later, whatever the two clocks show, because a renewal is
+seen after it began. Clocks must only run equally fast, to a quarter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from kubernetes.aio.client.exceptions import ApiException
+
+from django_task_operator.cluster.kube import API_ERRORS, CONFLICT, NOT_FOUND, describe
+from django_task_operator.spec import GROUP, Key
+from django_task_operator.telemetry import LEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_task_operator.cluster.kube import Kube
+    from django_task_operator.spec import Manifest
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 5.0
+RENEW_SECONDS = 3.0
+RETRY_SECONDS = 1.0
+# How often a standby looks: so much later it sees a renewal, and that the Lease was released.
+LOOK_SECONDS = 0.5
+# An answer that takes longer is none: there must be time to ask again before the right to write ends.
+REQUEST_SECONDS = 1.0
+# On an orderly stop, how long a write that is under way may hold the Lease up.
+LAST_WRITE_SECONDS = 1.0
+
+# On the pod that leads, with the Lease's name: the Services select it.
+LEADER_LABEL = f"{GROUP}/leader"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a Lease said, and since when it has, by the clock of the one who looked.
+
+    ``seconds`` is how long after that its holder may still be at work.
+    """
+
+    holder: str
+    version: str
+    seconds: float
+    since: float
+
+
+def sight(lease: Manifest | None, before: Sighting | None, now: float) -> Sighting:
+    """Take in what a Lease says now."""
+    if lease is None:
+        # Deleting a Lease does not stop who held it.
+        seen = replace(before, version="", since=now) if before else Sighting("", "", LEASE_SECONDS, now)
+    else:
+        spec = lease.get("spec", {})
+        # Another release of the operator may hold it for longer than this one would.
+        seconds = max(LEASE_SECONDS, spec.get("leaseDurationSeconds", 0))
+        seen = Sighting(spec.get("holderIdentity") or "", lease["metadata"]["resourceVersion"], seconds, now)
+    return before if before and before.version == seen.version else seen
+
+
+def may_take(seen: Sighting, me: str, now: float) -> bool:
+    """Tell whether nobody else can be at work any more.
+
+    One that holds the Lease under the name of this pod was this container before it was restarted:
+    names of pods are not used twice, and a container starts when the one before it is dead.
+    """
+    return seen.holder in {"", me} or now - seen.since >= seen.seconds
+
+
+def look_again_in(seen: Sighting, now: float) -> float:
+    """Tell for how many seconds a standby needs not look."""
+    return min(LOOK_SECONDS, max(0.0, seen.since + seen.seconds - now))
+
+
+def permit(renewed_at: float, now: float) -> float:
+    """Tell for how many seconds a write that begins now may take effect; 0 if it must not begin."""
+    if now - renewed_at >= RENEW_SECONDS:
+        return 0.0
+    return renewed_at + LEASE_SECONDS - now
+
+
+def held(lease: Manifest | None, key: Key, me: str, now: datetime) -> Manifest:
+    """Build the Lease as its holder writes it; the times in it are for people."""
+    spec = lease.get("spec", {}) if lease else {}
+    stamp = now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if spec.get("holderIdentity") != me:
+        transitions = spec.get("leaseTransitions", 0) + 1 if lease else 0
+        spec = {**spec, "holderIdentity": me, "acquireTime": stamp, "leaseTransitions": transitions}
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": lease["metadata"] if lease else {"name": key.name, "namespace": key.namespace},
+        "spec": {**spec, "leaseDurationSeconds": int(LEASE_SECONDS), "renewTime": stamp},
+    }
+
+
+def released(lease: Manifest) -> Manifest:
+    """Build the Lease that anybody may take."""
+    return {**lease, "spec": {**lease["spec"], "holderIdentity": ""}}
+
+
+def clock() -> float:
+    """Tell seconds that never go back, and go on while the machine is suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class Elector:
+    """Stands for election, and lets ``kube`` write only while it leads."""
+
+    def __init__(self, kube: Kube, lease: Key, me: str, clock: Callable[[], float] = clock) -> None:
+        """``me`` is the name of this pod, which is in the namespace of the Lease."""
+        self._kube = kube
+        self._key = lease
+        self._me = me
+        self._clock = clock
+        self._lease: Manifest | None = None
+        self._renewed_at = float("-inf")
+        self._trouble = ""
+        self.leading = asyncio.Event()
+        self.standing_by = asyncio.Event()
+        kube.permit = self.permit
+
+    def permit(self) -> float:
+        """Tell for how many seconds a write that begins now may take effect; 0 if it must not begin."""
+        return permit(self._renewed_at, self._clock()) if self.leading.is_set() else 0.0
+
+    async def run(self) -> None:
+        """Stand by, lead, and return when that is over: the process must end then, and may begin anew."""
+        await self._unlabel()
+        await self._campaign()
+        LEADER.set(1)
+        labelling = asyncio.create_task(self._label())
+        try:
+            why = await self._keep()
+        finally:
+            labelling.cancel()
+        # Before anything else: what is on its way must not arrive after another has begun.
+        self.leading.clear()
+        await self._kube.cut()
+        LEADER.set(0)
+        log.error("stepped down", extra={"lease": str(self._key), "reason": why})
+
+    async def resign(self) -> None:
+        """Let another lead at once; to be called when ``run`` has been cancelled."""
+        valid = self.permit() > 0
+        self.leading.clear()
+        LEADER.set(0)
+        if not valid:
+            return
+        if not await self._kube.written(LAST_WRITE_SECONDS):
+            log.warning("not released, because a write is under way", extra={"lease": str(self._key)})
+            return
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                given = await self._write(lambda lease: released(self._mine(lease)))
+        except API_ERRORS as error:
+            log.warning("not released", extra={"lease": str(self._key), "error": describe(error)})
+        else:
+            log.info("released" if given else "not held", extra={"lease": str(self._key)})
+
+    async def _campaign(self) -> None:
+        seen: Sighting | None = None
+        while True:
+            wait = LOOK_SECONDS
+            try:
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    lease = await self._kube.get_lease(self._key)
+                before, seen = seen, sight(lease, seen, self._clock())
+                if may_take(seen, self._me, self._clock()):
+                    started = self._clock()
+                    async with asyncio.timeout(REQUEST_SECONDS):
+                        self._lease = await self._kube.put_lease(self._mine(lease))
+                    self._renewed_at = started
+                    self.leading.set()
+                    log.info("leading", extra={"lease": str(self._key), "after": seen.holder})
+                    return
+            except API_ERRORS as error:
+                # Another was quicker: that is no trouble.
+                if not isinstance(error, ApiException) or error.status != CONFLICT:
+                    self._tell("the Lease cannot be had", error)
+            else:
+                self._trouble = ""
+                wait = look_again_in(seen, self._clock())
+                self.standing_by.set()
+                if before is None or before.holder != seen.holder:
+                    log.info("standing by", extra={"lease": str(self._key), "leader": seen.holder})
+            await asyncio.sleep(wait)
+
+    async def _keep(self) -> str:
+        """Renew the Lease until that has failed for too long; return why."""
+        attempted_at = self._renewed_at
+        while True:
+            await asyncio.sleep(
+                min(attempted_at + RETRY_SECONDS, self._renewed_at + RENEW_SECONDS) - self._clock()
+            )
+            left = self._renewed_at + RENEW_SECONDS - self._clock()
+            if left <= 0:
+                return "not renewed in time"
+            attempted_at = self._clock()
+            try:
+                async with asyncio.timeout(min(left, REQUEST_SECONDS)):
+                    if not await self._write(self._mine):
+                        return "another holds the Lease"
+            except API_ERRORS as error:
+                self._tell("not renewed", error)
+            else:
+                self._renewed_at = attempted_at
+                self._trouble = ""
+
+    async def _write(self, build: Callable[[Manifest | None], Manifest]) -> bool:
+        """Write the Lease; False if it is somebody else's."""
+        try:
+            self._lease = await self._kube.put_lease(build(self._lease))
+        except ApiException as refused:
+            if refused.status not in {CONFLICT, NOT_FOUND}:
+                raise
+            # Somebody edited or deleted it, or it is a renewal whose answer was lost.
+            lease = await self._kube.get_lease(self._key)
+            if lease and lease.get("spec", {}).get("holderIdentity") != self._me:
+                return False
+            self._lease = await self._kube.put_lease(build(lease))
+        return True
+
+    def _mine(self, lease: Manifest | None) -> Manifest:
+        return held(lease, self._key, self._me, datetime.now(UTC))
+
+    async def _unlabel(self) -> None:
+        # If it cannot be done, the next leader does it.
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await self._kube.unlabel_pod(self._pod(self._me), LEADER_LABEL)
+        except API_ERRORS as error:
+            self._tell("the label of this pod cannot be removed", error)
+
+    async def _label(self) -> None:
+        """Let the Services find this pod, and no other."""
+        trouble = ""
+        while True:
+            try:
+                selector = f"{LEADER_LABEL}={self._key.name}"
+                for pod in await self._kube.list_pods(self._key.namespace, selector):
+                    if pod["metadata"]["name"] != self._me:
+                        await self._drop_label(pod["metadata"]["name"])
+                await self._kube.label_pod(self._pod(self._me), LEADER_LABEL, self._key.name)
+            except API_ERRORS as error:
+                if trouble != (trouble := describe(error)):
+                    log.warning("the pods cannot be labelled", extra={"error": trouble})
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    async def _drop_label(self, pod: str) -> None:
+        try:
+            await self._kube.label_pod(self._pod(pod), LEADER_LABEL, None)
+        except ApiException as refused:
+            if refused.status != NOT_FOUND:
+                raise
+
+    def _pod(self, name: str) -> Key:
+        return Key(namespace=self._key.namespace, name=name)
+
+    def _tell(self, what: str, error: BaseException) -> None:
+        """Log trouble once, however often it is met."""
+        problem = describe(error)
+        if self._trouble != problem:
+            self._trouble = problem
+            log.warning(what, extra={"lease": str(self._key), "error": problem})

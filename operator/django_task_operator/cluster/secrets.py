@@ -1,0 +1,129 @@
+"""Reads the database URLs from Secrets: seldom, and once for all workers that name the same one."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from kubernetes.aio.client.exceptions import ApiException
+
+from django_task_operator.cluster.kube import API_ERRORS, NOT_FOUND, Kube, describe
+from django_task_operator.errors import (
+    ApiUnavailable,
+    SecretForbidden,
+    SecretKeyMissing,
+    SecretMissing,
+    WorkerError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_task_operator.spec import SecretKeyRef
+
+# A rotated Secret takes effect within a minute, and at once where its old value no longer works.
+MAX_AGE_SECONDS = 60.0
+MAX_AGE_IN_TROUBLE_SECONDS = 5.0
+
+HIDDEN = "***"
+# After a rotation, pods may still run with the URL before.
+REMEMBERED_URLS = 3
+_URL_WITH_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)\S*@\S*")
+
+_FORBIDDEN = 403
+
+
+@dataclass(slots=True)
+class _Cached:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    read_at: float = float("-inf")
+    data: dict[str, str] | None = field(default=None, repr=False)
+    error: WorkerError | None = None
+
+
+class Redactor:
+    """Takes the database URLs that a worker was given out of text that its pods wrote.
+
+    Besides a whole URL it knows its password, host and user. An unknown URL, of a Secret that the
+    operator cannot read for instance, is recognized by its form.
+    """
+
+    def __init__(self) -> None:
+        """Know no URL yet."""
+        self._urls: deque[str] = deque(maxlen=REMEMBERED_URLS)
+
+    def learn(self, url: str) -> None:
+        """Remember a URL; also one that nothing can be made of, as the pods have it all the same."""
+        url = url.strip()
+        if url and url not in self._urls:
+            self._urls.append(url)
+
+    def __call__(self, text: str) -> str:
+        """``text`` with every part of a known URL replaced."""
+        for url in self._urls:
+            credentials, _, place = url.partition("://")[2].rpartition("@")
+            user, _, password = credentials.partition(":")
+            host = re.split("[:/?]", place, maxsplit=1)[0]
+            for secret in (url, password, unquote(password)):
+                text = text.replace(secret, HIDDEN) if secret else text
+            for name in {host, user, unquote(user)} - {""}:
+                text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", HIDDEN, text)
+        return _URL_WITH_CREDENTIALS.sub(rf"\1{HIDDEN}", text)
+
+
+class Secrets:
+    """A cache in front of ``get secret``, the operator's only right to Secrets."""
+
+    def __init__(self, kube: Kube, clock: Callable[[], float]) -> None:
+        """Read through ``kube``; ``clock`` tells seconds and never goes back."""
+        self._kube = kube
+        self._clock = clock
+        self._cache: dict[tuple[str, str], _Cached] = {}
+
+    async def read(self, namespace: str, ref: SecretKeyRef, *, in_trouble: bool) -> str:
+        """Read one key.
+
+        ``in_trouble`` says that the value last read does not work, so that a new one is looked for
+        sooner.
+
+        Raises:
+            SecretMissing, SecretKeyMissing, SecretForbidden: somebody must mend it.
+            ApiUnavailable: it could not be read now and never was.
+        """
+        cached = self._cache.setdefault((namespace, ref.name), _Cached())
+        async with cached.lock:
+            trouble = in_trouble or cached.error is not None or ref.key not in (cached.data or {})
+            max_age = MAX_AGE_IN_TROUBLE_SECONDS if trouble else MAX_AGE_SECONDS
+            if self._clock() - cached.read_at >= max_age:
+                await self._refresh(cached, namespace, ref.name)
+                cached.read_at = self._clock()
+        if cached.error:
+            raise cached.error
+        encoded = (cached.data or {}).get(ref.key)
+        if encoded is None:
+            raise SecretKeyMissing(secret=ref.name, key=ref.key)
+        try:
+            return base64.b64decode(encoded).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            raise SecretKeyMissing(secret=ref.name, key=ref.key) from None
+
+    async def _refresh(self, cached: _Cached, namespace: str, name: str) -> None:
+        try:
+            secret = await self._kube.get_secret(namespace, name)
+        except API_ERRORS as error:
+            status = error.status if isinstance(error, ApiException) else None
+            if status == NOT_FOUND:
+                cached.data, cached.error = None, SecretMissing(secret=name, namespace=namespace)
+            elif status == _FORBIDDEN:
+                cached.data, cached.error = None, SecretForbidden(secret=name, namespace=namespace)
+            elif cached.data is None:
+                # What was read before stays good while the API server is away.
+                cached.error = ApiUnavailable(action="reading of the Secret", problem=describe(error))
+        else:
+            cached.data, cached.error = secret.get("data") or {}, None

@@ -1,0 +1,197 @@
+"""Migrates a worker's database before the pods of a new version start: in a Job, once for each version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django_task_operator.cluster.kube import API_ERRORS, JOBS, describe, require_worker
+from django_task_operator.errors import (
+    ApiUnavailable,
+    Migrating,
+    MigrationFailed,
+    ObjectNameTaken,
+    WorkerError,
+)
+from django_task_operator.keepers.refusals import Refusals
+from django_task_operator.observed.objects import JobState
+from django_task_operator.resources import build_migration, migration_hash
+from django_task_operator.spec import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from django_task_operator.observed.objects import DeploymentState, JobPodState, PodState
+    from django_task_operator.spec import Worker
+    from django_task_operator.world import World
+
+KIND = "Job"
+# No watch tells a worker that its neighbour's migration is over.
+NEIGHBOUR_SECONDS = 2.0
+
+# Of what a migration said last, so many characters, in whole lines.
+LONGEST_WORDS = 500
+# The kubelet keeps so many bytes of a log's end: its first line may be the rest of one.
+KEPT_OF_LOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """Where the migration for what the spec asks for stands.
+
+    While there is an ``error`` no pod of it may start; without, ``migrated`` is to be written on the
+    Deployment. ``started`` is the Job that this very turn has made, ``pods`` are those of the Job at work.
+    """
+
+    migrated: str | None = None
+    error: WorkerError | None = None
+    pods: tuple[PodState, ...] = ()
+    started: str | None = None
+    wake_after: float | None = None
+
+
+class MigrationKeeper:
+    """Runs the migrations of one worker, and removes the Jobs of former ones.
+
+    What was migrated for the pods that run is on their Deployment, so that going back to it needs no Job.
+    """
+
+    def __init__(self, world: World, key: Key, uid: str) -> None:
+        """Work for the DjangoTaskWorker with that key and uid."""
+        self._world = world
+        self._kube = world.kube
+        self._key = key
+        self._uid = uid
+        self._refusals = Refusals(world.clock)
+
+    async def advance(
+        self,
+        worker: Worker,
+        deployment: DeploymentState | None,
+        *,
+        reachable: bool,
+        redact: Callable[[str], str],
+    ) -> Migration:
+        """Take the next step towards a migrated database, where the worker asks for one.
+
+        ``reachable`` says that the database answers: a migration would only fail without.
+
+        Raises:
+            WorkerGone: the DjangoTaskWorker is deleted, so that nothing may be created.
+        """
+        is_asked = worker.spec.migrations.policy == "BeforeRollout"
+        wanted = migration_hash(worker.spec) if is_asked else None
+        mine = deployment if deployment and deployment.belongs_to(self._uid) else None
+        jobs = [job for job in self._world.migrations.of(self._key) if job.controller_uid == self._uid]
+        error = await self._delete(job for job in jobs if job.migrates != wanted)
+        if wanted is None or (mine and mine.migrated == wanted):
+            return Migration(wanted)
+        job = next((job for job in jobs if job.migrates == wanted), None)
+        if job is None:
+            return Migration(error=error) if error else await self._begin(worker, wanted, reachable=reachable)
+        if job.complete:
+            return Migration(wanted)
+        pods = sorted(self._pods_of(self._key, job), key=lambda pod: pod.created)
+        if job.failed is not None:
+            return Migration(error=_failure(job, pods, redact, has_pods=mine is not None))
+        return Migration(
+            error=Migrating(problem=_progress(job, pods, redact)), pods=tuple(pod.pod for pod in pods)
+        )
+
+    async def _begin(self, worker: Worker, wanted: str, *, reachable: bool) -> Migration:
+        manifest = build_migration(worker, self._world.runtime)
+        key = Key(namespace=self._key.namespace, name=manifest["metadata"]["name"])
+        if refusal := self._refusals.standing(KIND, key.name, wanted):
+            return Migration(error=refusal)
+        if not reachable:
+            return Migration(error=Migrating(problem="Waits until the database answers, to migrate it."))
+        if obstacle := self._obstacle():
+            return Migration(error=Migrating(problem=obstacle), wake_after=NEIGHBOUR_SECONDS)
+        # Nobody else may come to the same conclusion before the Job can be seen.
+        async with self._world.migrating:
+            try:
+                await require_worker(self._kube, self._key, self._uid)
+                found = await self._kube.get_object(JOBS, key)
+                if found and JobState.of(found).controller_uid != self._uid:
+                    return Migration(error=ObjectNameTaken(kind=KIND, name=key.name))
+                answer = await self._kube.apply_object(JOBS, manifest, uid=None)
+            except API_ERRORS as refused:
+                return Migration(error=self._refusals.explain(refused, KIND, key.name, wanted, new=True))
+            self._world.migrations.put(answer)
+        self._refusals.forget(KIND, key.name)
+        job = JobState.of(answer)
+        return Migration(error=Migrating(problem=_progress(job)), started=None if found else job.name)
+
+    def _obstacle(self) -> str | None:
+        """Say what else migrates the same database: two at a time would get in each other's way."""
+        if any(pod.running for pod in self._world.migration_pods.of(self._key)):
+            return "Waits for the migration of the version before to end."
+        if self._world.migrating.locked():
+            return "Waits for its turn to migrate the database."
+        for neighbour in self._world.claims.neighbours(self._key):
+            if any(pod.running for pod in self._world.migration_pods.of(neighbour)) or any(
+                self._may_start(neighbour, job) for job in self._world.migrations.of(neighbour)
+            ):
+                return f"Waits for the migration of DjangoTaskWorker {neighbour} on the same database."
+        return None
+
+    def _may_start(self, owner: Key, job: JobState) -> bool:
+        unfinished = [pod for pod in self._pods_of(owner, job) if pod.failure is None]
+        return not job.is_over and not (unfinished and all(pod.pod.trouble for pod in unfinished))
+
+    def _pods_of(self, owner: Key, job: JobState) -> list[JobPodState]:
+        return [pod for pod in self._world.migration_pods.of(owner) if pod.job_uid == job.uid]
+
+    async def _delete(self, superseded: Iterable[JobState]) -> WorkerError | None:
+        """Delete Jobs, but none in the middle of a migration: not every database can undo half of one."""
+        for job in superseded:
+            if any(pod.running for pod in self._pods_of(self._key, job)):
+                continue
+            try:
+                key = Key(namespace=self._key.namespace, name=job.name)
+                await self._kube.delete_object(JOBS, key, job.uid)
+            except API_ERRORS as error:
+                return ApiUnavailable(action="deletion of the Job", problem=describe(error))
+        return None
+
+
+def last_words(log: str, redact: Callable[[str], str]) -> str:
+    """Return the last lines of a log's end, as they may be shown to anybody."""
+    lines = log.splitlines()
+    if len(log.encode()) >= KEPT_OF_LOG:
+        # Of a password that is cut off, the rest could not be found and hidden any more.
+        lines = lines[1:]
+    kept: list[str] = []
+    for line in reversed(redact("\n".join(lines)).splitlines()):
+        said = " ".join(line.split())
+        if said and len(" | ".join([said, *kept])) <= LONGEST_WORDS:
+            kept.insert(0, said)
+        elif said:
+            break
+    return " | ".join(kept)
+
+
+def _progress(job: JobState, pods: Sequence[JobPodState] = (), redact: Callable[[str], str] = str) -> str:
+    failures = [pod.failure for pod in pods if pod.failure is not None]
+    troubles = [pod.pod.detail for pod in pods if pod.failure is None and pod.pod.trouble]
+    said = f"Job {job.name} migrates the database before the new pods start."
+    if failures:
+        attempts = "attempt" if len(failures) == 1 else "attempts"
+        said += f" {len(failures)} {attempts} failed: {redact(failures[-1])}."
+    if troubles:
+        said += f" Its pod cannot start: {redact(troubles[-1])[:LONGEST_WORDS].rstrip('.')}."
+    return said
+
+
+def _failure(
+    job: JobState, pods: Iterable[JobPodState], redact: Callable[[str], str], *, has_pods: bool
+) -> MigrationFailed:
+    failed = [pod for pod in pods if pod.failure is not None]
+    how = (failed[-1].failure if failed else None) or job.failed or ""
+    words = last_words(failed[-1].words, redact) if failed else ""
+    return MigrationFailed(
+        job=job.name,
+        how=redact(how).rstrip("."),
+        kept="; those of the version before go on working" if has_pods else "",
+        problem=f"Its last words: {words}" if words else "",
+    )

@@ -1,0 +1,272 @@
+"""Rows that stay RUNNING although the pod that ran them is gone: found, proven, and settled once."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from django_task_operator import telemetry
+from django_task_operator.cluster.kube import API_ERRORS, describe
+from django_task_operator.keepers.evidence import Fate, own_replica_sets, traces
+from django_task_operator.observed.pods import PodLife
+from django_task_operator.resources.labels import MANAGED_SELECTOR
+from django_task_operator.tasktable import DatabaseError, Failed, PermissionDenied, Requeued
+from django_task_operator.turn import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from django_task_operator.keepers.evidence import Trace
+    from django_task_operator.observed.objects import DeploymentState
+    from django_task_operator.spec import Orphans as Policy
+    from django_task_operator.spec import Worker
+    from django_task_operator.tasktable import Listing, Settlement, Subscription
+    from django_task_operator.world import World
+
+log = logging.getLogger(__name__)
+
+# While tasks run, their rows are looked at so often even if no pod has changed.
+LOOK_SECONDS = 10.0
+# A listing takes long where the table has no index: then it is made seldom, with a rest after it.
+SLOW_SECONDS = 0.1
+SLOW_LOOK_SECONDS = 60.0
+REST_PER_WORK = 10
+# Two looks are so far apart, whatever happens to pods.
+LEAST_SECONDS = 0.5
+# After a look that failed.
+RETRY_SECONDS = 5.0
+# What the database's user may not do now may be granted.
+DENIED_SECONDS = 60.0
+# So many rows in a turn, lest a thousand hold up the scaling.
+MOST_AT_ONCE = 200
+LEFT_OVER_SECONDS = 2.0
+# So many are told of one by one.
+MOST_EVENTS = 3
+
+# What the runtime's supervisor writes when a process dies under its task, and every image can import.
+EXCEPTION = "builtins.ChildProcessError"
+
+DENIED = (
+    "{number} of the RUNNING tasks ran on pods that are gone, and the URL's user may not change their rows. "
+    "Grant it UPDATE on django_tasks_database_dbtaskresult, or set spec.orphans.policy to Ignore."
+)
+
+# A row and a claim of it: the same row may be claimed again.
+type _Claim = tuple[object, datetime | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is known of a worker's rows.
+
+    Args:
+        orphaned: rows that nobody runs any more and that are not settled; None if that is not known.
+        stuck: rows that have been RUNNING for too long on a pod that lives; None if that is not known.
+        wake_after: seconds until the next look is due, if any is.
+        events: what people should hear of.
+    """
+
+    orphaned: int | None = None
+    stuck: int | None = None
+    wake_after: float | None = None
+    events: tuple[Event, ...] = ()
+
+
+class Orphans:
+    """Looks after the rows of one worker's pods."""
+
+    def __init__(self, world: World, uid: str) -> None:
+        """Work for the DjangoTaskWorker with that uid."""
+        self._world = world
+        self._uid = uid
+        # Since when each claim is known to be without its process, by our own clock: a restart begins anew.
+        self._since: dict[_Claim, float] = {}
+        self._ignored: set[_Claim] = set()
+        self._working: frozenset[tuple[str, datetime]] = frozenset()
+        # Pods that went, or whose container did, since the last look, and when that was told.
+        self._went: dict[str, float] = {}
+        self._found = Findings()
+        self._next_look = float("-inf")
+        self._has_looked = False
+        self._rest_until = float("-inf")
+        self._denied_until = float("-inf")
+
+    async def look(
+        self,
+        worker: Worker,
+        deployment: DeploymentState | None,
+        subscription: Subscription | None,
+        running: int | None,
+    ) -> Findings:
+        """Look at the rows if that is due, and settle those whose grace is over.
+
+        ``running`` is how many the last sample counted; None if that is not known.
+        """
+        self._notice_pods(worker)
+        if subscription is None or running is None or deployment is None or not self._sees(deployment):
+            # An unknown is never an orphan.
+            return replace(self._found, wake_after=None, events=())
+        must_look = bool(self._went) or not self._has_looked
+        if not (must_look or running or self._since):
+            self._found = Findings(0, 0)
+            return self._found
+        now = self._world.clock()
+        due = max(self._rest_until, now if must_look else self._next_look)
+        if due > now:
+            return replace(self._found, wake_after=due - now, events=())
+        try:
+            self._found = await self._look(worker, deployment, subscription)
+        except DatabaseError as error:
+            log.info("rows not seen", extra={"worker": str(worker.key), "reason": error.reason})
+        except API_ERRORS as error:
+            log.info("pods not seen", extra={"worker": str(worker.key), "error": describe(error)})
+        else:
+            return self._found
+        self._rest_until = now + RETRY_SECONDS
+        return replace(self._found, wake_after=RETRY_SECONDS, events=())
+
+    def _notice_pods(self, worker: Worker) -> None:
+        lives = (pod.life for pod in self._world.pods.of(worker.key))
+        working = frozenset(
+            (life.name, life.running_since)
+            for life in lives
+            if life and life.running_since and not life.has_ended
+        )
+        now = self._world.clock()
+        self._went |= {pod: now for pod, _ in self._working - working}
+        self._working = working
+
+    def _sees(self, deployment: DeploymentState) -> bool:
+        return deployment.belongs_to(self._uid) and self._world.pods.is_current
+
+    async def _look(
+        self, worker: Worker, deployment: DeploymentState, subscription: Subscription
+    ) -> Findings:
+        policy, stuck_after = worker.spec.orphans, worker.spec.stuck_after_seconds
+        # What a pod began in its last moment must be in it.
+        listing = await subscription.running(fresh=bool(self._went))
+        own = own_replica_sets(self._world.replica_sets.of(worker.key), deployment.uid, self._uid)
+        pods = {pod.life.name: pod.life for pod in self._world.pods.of(worker.key) if pod.life}
+        found = traces(listing.rows, pods, own)
+        now = self._world.clock()
+        dead = {_claim(trace): trace for trace in found if trace.fate is not Fate.ALIVE}
+        self._since = {
+            claim: self._since.get(claim, self._went.get(trace.pod, now)) for claim, trace in dead.items()
+        }
+        self._went.clear()
+        self._has_looked = True
+        self._ignored &= dead.keys()
+        ripe = {claim for claim, since in self._since.items() if now - since >= policy.grace_seconds}
+        orphans = await self._proven(worker, listing, own, ripe) if ripe else []
+        events = tuple(await self._deal_with(worker, orphans, subscription)) if orphans else ()
+        self._plan_next(policy, listing, now)
+        ages = [
+            (listing.at - trace.row.started_at).total_seconds()
+            for trace in found
+            if trace.fate is Fate.ALIVE and trace.row.started_at
+        ]
+        return Findings(
+            orphaned=sum(_claim(trace) in self._since for trace in orphans),
+            stuck=sum(age >= stuck_after for age in ages) if stuck_after else 0,
+            wake_after=max(self._next_look, self._rest_until) - now if found else None,
+            events=events,
+        )
+
+    def _plan_next(self, policy: Policy, listing: Listing, now: float) -> None:
+        slow = listing.seconds > SLOW_SECONDS
+        self._rest_until = now + (REST_PER_WORK * listing.seconds if slow else LEAST_SECONDS)
+        dues = [now + (SLOW_LOOK_SECONDS if slow else LOOK_SECONDS)]
+        for since in self._since.values():
+            ripe_at = since + policy.grace_seconds
+            if ripe_at > now:
+                dues.append(ripe_at)
+            elif policy.policy != "Ignore":
+                # Left over: too many for one turn, or not to be settled just now.
+                dues.append(max(now + LEFT_OVER_SECONDS, self._denied_until))
+        self._next_look = min(dues)
+
+    async def _proven(
+        self, worker: Worker, listing: Listing, own: frozenset[str], ripe: set[_Claim]
+    ) -> list[Trace]:
+        """Those whose process is gone by the API server's own word, now, and not only by what watches told.
+
+        The rows were listed before, so a pod that is not there now will not come back to one.
+        """
+        if ripe == self._ignored and worker.spec.orphans.policy == "Ignore":
+            pods = {pod.life.name: pod.life for pod in self._world.pods.of(worker.key) if pod.life}
+        else:
+            selector = f"{MANAGED_SELECTOR}={worker.key.name}"
+            manifests = await self._world.kube.list_pods(worker.key.namespace, selector)
+            pods = {life.name: life for life in map(PodLife.of, manifests)}
+        judged = traces(listing.rows, pods, own)
+        return [trace for trace in judged if trace.fate is not Fate.ALIVE and _claim(trace) in ripe]
+
+    async def _deal_with(
+        self, worker: Worker, orphans: list[Trace], subscription: Subscription
+    ) -> list[Event]:
+        """Do with proven orphans what the policy says; those that are dealt with are no suspects any more."""
+        counter = telemetry.ORPHANS
+        key, policy = worker.key, worker.spec.orphans
+        if policy.policy == "Ignore":
+            new = [trace for trace in orphans if _claim(trace) not in self._ignored]
+            self._ignored |= {_claim(trace) for trace in new}
+            counter.labels(key.namespace, key.name, "Ignored").inc(len(new))
+            return []
+        if self._world.clock() < self._denied_until or self._world.kube.permit() <= 0:
+            # Another operator may lead by now, and rows are written as little as objects are then.
+            return []
+        settled: list[tuple[Trace, Settlement]] = []
+        events: list[Event] = []
+        try:
+            for trace in orphans[:MOST_AT_ONCE]:
+                settlement = settlement_of(trace, policy)
+                if await subscription.settle(trace.row, settlement):
+                    settled.append((trace, settlement))
+                del self._since[_claim(trace)]
+        except PermissionDenied:
+            self._denied_until = self._world.clock() + DENIED_SECONDS
+            events.append(Event("Warning", "OrphansNotSettled", DENIED.format(number=len(orphans))))
+        except DatabaseError as error:
+            log.info("orphans not settled", extra={"worker": str(key), "reason": error.reason})
+        for outcome, number in Counter(type(settlement).__name__ for _, settlement in settled).items():
+            counter.labels(key.namespace, key.name, outcome).inc(number)
+        return [*events, *_told(settled)]
+
+
+def settlement_of(trace: Trace, policy: Policy) -> Settlement:
+    """What a proven orphan becomes, with the words that its task's error then has."""
+    requeues = trace.row.attempts - 1
+    if policy.policy == "Requeue" and requeues < policy.max_requeues:
+        return Requeued()
+    words = f"The pod {trace.pod} that ran this task {trace.fate}, and the task had not ended."
+    if policy.policy == "Requeue":
+        words += (
+            f" It was started {trace.row.attempts} times, and is not started again: "
+            f"spec.orphans.maxRequeues is {policy.max_requeues}."
+        )
+    return Failed(EXCEPTION, f"{EXCEPTION.rpartition('.')[2]}: {words}\n")
+
+
+def _claim(trace: Trace) -> _Claim:
+    return trace.row.key, trace.row.started_at
+
+
+def _told(settled: list[tuple[Trace, Settlement]]) -> Iterator[Event]:
+    for outcome, kind, reason, became in (
+        (Failed, "Warning", "TaskFailed", "FAILED"),
+        (Requeued, "Normal", "TaskRequeued", "READY again"),
+    ):
+        these = [trace for trace, settlement in settled if isinstance(settlement, outcome)]
+        for trace in these[:MOST_EVENTS]:
+            note = (
+                f"{trace.row.task_path} ({trace.row.id}) is {became}: "
+                f"the pod {trace.pod} that ran it {trace.fate}."
+            )
+            yield Event(kind, reason, note)  # type: ignore[arg-type]  # of a Literal in a tuple
+        if more := these[MOST_EVENTS:]:
+            paths = ", ".join(sorted({trace.row.task_path for trace in more}))
+            note = f"{len(more)} more tasks are {became}, as their pods are gone: {paths}"
+            yield Event(kind, reason, note)  # type: ignore[arg-type]

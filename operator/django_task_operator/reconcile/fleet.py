@@ -1,0 +1,125 @@
+"""One task of the event loop per worker: started, woken, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from django_task_operator import telemetry
+from django_task_operator.errors import WorkerGone
+from django_task_operator.reconcile.reconciler import Reconciler
+from django_task_operator.spec import key_of
+
+if TYPE_CHECKING:
+    from django_task_operator.spec import Key, Manifest
+    from django_task_operator.world import World
+
+log = logging.getLogger(__name__)
+
+# After an error that nobody foresaw, a worker's turns go on, seldom enough to be read about.
+UNFORESEEN_SECONDS = 30.0
+
+
+class Fleet:
+    """Every DjangoTaskWorker that the operator looks after."""
+
+    def __init__(self) -> None:
+        """Start empty; ``world`` must be set before the first worker is observed."""
+        self._loops: dict[Key, _Loop] = {}
+        self.world: World
+
+    def __len__(self) -> int:
+        return len(self._loops)
+
+    def observe(self, manifest: Manifest, *, deleted: bool) -> None:
+        """Take in the newest state of a DjangoTaskWorker."""
+        key, metadata = key_of(manifest), manifest["metadata"]
+        loop = self._loops.get(key)
+        # A name may be used again: the new object is another worker.
+        if loop and loop.uid != metadata["uid"]:
+            self._stop(key)
+            loop = None
+        if deleted or metadata.get("deletionTimestamp"):
+            self._stop(key)
+        elif loop:
+            loop.update(manifest)
+        else:
+            log.info("worker found", extra={"worker": str(key)})
+            self._loops[key] = new = _Loop(self.world, manifest)
+            new.task.add_done_callback(lambda _: self._ended(key, new))
+
+    def wake(self, key: Key) -> None:
+        """Let a worker take a turn soon, if it is one of ours."""
+        if loop := self._loops.get(key):
+            loop.wake()
+
+    def wake_all(self) -> None:
+        """Let every worker take a turn soon."""
+        for loop in self._loops.values():
+            loop.wake()
+
+    async def stop(self) -> None:
+        """End every worker's task, at once: nothing that runs depends on it."""
+        loops = list(self._loops.values())
+        for loop in loops:
+            loop.task.cancel()
+        await asyncio.gather(*(loop.task for loop in loops), return_exceptions=True)
+
+    def _stop(self, key: Key) -> None:
+        if loop := self._loops.pop(key, None):
+            log.info("worker gone", extra={"worker": str(key)})
+            loop.task.cancel()
+
+    def _ended(self, key: Key, loop: _Loop) -> None:
+        if self._loops.get(key) is loop:
+            del self._loops[key]
+
+
+class _Loop:
+    """Takes one worker's turns, one after the other."""
+
+    def __init__(self, world: World, manifest: Manifest) -> None:
+        self.uid: str = manifest["metadata"]["uid"]
+        self._manifest = manifest
+        self._due = asyncio.Event()
+        self._reconciler = Reconciler(world, manifest, self.wake)
+        self.task = asyncio.create_task(self._run(), name=str(key_of(manifest)))
+
+    def update(self, manifest: Manifest) -> None:
+        """Take over a new state; one that only differs in its status is our own echo."""
+        changed = manifest["metadata"]["generation"] != self._manifest["metadata"]["generation"]
+        self._manifest = manifest
+        if changed:
+            self.wake()
+
+    def wake(self) -> None:
+        self._due.set()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                self._due.clear()
+                wait = await self._turn()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._due.wait()
+        except WorkerGone:
+            log.info("worker gone", extra={"worker": self.task.get_name()})
+        finally:
+            self._reconciler.close()
+
+    async def _turn(self) -> float:
+        try:
+            wait = await self._reconciler.turn(self._manifest)
+        except WorkerGone:
+            raise
+        except Exception:
+            # The one place that keeps a worker's loop alive whatever happens: a bug that shows in
+            # one worker must not stop it for good, nor touch another.
+            log.exception("turn failed", extra={"worker": self.task.get_name()})
+            telemetry.TURNS.labels("failed").inc()
+            return UNFORESEEN_SECONDS
+        telemetry.TURNS.labels("done").inc()
+        return wait

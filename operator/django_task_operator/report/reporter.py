@@ -1,0 +1,96 @@
+"""Tells users what a turn saw and did: status, events, metrics."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from kubernetes.aio.client.exceptions import ApiException
+
+from django_task_operator import telemetry
+from django_task_operator.cluster.kube import API_ERRORS, CONFLICT, NOT_FOUND, describe
+from django_task_operator.errors import WorkerGone
+from django_task_operator.report.events import build_event, transitions
+from django_task_operator.report.status import build_status, differs, judge, steady_part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_task_operator.spec import Key, Manifest
+    from django_task_operator.turn import Event, Turn
+    from django_task_operator.world import World
+
+log = logging.getLogger(__name__)
+
+# Counts that move with every task are metrics; in the status they may be this old.
+STATUS_SECONDS = 10.0
+# A write that failed is tried again after a delay that doubles between these.
+RETRY_SECONDS = (2.0, 30.0)
+
+
+class Reporter:
+    """Writes the status and the events of one worker."""
+
+    def __init__(self, world: World, key: Key, uid: str, stored: Manifest) -> None:
+        """``stored`` is the status that the API server has."""
+        self._kube = world.kube
+        self._instance = world.instance
+        self._clock = world.clock
+        self._key = key
+        self._uid = uid
+        self._status = stored
+        self._written_at = float("-inf")
+        self._retry_seconds = RETRY_SECONDS[0]
+
+    @property
+    def has_reported(self) -> bool:
+        """Whether the worker has a status, from this operator or from the one before it."""
+        return bool(self._status)
+
+    async def report(self, seen: Turn, redact: Callable[[str], str]) -> float | None:
+        """Write what is news; return the seconds until the rest is due, if anything is left.
+
+        Raises:
+            WorkerGone: the DjangoTaskWorker is deleted.
+        """
+        now = datetime.now(UTC)
+        verdicts = {
+            kind: replace(verdict, message=redact(verdict.message))
+            for kind, verdict in judge(seen, now).items()
+        }
+        status = build_status(seen, verdicts, self._status, now)
+        telemetry.observe(self._key.namespace, self._key.name, status)
+        if not differs(status, self._status):
+            return None
+        waited = self._clock() - self._written_at
+        if steady_part(status) == steady_part(self._status) and waited < STATUS_SECONDS:
+            return STATUS_SECONDS - waited
+        try:
+            await self._kube.apply_worker_status(self._key, self._uid, status)
+        except API_ERRORS as error:
+            if isinstance(error, ApiException) and error.status in {NOT_FOUND, CONFLICT}:
+                raise WorkerGone from None
+            log.warning("status not written", extra={"worker": str(self._key), "error": describe(error)})
+            wait, self._retry_seconds = self._retry_seconds, min(self._retry_seconds * 2, RETRY_SECONDS[1])
+            return wait
+        self._retry_seconds = RETRY_SECONDS[0]
+        before, self._status, self._written_at = self._status, status, self._clock()
+        for event in transitions(before, status):
+            await self.tell(event)
+        return None
+
+    async def tell(self, event: Event, *, autoscaler: str | None = None) -> None:
+        """Write an event, and another for the worker's autoscaler where its uid is given.
+
+        It is a courtesy: one that cannot be written is logged and forgotten.
+        """
+        level = logging.WARNING if event.kind == "Warning" else logging.INFO
+        log.log(level, event.note, extra={"worker": str(self._key), "reason": event.reason})
+        try:
+            for about in (None, autoscaler) if autoscaler else (None,):
+                built = build_event(self._key, self._uid, event, self._instance, autoscaler=about)
+                await self._kube.create_event(self._key.namespace, built)
+        except API_ERRORS as error:
+            log.warning("event not written", extra={"worker": str(self._key), "error": describe(error)})

@@ -1,0 +1,327 @@
+"""What a turn saw and did, as the status that users read: pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django_task_operator.errors import UserError
+from django_task_operator.metrics_api.availability import State
+from django_task_operator.observed.objects import PodTrouble
+from django_task_operator.resources.hpa import METRIC
+from django_task_operator.resources.labels import selector_labels
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from django_task_operator.observed.objects import DeploymentState
+    from django_task_operator.scaling import Decision
+    from django_task_operator.spec import Key, Manifest
+    from django_task_operator.turn import Turn
+
+# A sample slower than this wants its index (docs/database.md), or a database that has time.
+SLOW_SAMPLE_SECONDS = 0.5
+# Of what a pod says, so many characters.
+LONGEST_DETAIL = 400
+
+_POD_ADVICE = {
+    PodTrouble.IMAGE_PULL_FAILED: (
+        "The image cannot be pulled: {detail}. "
+        "Correct spec.image, or name its credentials in spec.imagePullSecrets."
+    ),
+    PodTrouble.CONTAINER_CONFIG_INVALID: (
+        "The container cannot be started: {detail}. "
+        "Correct spec.env, spec.envFrom, spec.database or spec.podTemplate."
+    ),
+    PodTrouble.CRASH_LOOPING: (
+        "The worker ends again and again: {detail}. See: kubectl logs -n {namespace} {pod} --previous"
+    ),
+    PodTrouble.UNSCHEDULABLE: (
+        "No node has room for the pod: {detail}. "
+        "Lower spec.resources or spec.scaling.maxReplicas, or add nodes."
+    ),
+}
+# Why the HorizontalPodAutoscaler gets no metric from the operator: a reason, and what to do.
+NO_METRICS = {
+    State.OFF: (
+        "MetricsApiOff",
+        (
+            "The operator does not serve {metric}, which the HorizontalPodAutoscaler goes by. "
+            "Set metricsApi.enabled in its chart, or spec.scaling.driver to Operator."
+        ),
+    ),
+    State.FOREIGN: (
+        "MetricsApiForeign",
+        (
+            "The cluster's external metrics come from {service}, which is left alone. "
+            "Let it serve {metric} (docs/scaling-with-the-hpa.md), or set spec.scaling.driver to Operator."
+        ),
+    ),
+    State.UNREACHABLE: (
+        "MetricsApiUnreachable",
+        (
+            "The API server does not reach the operator's metrics API{detail}. "
+            "See: kubectl describe apiservice v1beta1.external.metrics.k8s.io."
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A condition's status and why; ``None`` is Unknown."""
+
+    status: bool | None
+    reason: str
+    message: str
+
+
+def judge(turn: Turn, now: datetime) -> dict[str, Verdict]:
+    """Every condition of the worker, by type (kstatus's meaning of Ready, Reconciling, Stalled)."""
+    database = _database(turn)
+    stalled = _stalled(turn, now)
+    reconciling = _reconciling(turn, now)
+    return {
+        "Ready": _ready(turn, database, stalled, reconciling),
+        "Reconciling": reconciling,
+        "Stalled": stalled,
+        "ScalingActive": _scaling(turn, database),
+        "DatabaseReachable": database,
+        "Paused": (
+            Verdict(True, "Paused", "spec.paused is set: the replicas are held where they are.")
+            if turn.paused
+            else Verdict(False, "NotPaused", "")
+        ),
+    }
+
+
+def build_status(turn: Turn, verdicts: dict[str, Verdict], previous: Manifest, now: datetime) -> Manifest:
+    """Build the whole status; ``previous`` is the one before, for the times of its transitions."""
+    before = {condition["type"]: condition for condition in previous.get("conditions", ())}
+    deployment, demand = turn.deployment, turn.demand
+    oldest = round(demand.oldest_ready_seconds) if demand else previous.get("oldestPendingSeconds")
+    status: Manifest = {
+        "observedGeneration": turn.generation,
+        "replicas": deployment.replicas if deployment else 0,
+        "readyReplicas": deployment.ready_replicas if deployment else 0,
+        "desiredReplicas": turn.decision.replicas if turn.decision else previous.get("desiredReplicas"),
+        "selector": _selector(turn.key),
+        "pendingTasks": demand.ready if demand else previous.get("pendingTasks"),
+        "runningTasks": demand.running if demand else previous.get("runningTasks"),
+        "oldestPendingSeconds": oldest,
+        "orphanedTasks": (
+            previous.get("orphanedTasks") if turn.orphaned_tasks is None else turn.orphaned_tasks
+        ),
+        "stuckTasks": previous.get("stuckTasks") if turn.stuck_tasks is None else turn.stuck_tasks,
+        "lastScaleTime": turn.last_scale_time or previous.get("lastScaleTime"),
+        "lastSampleTime": timestamp(turn.sampled_at) if turn.sampled_at else previous.get("lastSampleTime"),
+        "conditions": [
+            _condition(kind, verdict, turn.generation, before.get(kind), now)
+            for kind, verdict in verdicts.items()
+        ],
+    }
+    return {name: value for name, value in status.items() if value is not None}
+
+
+def steady_part(status: Manifest) -> Manifest:
+    """The part of a status that is worth a write at once; the rest moves with every task."""
+    moving = {"pendingTasks", "runningTasks", "oldestPendingSeconds", "lastSampleTime"}
+    steady = {name: value for name, value in status.items() if name not in moving}
+    steady["conditions"] = [
+        {**condition, "message": ""} if condition["type"] == "ScalingActive" else condition
+        for condition in status.get("conditions", ())
+    ]
+    return steady
+
+
+def differs(status: Manifest, other: Manifest) -> bool:
+    """Whether two statuses differ in more than the ages and times, which pass by themselves."""
+    passing = {"oldestPendingSeconds", "lastSampleTime"}
+    return {k: v for k, v in status.items() if k not in passing} != {
+        k: v for k, v in other.items() if k not in passing
+    }
+
+
+def _selector(key: Key) -> str:
+    return ",".join(f"{name}={value}" for name, value in selector_labels(key.name).items())
+
+
+def timestamp(at: datetime) -> str:
+    """Write a time as the API does."""
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _database(turn: Turn) -> Verdict:
+    if turn.database_error:
+        return Verdict(False, turn.database_error.reason, turn.database_error.message)
+    if turn.demand is None:
+        return Verdict(None, "NotSampledYet", "The task table has not been sampled yet.")
+    if turn.sample_seconds >= SLOW_SAMPLE_SECONDS:
+        return Verdict(
+            True,
+            "SampleSlow",
+            f"A sample of the task table takes more than {SLOW_SAMPLE_SECONDS:g} s, "
+            "so it is taken less often. "
+            + ("Is the database busy?" if turn.indexed else "Add the index of docs/database.md."),
+        )
+    return Verdict(True, "Sampled", "The task table answers.")
+
+
+def _scaling(turn: Turn, database: Verdict) -> Verdict:
+    held = f" Replicas are held at {turn.decision.replicas}." if turn.decision else ""
+    if database.status is not True and turn.driver != "External":
+        return Verdict(False, database.reason, database.message + held)
+    if turn.paused:
+        return Verdict(False, "Paused", f"spec.paused is set.{held}")
+    if trouble := _autoscaler(turn) or _queues(turn):
+        return trouble
+    if turn.decision is None:
+        return Verdict(None, "NotDecidedYet", "")
+    return Verdict(True, str(turn.decision.reason), turn.decision.message)
+
+
+def _queues(turn: Turn) -> Verdict | None:
+    if turn.shared_queue:
+        queue, other = turn.shared_queue
+        which = "Every queue" if queue == "*" else f"Queue {queue}"
+        return Verdict(
+            True,
+            "QueueShared",
+            f"{which} is served by DjangoTaskWorker {other} too: both scale for the same tasks. "
+            "Give each its own spec.queues, or delete one.",
+        )
+    if turn.unserved_queues:
+        names = ", ".join(turn.unserved_queues)
+        return Verdict(
+            True,
+            "QueueUnserved",
+            f"Tasks wait in queue {names}, which no DjangoTaskWorker serves. "
+            "Add it to the spec.queues of one, or create one for it.",
+        )
+    return None
+
+
+def _autoscaler(turn: Turn) -> Verdict | None:
+    """What keeps the HorizontalPodAutoscaler from doing its part, or may keep it once it is awake."""
+    if turn.driver != "HPA":
+        return None
+    counts = turn.autoscaler.counts if turn.autoscaler else None
+    if turn.metrics.state in NO_METRICS and not counts:
+        reason, advice = NO_METRICS[turn.metrics.state]
+        detail = f" ({turn.metrics.detail[:LONGEST_DETAIL].rstrip('.')})" if turn.metrics.detail else ""
+        message = advice.format(service=turn.metrics.service, detail=detail, metric=METRIC)
+        # Before it is awake, nobody can tell what another adapter knows.
+        may_work = counts is None and turn.metrics.state is not State.UNREACHABLE
+        return Verdict(
+            None if may_work else False,
+            reason,
+            f"{message} Until then the replicas go from zero and back to it, and are held in between.",
+        )
+    if turn.autoscaler and turn.autoscaler.trouble:
+        reason, detail = turn.autoscaler.trouble
+        return Verdict(
+            False,
+            "AutoscalerFailing",
+            f"The HorizontalPodAutoscaler cannot scale ({reason}): {detail[:LONGEST_DETAIL].rstrip('.')}. "
+            f"Until it can, it holds the replicas. See: kubectl describe hpa {turn.key.name}",
+        )
+    return None
+
+
+def _stalled(turn: Turn, now: datetime) -> Verdict:
+    for error in (turn.apply_error, turn.database_error):
+        if isinstance(error, UserError):
+            return Verdict(True, error.reason, error.message)
+    if turn.deployment and turn.deployment.failure:
+        return Verdict(
+            True,
+            "PodsRejected",
+            f"Pods cannot be created: {turn.deployment.failure}. "
+            "See spec.podTemplate and the namespace's quotas.",
+        )
+    trouble = _pod_trouble(turn, now)
+    if trouble and trouble[0] != PodTrouble.UNSCHEDULABLE:
+        return Verdict(True, *trouble)
+    if turn.deployment and turn.deployment.overdue:
+        return Verdict(
+            True,
+            "RolloutOverdue",
+            "The new pods are not ready after ten minutes. "
+            f"See: kubectl describe pods -n {turn.key.namespace} -l {_selector(turn.key)}",
+        )
+    return Verdict(False, "NotStalled", "")
+
+
+def _reconciling(turn: Turn, now: datetime) -> Verdict:
+    if turn.apply_error and not isinstance(turn.apply_error, UserError):
+        return Verdict(True, turn.apply_error.reason, turn.apply_error.message)
+    trouble = _pod_trouble(turn, now)
+    if trouble and trouble[0] == PodTrouble.UNSCHEDULABLE:
+        return Verdict(True, *trouble)
+    if turn.deployment is None:
+        if turn.awaits_sample:
+            return Verdict(True, "Starting", "Waits for the first sample.")
+        return Verdict(False, "Settled", "")
+    return _progress(turn.deployment, turn.decision)
+
+
+def _progress(deployment: DeploymentState, decision: Decision | None) -> Verdict:
+    wanted = decision.replicas if decision else deployment.wanted_replicas
+    if not deployment.wanted_replicas == deployment.replicas == wanted:
+        return Verdict(True, "Scaling", "Pods are being started or ended.")
+    if not deployment.rolled_out:
+        return Verdict(True, "RollingOut", "Pods are being replaced after a change of the spec.")
+    if deployment.ready_replicas < deployment.replicas:
+        return Verdict(True, "PodsStarting", "Pods are not ready yet.")
+    return Verdict(False, "Settled", "")
+
+
+def _ready(turn: Turn, database: Verdict, stalled: Verdict, reconciling: Verdict) -> Verdict:
+    wanted = turn.decision.replicas if turn.decision else 0
+    ready = turn.deployment.ready_replicas if turn.deployment else 0
+    if stalled.status:
+        # Not ready: a deployment that waits for this must not pass. How bad it is, is said.
+        working = f"{min(ready, wanted)} of {wanted} replicas are ready. " if ready and wanted else ""
+        return Verdict(False, stalled.reason, working + stalled.message)
+    if database.status is not True:
+        return Verdict(database.status, database.reason, database.message)
+    if wanted and not ready:
+        return Verdict(
+            False, reconciling.reason, f"0 of {wanted} replicas are ready. {reconciling.message}".strip()
+        )
+    if not wanted and turn.demand and turn.demand.tasks:
+        held = turn.paused or turn.driver != "External"
+        return Verdict(
+            False,
+            "Paused" if held else "NoReplicasAsked",
+            f"Tasks wait, and {'spec.paused holds the replicas at' if held else 'spec.replicas asks for'} 0.",
+        )
+    if not wanted:
+        return Verdict(True, "ScaledToZero", "No task waits or runs.")
+    return Verdict(True, "ReplicasReady", f"{min(ready, wanted)} of {wanted} replicas are ready.")
+
+
+def _pod_trouble(turn: Turn, now: datetime) -> tuple[str, str] | None:
+    order = list(PodTrouble)
+    found = [(*trouble, pod.name) for pod in turn.pods if (trouble := pod.trouble_at(now))]
+    if not found:
+        return None
+    kind, detail, pod = min(found, key=lambda one: (order.index(one[0]), one[2]))
+    detail = detail[:LONGEST_DETAIL].rstrip(".")
+    message = _POD_ADVICE[kind].format(detail=detail, namespace=turn.key.namespace, pod=pod)
+    return str(kind), message
+
+
+def _condition(
+    kind: str, verdict: Verdict, generation: int, before: Manifest | None, now: datetime
+) -> Manifest:
+    status = {True: "True", False: "False", None: "Unknown"}[verdict.status]
+    unchanged = before is not None and before.get("status") == status
+    return {
+        "type": kind,
+        "status": status,
+        "reason": verdict.reason,
+        "message": verdict.message,
+        "observedGeneration": generation,
+        "lastTransitionTime": before["lastTransitionTime"] if before and unchanged else timestamp(now),
+    }

@@ -1,0 +1,74 @@
+"""Everything that one turn of a worker knows: what it saw, what it decided, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from django_task_operator.metrics_api.availability import Availability, State
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from django_task_operator.errors import WorkerError
+    from django_task_operator.observed.objects import AutoscalerState, DeploymentState, PodState
+    from django_task_operator.scaling import Decision, Demand
+    from django_task_operator.spec import Driver, Key
+
+# What is wrong with a database that answers.
+_MENDED_BY_MIGRATION = {"TableMissing", "TableOutdated", "PermissionDenied", "SampleTimedOut"}
+
+SERVING = Availability(State.SERVING)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a worker."""
+
+    kind: Literal["Normal", "Warning"]
+    reason: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Everything that one turn knows, for the status."""
+
+    key: Key
+    generation: int
+    driver: Driver = "Operator"
+    # What spec.replicas says.
+    asked: int | None = None
+    paused: bool = False
+    deployment: DeploymentState | None = None
+    pods: tuple[PodState, ...] = ()
+    demand: Demand | None = None
+    sampled_at: datetime | None = None
+    sample_seconds: float = 0.0
+    indexed: bool = False
+    decision: Decision | None = None
+    # What keeps the demand from being known: the Secret, its URL, or the database.
+    database_error: WorkerError | None = None
+    # What keeps the goal from being applied: the spec, or the API server.
+    apply_error: WorkerError | None = None
+    shared_queue: tuple[str, Key] | None = None
+    unserved_queues: tuple[str, ...] = ()
+    last_scale_time: str | None = None
+    # With driver HPA: the autoscaler, and where it gets its metric from.
+    autoscaler: AutoscalerState | None = None
+    metrics: Availability = SERVING
+    # Of the rows of its pods, as far as they are known.
+    orphaned_tasks: int | None = None
+    stuck_tasks: int | None = None
+    # When something is due that nobody will tell of.
+    wake_after: float | None = None
+
+    @property
+    def awaits_sample(self) -> bool:
+        """Whether the first sample after a start or a change is still on its way, and worth waiting for."""
+        return self.driver != "External" and self.demand is None and self.database_error is None
+
+    @property
+    def can_migrate(self) -> bool:
+        """Whether the database answers, whatever its tables are like."""
+        return self.database_error is None or self.database_error.reason in _MENDED_BY_MIGRATION

@@ -1,0 +1,267 @@
+"""The cache that a watch feeds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from bench import simulated
+from fakes import refusal
+
+from django_task_operator.cluster.cache import Watched
+from django_task_operator.cluster.kube import API_ERRORS, PODS, collection_path, describe
+from django_task_operator.observed.objects import owner_of
+from django_task_operator.spec import Key
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+EMAILS = Key(namespace="shop", name="emails")
+
+
+def pod(
+    name: str, version: int, *, value: str = "", namespace: str = "shop", worker: str = "emails"
+) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "resourceVersion": str(version),
+            "labels": {"djangotasks.dev/worker": worker},
+        },
+        "value": value,
+    }
+
+
+class Script:
+    """A server whose lists and watches are written down; an exception breaks the watch off."""
+
+    def __init__(self, **watches: list[list[Any]]) -> None:
+        self.watches = watches
+        self.asked: list[tuple[str, str]] = []
+
+    async def list_and_watch(
+        self, path: str, label_selector: str, *, field_selector: str
+    ) -> AsyncIterator[tuple[str, Any]]:
+        assert not field_selector
+        self.asked.append((path, label_selector))
+        waiting = self.watches[path.split("/")[4] if "namespaces" in path else "all"]
+        if not waiting:
+            await asyncio.sleep(1_000_000)
+        for step in waiting.pop(0):
+            if isinstance(step, BaseException):
+                raise step
+            yield ("LIST", {"items": step}) if isinstance(step, list) else step
+            await asyncio.sleep(1)
+
+
+class Cache:
+    """A cache, and the workers that it said had changed."""
+
+    def __init__(self, *namespaces: str, **watches: list[list[Any]]) -> None:
+        self.woken: list[Key] = []
+        self.server = Script(**watches)
+        self.watched: Watched[str] = Watched(
+            self.server,  # type: ignore[arg-type]
+            PODS,
+            "a=b",
+            namespaces=namespaces,
+            digest=lambda manifest: manifest["value"],
+            owner=owner_of,
+            changed=self.woken.append,
+        )
+
+    def news(self) -> list[str]:
+        told, self.woken[:] = [key.name for key in self.woken], []
+        return told
+
+
+def test_put_and_drop() -> None:
+    cache = Cache()
+    cache.watched.put(pod("a", 1, value="x"))
+    cache.watched.put(pod("b", 2, value="y"))
+    assert sorted(cache.watched.of(EMAILS)) == ["x", "y"]
+    assert cache.news() == ["emails", "emails"]
+
+    cache.watched.drop(pod("a", 3))
+    assert cache.watched.of(EMAILS) == ["y"]
+    assert cache.news() == ["emails"]
+    cache.watched.drop(pod("a", 3))
+    assert cache.news() == []
+
+
+def test_what_does_not_matter_wakes_nobody() -> None:
+    cache = Cache()
+    cache.watched.put(pod("a", 1, value="x"))
+    cache.news()
+
+    cache.watched.put(pod("a", 2, value="x"))
+    assert cache.news() == []
+
+
+def test_an_older_state_is_not_taken_back() -> None:
+    cache = Cache()
+    cache.watched.put(pod("a", 10, value="new"))
+    cache.news()
+
+    cache.watched.put(pod("a", 9, value="old"))
+    cache.watched.put(pod("a", 10, value="the same version"))
+    assert cache.watched.of(EMAILS) == ["new"]
+    assert cache.news() == []
+    cache.watched.put(pod("a", 11, value="newer"))
+    assert cache.watched.of(EMAILS) == ["newer"]
+
+
+def test_versions_are_numbers() -> None:
+    cache = Cache()
+    cache.watched.put(pod("a", 9, value="old"))
+    cache.watched.put(pod("a", 10, value="new"))
+
+    assert cache.watched.of(EMAILS) == ["new"]
+
+
+def test_a_late_answer_brings_nothing_back() -> None:
+    cache = Cache()
+    cache.watched.put(pod("a", 10, value="x"))
+    cache.watched.drop(pod("a", 12, value="x"))
+    cache.news()
+
+    cache.watched.put(pod("a", 11, value="the answer to a write"))
+    assert cache.watched.of(EMAILS) == []
+    assert cache.news() == []
+    cache.watched.put(pod("a", 13, value="made again"))
+    assert cache.watched.of(EMAILS) == ["made again"]
+
+
+def test_nobody_knows_of_a_stranger() -> None:
+    assert Cache().watched.of(EMAILS) == []
+
+
+@simulated
+async def test_a_watch_feeds_it() -> None:
+    first = [pod("a", 1, value="x"), pod("b", 2, value="y")]
+    cache = Cache(
+        all=[[first, ("MODIFIED", pod("a", 3, value="z")), ("DELETED", pod("b", 4)), ("ADDED", pod("c", 5))]]
+    )
+    running = asyncio.create_task(cache.watched.run())
+    assert not cache.watched.synced.is_set()
+    await cache.watched.synced.wait()
+    assert sorted(cache.watched.of(EMAILS)) == ["x", "y"]
+    await asyncio.sleep(5)
+    assert sorted(cache.watched.of(EMAILS)) == ["", "z"]
+    assert cache.server.asked == [("/api/v1/pods", "a=b")] * 2
+    running.cancel()
+
+
+@simulated
+async def test_what_went_while_nobody_watched_is_gone_after_the_next_list() -> None:
+    first = [pod("a", 1, value="x"), pod("b", 2, value="y"), pod("m", 3, worker="mails")]
+    cache = Cache(all=[[first, refusal(410)], [[pod("b", 2, value="y")]]])
+    running = asyncio.create_task(cache.watched.run())
+    await asyncio.sleep(0.5)
+    cache.news()
+    await asyncio.sleep(3)
+
+    assert cache.watched.of(EMAILS) == ["y"]
+    assert cache.watched.of(Key(namespace="shop", name="mails")) == []
+    assert sorted(cache.news()) == ["emails", "mails"]
+    running.cancel()
+
+
+@simulated
+async def test_a_broken_watch_is_taken_up_again_ever_more_slowly(caplog: pytest.LogCaptureFixture) -> None:
+    away = aiohttp.ClientConnectionError("away")
+    cache = Cache(all=[*[[away]] * 7, [[pod("a", 1, value="x")]]])
+    running = asyncio.create_task(cache.watched.run())
+    await cache.watched.synced.wait()
+
+    # 0.5, 1, 2, and then 4 each
+    assert asyncio.get_running_loop().time() == pytest.approx(19.5)
+    assert [record.message for record in caplog.records] == ["watch broken"] * 7
+    running.cancel()
+
+
+@simulated
+async def test_an_api_server_that_is_back_wakes_every_worker() -> None:
+    first = [pod("a", 1, value="x")]
+    cache = Cache(all=[[first, aiohttp.ClientConnectionError("away")], [first]])
+    running = asyncio.create_task(cache.watched.run())
+    await asyncio.sleep(0.5)
+    assert cache.news() == ["emails"]
+    await asyncio.sleep(3)
+
+    assert cache.news() == ["emails"]
+    running.cancel()
+
+
+@simulated
+async def test_it_is_synced_when_every_namespace_is() -> None:
+    cache = Cache(
+        "shop",
+        "web",
+        shop=[[[pod("a", 1, value="x")]]],
+        web=[[TimeoutError()], [[pod("a", 2, value="y", namespace="web")]]],
+    )
+    running = asyncio.create_task(cache.watched.run())
+    await asyncio.sleep(0.1)
+    assert cache.watched.of(EMAILS) == ["x"]
+    assert not cache.watched.synced.is_set()
+    await cache.watched.synced.wait()
+    assert cache.watched.of(EMAILS) == ["x"], "another namespace's list says nothing of it"
+    assert cache.watched.of(Key(namespace="web", name="emails")) == ["y"]
+    running.cancel()
+
+
+@simulated
+async def test_it_is_current_while_every_watch_is() -> None:
+    cache = Cache(all=[[[pod("a", 1, value="x")], TimeoutError()], [TimeoutError()], [[]]])
+    running = asyncio.create_task(cache.watched.run())
+    assert not cache.watched.is_current
+    await asyncio.sleep(0.5)
+    assert cache.watched.is_current
+    await asyncio.sleep(1)
+    assert not cache.watched.is_current
+    assert cache.watched.of(EMAILS) == ["x"], "what was known"
+    await asyncio.sleep(60)
+    assert cache.watched.is_current
+    assert cache.watched.of(EMAILS) == []
+    running.cancel()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (refusal(422, "spec.x: Required value"), "spec.x: Required value"),
+        (refusal(404), "NotFound"),
+        (TimeoutError(), "no answer in time"),
+        (aiohttp.ClientError("cannot connect"), "cannot connect"),
+        (ConnectionResetError(), "ConnectionResetError"),
+    ],
+)
+def test_errors_in_words(error: BaseException, said: str) -> None:
+    assert isinstance(error, API_ERRORS)
+    assert describe(error) == said
+
+
+@pytest.mark.parametrize("body", [None, "", "<html>", "[]", json.dumps({"message": None})])
+def test_an_answer_that_is_no_status_object(body: str | None) -> None:
+    error = refusal(502)
+    error.body, error.reason = body, "Bad Gateway"
+
+    assert describe(error) == "Bad Gateway"
+
+
+@pytest.mark.parametrize(
+    ("kind", "namespace", "path"),
+    [
+        (("", "v1", "pods"), None, "/api/v1/pods"),
+        (("", "v1", "pods"), "shop", "/api/v1/namespaces/shop/pods"),
+        (("apps", "v1", "deployments"), None, "/apis/apps/v1/deployments"),
+        (("apps", "v1", "deployments"), "shop", "/apis/apps/v1/namespaces/shop/deployments"),
+    ],
+)
+def test_paths(kind: tuple[str, str, str], namespace: str | None, path: str) -> None:
+    assert collection_path(*kind, namespace) == path

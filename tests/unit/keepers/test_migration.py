@@ -1,0 +1,471 @@
+"""Migrations before a rollout, by hand, against a fake API server: every state that the Job can be in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bench import URL, Bench
+from fakes import refusal
+
+from django_task_operator.errors import WorkerGone
+from django_task_operator.keepers.migration import LONGEST_WORDS, NEIGHBOUR_SECONDS, last_words
+from django_task_operator.keepers.refusals import REFUSED_SECONDS
+from django_task_operator.observed.objects import JobPodState, JobState
+from django_task_operator.reconcile.reconciler import LONGEST_WAIT_SECONDS
+from django_task_operator.tasktable.errors import ConnectionRefused, TableMissing
+
+if TYPE_CHECKING:
+    from fakes import Manifest
+
+    from django_task_operator.reconcile.reconciler import Reconciler
+
+BEFORE = {"policy": "BeforeRollout"}
+RUNS = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+LIMIT = "Job has reached the specified backoff limit"
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def jobs(bench: Bench) -> list[str]:
+    return [name for kind, _, name in bench.kube._objects if kind == "jobs"]
+
+
+def only_job(bench: Bench) -> str:
+    (name,) = jobs(bench)
+    return name
+
+
+def image(bench: Bench) -> str | None:
+    """The image of the Deployment's pods."""
+    deployment = bench.kube.read("deployments", "shop", "emails")
+    return deployment["spec"]["template"]["spec"]["containers"][0]["image"] if deployment else None
+
+
+def change(bench: Bench, **spec: Any) -> None:
+    bench.kube.edit("worker", "shop", "emails", {"spec": spec})
+
+
+def message(bench: Bench, kind: str) -> str:
+    manifest = bench.kube.read("worker", "shop", "emails")
+    assert manifest
+    (found,) = (each["message"] for each in manifest["status"]["conditions"] if each["type"] == kind)
+    return str(found)
+
+
+async def first(bench: Bench, ready: int = 42, **spec: Any) -> Reconciler:
+    """A new worker that has seen its tasks."""
+    bench.worker(migrations=BEFORE, **spec)
+    reconciler = bench.reconciler()
+    await bench.turn(reconciler)
+    bench.databases.sample(ready)
+    await bench.turn(reconciler)
+    return reconciler
+
+
+async def migrated(bench: Bench, **spec: Any) -> Reconciler:
+    """A worker whose first image is migrated and at work."""
+    reconciler = await first(bench, **spec)
+    bench.kube.run_job("shop", only_job(bench), complete=True)
+    await bench.turn(reconciler)
+    bench.kube.run_deployment("shop", "emails")
+    await bench.turn(reconciler)
+    await bench.turn(reconciler)
+    bench.kube.requests.clear()
+    bench.kube.events.clear()
+    return reconciler
+
+
+async def test_no_pod_starts_before_the_first_migration_is_complete(bench: Bench) -> None:
+    reconciler = await first(bench)
+    job = bench.kube.read("jobs", "shop", only_job(bench))
+    assert job
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert (container["image"], container["command"][-2:]) == ("shop:1", ["migrate", "--noinput"])
+    assert image(bench) is None
+    assert bench.condition("Reconciling") == "True Migrating"
+    assert bench.condition("Stalled") == "False NotStalled"
+
+    bench.kube.run_job("shop", only_job(bench), **RUNS)
+    await bench.turn(reconciler)
+    assert image(bench) is None
+
+    bench.kube.run_job("shop", only_job(bench), complete=True)
+    await bench.turn(reconciler)
+    assert (image(bench), bench.replicas()) == ("shop:1", 5), "in one write"
+    assert [told.split(":")[0] for told in bench.told()] == ["MigrationStarted", "ScaledUp"]
+
+
+async def test_a_migrated_worker_makes_no_request(bench: Bench) -> None:
+    reconciler = await migrated(bench)
+
+    for _ in range(5):
+        bench.databases.sample(42)
+        assert await bench.turn(reconciler) == LONGEST_WAIT_SECONDS
+    assert bench.kube.requests == []
+
+
+async def test_while_it_migrates_nothing_is_asked_and_the_old_pods_scale(bench: Bench) -> None:
+    reconciler = await migrated(bench)
+    change(bench, image="shop:2", cleanup={"schedule": "@daily"})
+    await bench.turn(reconciler)
+    name = next(name for name in jobs(bench) if bench.kube.read("jobs", "shop", name))
+    bench.kube.run_job("shop", name, **RUNS)
+    await bench.turn(reconciler)
+    bench.kube.requests.clear()
+    await bench.turn(reconciler)
+    assert bench.kube.requests == []
+
+    bench.databases.sample(80)
+    await bench.turn(reconciler)
+    assert (image(bench), bench.replicas()) == ("shop:1", 8)
+    assert bench.kube.read("cronjobs", "shop", "emails-cleanup") is None, "it would run the new image"
+    assert bench.condition("Ready") == "True ReplicasReady"
+
+    bench.kube.run_job("shop", only_job(bench), complete=True)
+    await bench.turn(reconciler)
+    assert image(bench) == "shop:2"
+    assert bench.kube.read("cronjobs", "shop", "emails-cleanup")
+
+
+async def test_a_failed_migration_keeps_the_old_pods_and_says_why(bench: Bench) -> None:
+    reconciler = await migrated(bench)
+    change(bench, image="shop:2")
+    await bench.turn(reconciler)
+    words = f"Applying orders.0007...\nconnecting to {URL}\nProgrammingError: no column colour\n"
+    bench.kube.run_job("shop", only_job(bench), attempts=1, words=words, **RUNS)
+    await bench.turn(reconciler)
+    assert bench.condition("Reconciling") == "True Migrating"
+    assert "1 attempt failed: exit code 1." in message(bench, "Reconciling")
+
+    bench.kube.run_job("shop", only_job(bench), attempts=3, words=words, failed=LIMIT)
+    bench.databases.sample(80)
+    await bench.turn(reconciler)
+    assert (image(bench), bench.replicas()) == ("shop:1", 8)
+    assert bench.condition("Stalled") == "True MigrationFailed"
+    said = message(bench, "Stalled")
+    assert only_job(bench) in said
+    assert "(exit code 1)" in said
+    assert "those of the version before go on working" in said
+    assert said.endswith("Applying orders.0007... | connecting to *** | ProgrammingError: no column colour")
+    assert message(bench, "Ready") == f"5 of 8 replicas are ready. {said}"
+    assert said in [told.partition(": ")[2] for told in bench.told()]
+
+
+async def test_going_back_is_one_edit_and_needs_no_job(bench: Bench) -> None:
+    reconciler = await migrated(bench)
+    change(bench, image="shop:2")
+    await bench.turn(reconciler)
+    bench.kube.run_job("shop", only_job(bench), attempts=3, failed=LIMIT)
+    await bench.turn(reconciler)
+
+    change(bench, image="shop:1")
+    await bench.turn(reconciler)
+    assert bench.condition("Stalled") == "False NotStalled"
+    assert image(bench) == "shop:1"
+    assert jobs(bench) == []
+    bench.kube.requests.clear()
+    await bench.turn(reconciler)
+    assert bench.kube.requests == []
+
+
+async def test_a_new_image_after_a_failure_is_another_migration(bench: Bench) -> None:
+    reconciler = await migrated(bench)
+    change(bench, image="shop:2")
+    await bench.turn(reconciler)
+    failed = only_job(bench)
+    bench.kube.run_job("shop", failed, attempts=3, failed=LIMIT)
+    await bench.turn(reconciler)
+
+    change(bench, image="shop:3")
+    await bench.turn(reconciler)
+    assert only_job(bench) != failed
+    assert bench.condition("Stalled") == "False NotStalled"
+    bench.kube.run_job("shop", only_job(bench), complete=True)
+    await bench.turn(reconciler)
+    assert image(bench) == "shop:3"
+
+
+async def test_a_failed_job_that_is_deleted_is_tried_again(bench: Bench) -> None:
+    reconciler = await first(bench)
+    name = only_job(bench)
+    bench.kube.run_job("shop", name, attempts=3, failed=LIMIT)
+    await bench.turn(reconciler)
+    assert bench.condition("Stalled") == "True MigrationFailed"
+    assert "version before" not in message(bench, "Stalled")
+
+    bench.kube.delete("jobs", "shop", name)
+    await bench.turn(reconciler)
+    assert only_job(bench) == name
+    assert bench.condition("Reconciling") == "True Migrating"
+    bench.kube.run_job("shop", name, complete=True)
+    await bench.turn(reconciler)
+    assert image(bench) == "shop:1"
+
+
+async def test_a_deadline_says_so_where_there_are_no_last_words(bench: Bench) -> None:
+    reconciler = await first(bench)
+    bench.kube.run_job("shop", only_job(bench), failed="Job was active longer than specified deadline")
+    await bench.turn(reconciler)
+
+    assert "(Job was active longer than specified deadline)" in message(bench, "Stalled")
+
+
+@pytest.mark.parametrize("state", ["new", "runs", "failed", "complete", "rolled out"])
+async def test_an_operator_that_starts_anew_goes_on_where_it_is(bench: Bench, state: str) -> None:
+    reconciler = await migrated(bench)
+    change(bench, image="shop:2")
+    await bench.turn(reconciler)
+    name = only_job(bench)
+    if state == "runs":
+        bench.kube.run_job("shop", name, **RUNS)
+    elif state == "failed":
+        bench.kube.run_job("shop", name, attempts=3, failed=LIMIT)
+    elif state in {"complete", "rolled out"}:
+        bench.kube.run_job("shop", name, complete=True)
+    if state == "rolled out":
+        await bench.turn(reconciler)
+    uid = bench.kube.read("jobs", "shop", name)["metadata"]["uid"]  # type: ignore[index]
+
+    bench.restart(bench.clock)
+    bench.kube.events.clear()
+    reconciler = bench.reconciler()
+    await bench.turn(reconciler)
+    bench.databases.sample(42)
+    await bench.turn(reconciler)
+
+    assert bench.kube.read("jobs", "shop", name)["metadata"]["uid"] == uid  # type: ignore[index]
+    assert image(bench) == ("shop:2" if state in {"complete", "rolled out"} else "shop:1")
+    assert bench.condition("Stalled").startswith("True" if state == "failed" else "False")
+    assert "MigrationStarted" not in [told.split(":")[0] for told in bench.told()]
+
+
+async def test_a_pod_that_cannot_start_is_said_at_once(bench: Bench) -> None:
+    reconciler = await migrated(bench)
+    change(bench, image="shop:typo")
+    await bench.turn(reconciler)
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+    bench.kube.run_job("shop", only_job(bench), **waiting)
+    await bench.turn(reconciler)
+    assert bench.condition("Stalled") == "True ImagePullFailed"
+    assert image(bench) == "shop:1"
+    stuck = only_job(bench)
+
+    change(bench, image="shop:2")
+    await bench.turn(reconciler)
+    assert only_job(bench) != stuck, "one that never ran stands in nobody's way"
+    assert bench.condition("Stalled") == "False NotStalled"
+
+
+async def test_a_pod_that_no_node_takes_is_said(bench: Bench) -> None:
+    reconciler = await migrated(bench)
+    change(bench, image="shop:2")
+    await bench.turn(reconciler)
+    full = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no memory."}
+    name = only_job(bench)
+    bench.kube.run_job("shop", name, waiting={"reason": "ContainerCreating"})
+    (pod,) = [place[2] for place in bench.kube._objects if place[0] == "pods"]
+    bench.kube.edit("pods", "shop", pod, {"status": {"conditions": [full]}})
+    await bench.turn(reconciler)
+
+    assert bench.condition("Reconciling") == "True Migrating"
+    assert message(bench, "Reconciling").endswith("Its pod cannot start: no memory.")
+
+
+async def test_a_migration_at_work_is_never_killed_for_the_next_one(bench: Bench) -> None:
+    reconciler = await migrated(bench)
+    change(bench, image="shop:2")
+    await bench.turn(reconciler)
+    name = only_job(bench)
+    bench.kube.run_job("shop", name, **RUNS)
+    change(bench, image="shop:3")
+    await bench.turn(reconciler)
+    assert only_job(bench) == name
+    assert "version before to end" in message(bench, "Reconciling")
+
+    bench.kube.run_job("shop", name, complete=True)
+    await bench.turn(reconciler)
+    assert only_job(bench) != name
+    assert image(bench) == "shop:1", "what is migrated is not what is wanted"
+
+
+async def test_workers_of_one_database_take_turns(bench: Bench) -> None:
+    emails = await first(bench)
+    bench.worker("mails", migrations=BEFORE)
+    mails = bench.reconciler("mails")
+    await bench.turn(mails, "mails")
+    bench.databases.sample(42)
+    assert await bench.turn(mails, "mails") <= NEIGHBOUR_SECONDS
+    mine = only_job(bench)
+    assert mine.startswith("emails-migrate-")
+    assert bench.condition("Reconciling", "mails") == "True Migrating"
+
+    bench.kube.run_job("shop", mine, **RUNS)
+    await bench.turn(mails, "mails")
+    assert only_job(bench) == mine
+    bench.kube.run_job("shop", mine, complete=True)
+    await bench.turn(mails, "mails")
+    (theirs,) = set(jobs(bench)) - {mine}
+    assert theirs.startswith("mails-migrate-")
+    await bench.turn(emails)
+    assert image(bench) == "shop:1"
+
+
+async def test_a_neighbour_whose_pod_cannot_start_is_not_waited_for(bench: Bench) -> None:
+    await first(bench)
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+    bench.kube.run_job("shop", only_job(bench), **waiting)
+    bench.worker("mails", migrations=BEFORE)
+    mails = bench.reconciler("mails")
+    await bench.turn(mails, "mails")
+    bench.databases.sample(42)
+    await bench.turn(mails, "mails")
+
+    assert len(jobs(bench)) == 2
+
+
+async def test_a_database_that_is_away_is_waited_for(bench: Bench) -> None:
+    bench.worker(migrations=BEFORE)
+    reconciler = bench.reconciler()
+    await bench.turn(reconciler)
+    bench.databases.fail(ConnectionRefused())
+    await bench.turn(reconciler)
+    assert jobs(bench) == []
+
+    bench.databases.fail(TableMissing())
+    await bench.turn(reconciler)
+    assert only_job(bench)
+    assert bench.condition("Stalled") == "False NotStalled"
+    bench.databases.sample(42)
+    bench.kube.run_job("shop", only_job(bench), complete=True)
+    await bench.turn(reconciler)
+    assert (image(bench), bench.replicas()) == ("shop:1", 5)
+
+
+async def test_what_only_says_how_tasks_run_rolls_without_a_job(bench: Bench) -> None:
+    reconciler = await migrated(bench)
+    change(bench, queues=["emails"])
+    bench.databases.sample(42)
+    await bench.turn(reconciler)
+    bench.databases.sample(42)
+    await bench.turn(reconciler)
+
+    deployment = bench.kube.read("deployments", "shop", "emails")
+    assert deployment
+    command = deployment["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert "--queue-name=emails" in command
+    assert bench.kube.requests.count("apply job") == 0
+
+
+async def test_never_rolls_at_once_and_leaves_no_job(bench: Bench) -> None:
+    reconciler = await migrated(bench)
+    change(bench, image="shop:2", migrations={"policy": "Never"})
+    await bench.turn(reconciler)
+
+    assert image(bench) == "shop:2"
+    assert jobs(bench) == []
+    deployment = bench.kube.read("deployments", "shop", "emails")
+    assert deployment
+    assert "djangotasks.dev/migrated" not in deployment["metadata"].get("annotations", {})
+
+
+async def test_a_job_of_somebody_else_is_left_alone(bench: Bench) -> None:
+    await first(bench)
+    name = only_job(bench)
+    other = Bench()
+    theirs = other.kube.create("jobs", {"metadata": {"name": name, "namespace": "shop"}, "spec": {}})
+    await first(other)
+
+    assert other.kube.read("jobs", "shop", name) == theirs
+    assert other.condition("Stalled") == "True ObjectNameTaken"
+
+
+@pytest.mark.parametrize(("status", "condition"), [(403, "Stalled"), (503, "Reconciling")])
+async def test_a_job_that_is_refused_is_said_and_tried_again(
+    bench: Bench, status: int, condition: str
+) -> None:
+    bench.kube.refuse["apply job"] = [refusal(status, "exceeded quota")]
+    reconciler = await first(bench)
+    assert bench.condition(condition).startswith("True")
+    assert "exceeded quota" in message(bench, condition)
+
+    bench.clock.advance(REFUSED_SECONDS)
+    await bench.turn(reconciler)
+    assert only_job(bench)
+
+
+async def test_nothing_is_migrated_for_a_worker_that_is_gone(bench: Bench) -> None:
+    bench.worker(migrations=BEFORE)
+    reconciler = bench.reconciler()
+    manifest = bench.kube.read("worker", "shop", "emails")
+    assert manifest
+    await reconciler.turn(manifest)
+    bench.databases.sample(42)
+    bench.kube.delete("worker", "shop", "emails")
+
+    with pytest.raises(WorkerGone):
+        await reconciler.turn(manifest)
+    assert jobs(bench) == []
+
+
+def test_last_words_are_whole_lines_without_secrets() -> None:
+    def redact(text: str) -> str:
+        return text.replace("hush", "***")
+
+    assert last_words("one\n\n  two hush\n", redact) == "one | two ***"
+    assert last_words("", redact) == ""
+    long = last_words("\n".join(f"line {number} " + "x" * 50 for number in range(40)), redact)
+    assert long.endswith("x" * 50)
+    assert long.startswith("line ")
+    assert len(long) <= LONGEST_WORDS
+    # The kubelet may have cut within a password.
+    assert last_words("ush" + "x" * 2045 + "\nthe end", redact) == "the end"
+
+
+def manifest_of_pod(phase: str, *statuses: Manifest, **status: Any) -> Manifest:
+    owner = {"kind": "Job", "name": "j", "uid": "j-1", "controller": True}
+    metadata = {"name": "j-x", "creationTimestamp": "2026-01-01T00:00:00Z", "ownerReferences": [owner]}
+    return {"metadata": metadata, "status": {"phase": phase, "containerStatuses": list(statuses), **status}}
+
+
+def container(state: Manifest, name: str = "worker") -> Manifest:
+    return {"name": name, "image": "shop:1", "state": state}
+
+
+@pytest.mark.parametrize(
+    ("pod", "running", "failure"),
+    [
+        (manifest_of_pod("Pending"), False, None),
+        (manifest_of_pod("Running", container(RUNS)), True, None),
+        (manifest_of_pod("Pending", container(RUNS, "proxy")), False, None),
+        (manifest_of_pod("Succeeded", container({"terminated": {"exitCode": 0}})), False, None),
+        (manifest_of_pod("Failed", container({"terminated": {"exitCode": 1}})), False, "exit code 1"),
+        (
+            manifest_of_pod("Failed", container({"terminated": {"exitCode": 137, "reason": "OOMKilled"}})),
+            False,
+            "killed for using too much memory",
+        ),
+        (manifest_of_pod("Failed", message="Node is lost"), False, "Node is lost"),
+    ],
+)
+def test_a_pod_of_a_job(pod: Manifest, running: bool, failure: str | None) -> None:
+    state = JobPodState.of(pod)
+
+    assert (state.running, state.failure, state.job_uid) == (running, failure, "j-1")
+
+
+def test_a_job() -> None:
+    def job(*conditions: tuple[str, str]) -> JobState:
+        listed = [{"type": kind, "status": status, "message": "why"} for kind, status in conditions]
+        metadata = {"name": "j", "uid": "j-1", "annotations": {"djangotasks.dev/migrated": "abc"}}
+        return JobState.of({"metadata": metadata, "status": {"conditions": listed}})
+
+    assert (job().migrates, job().is_over) == ("abc", False)
+    assert job(("Complete", "True")).complete
+    assert job(("Failed", "True")).failed == "why"
+    # Its pods are still ending.
+    assert not job(("FailureTarget", "True")).is_over
+    assert not job(("Complete", "False")).is_over
