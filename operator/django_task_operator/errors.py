@@ -8,6 +8,7 @@ URL, user, host or password of a database.
 from __future__ import annotations
 
 import inspect
+from typing import ClassVar
 
 
 class WorkerGone(Exception):
@@ -16,6 +17,11 @@ class WorkerGone(Exception):
 
 class WorkerError(Exception):
     """Something that keeps one DjangoTaskWorker from its goal."""
+
+    # Whether the database takes statements, whatever it says to the one that counts tasks.
+    database_answers: ClassVar[bool] = False
+    # Whether `manage.py migrate` may be what is missing.
+    mended_by_migration: ClassVar[bool] = False
 
     def __init__(self, **details: object) -> None:
         """Fill the braces of the class's docstring with ``details``."""

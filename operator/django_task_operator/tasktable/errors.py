@@ -1,4 +1,4 @@
-"""What can go wrong with a worker's database, and which of it a driver's exception means.
+"""What can go wrong with a worker's database, in words for the person who has to mend it.
 
 The messages never hold the driver's text: it quotes hosts, users and sometimes whole URLs.
 """
@@ -51,17 +51,27 @@ class DatabaseMissing(DatabaseError):
 class TableMissing(DatabaseError):
     """The database has no task table: it is not migrated. Run manage.py migrate with django_tasks_db in INSTALLED_APPS."""
 
+    database_answers = True
+    mended_by_migration = True
+
 
 class TableOutdated(DatabaseError):
     """The task table lacks a column that is needed. Upgrade django-tasks-db to 0.13 or newer and run manage.py migrate."""
+
+    database_answers = True
+    mended_by_migration = True
 
 
 class PermissionDenied(DatabaseError):
     """The URL's user may not read the task table. Grant it SELECT on django_tasks_database_dbtaskresult."""
 
+    database_answers = True
+
 
 class SampleTimedOut(DatabaseError):
     """Counting the tasks took longer than {seconds:g} s. The index in docs/database.md makes it a matter of milliseconds; a lock on the table has the same effect."""
+
+    database_answers = True
 
 
 class TooManyConnections(DatabaseError):
