@@ -17,6 +17,7 @@ from django.core.management import call_command
 from django.db import Error, connections
 
 from django_task_operator.tasktable import DatabaseURL, orm
+from django_task_operator.tasktable.engines import Limits
 
 from django_tasks_db.models import DBTaskResult  # isort: skip
 
@@ -123,7 +124,7 @@ def running(kind: str, *arguments: str) -> Iterator[Server]:
 @contextlib.contextmanager
 def opened(url: str) -> Iterator[BaseDatabaseWrapper]:
     """A connection of the test's own."""
-    connection = orm.new_connection(DatabaseURL.parse(url), connect_timeout=5, statement_timeout=60)
+    connection = orm.new_connection(DatabaseURL.parse(url), Limits(5, 60))
     try:
         connection.ensure_connection()
         yield connection

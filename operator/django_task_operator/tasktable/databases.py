@@ -32,13 +32,13 @@ RETRY_SECONDS = 1.0
 RETRY_CAP_SECONDS = 30.0
 # Beyond every time-out that TaskTable sets: the server acknowledges, and never answers.
 HUNG_SECONDS = 25.0
-FIRST_LOOK_SECONDS = 5.0
-LOOK_SECONDS = 60.0
-FAILED_LOOK_SECONDS = 600.0
+FIRST_SEARCH_SECONDS = 5.0
+SEARCH_SECONDS = 60.0
+FAILED_SEARCH_SECONDS = 600.0
 # A listing of the RUNNING rows is good for everybody who asks so soon after.
 SHARED_SECONDS = 0.5
-# The look is a luxury: a hundredth of the time at most.
-LOOK_REST_PER_WORK = 100
+# The search for queues that nobody serves takes a hundredth of the database's time at most.
+SEARCH_REST_PER_WORK = 100
 
 
 class Subscription:
@@ -57,7 +57,7 @@ class Subscription:
         self._poller: _Poller | None = None
 
     def close(self) -> None:
-        """Leave; ``wake`` is not called any more. Twice is once."""
+        """Leave; ``wake`` is not called any more. Closing again does nothing."""
         if self._poller is not None:
             self._poller.leave(self)
             self._poller = None
@@ -178,7 +178,7 @@ class _Poller:
         self._moved = asyncio.Event()
         self._due = self._loop.time()
         self._last_poll = self._due - JOIN_PAUSE_SECONDS
-        self._next_look: float | None = None
+        self._next_search: float | None = None
         self._failures = 0
         self._error: DatabaseError | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -223,7 +223,7 @@ class _Poller:
         while self._subscriptions:
             if await self._is_due() and self._subscriptions:
                 await self._poll()
-                await self._look()
+                await self._search_unserved()
         self._forget()
         async with self._one_at_a_time:
             self._ended = True
@@ -279,8 +279,8 @@ class _Poller:
         now = self._loop.time()
         self._failures, self._error = 0, None
         telemetry.SAMPLE_SECONDS.observe(sample.seconds)
-        if self._next_look is None:
-            self._next_look = now + FIRST_LOOK_SECONDS
+        if self._next_search is None:
+            self._next_search = now + FIRST_SEARCH_SECONDS
         interval = min((subscription.poll_seconds for subscription in self._subscriptions), default=0.0)
         self._due = max(started + interval, now + REST_PER_WORK * sample.seconds)
         for subscription in list(self._subscriptions):
@@ -300,10 +300,10 @@ class _Poller:
         for subscription in list(self._subscriptions):
             subscription.observe(replace(subscription.observation, error=error))
 
-    async def _look(self) -> None:
+    async def _search_unserved(self) -> None:
         """Now and then, after a poll: which queues wait that nobody serves?"""
         started = self._loop.time()
-        if self._error is not None or self._next_look is None or started < self._next_look:
+        if self._error is not None or self._next_search is None or started < self._next_search:
             return
         served = {subscription.selection for subscription in self._subscriptions}
         try:
@@ -312,11 +312,11 @@ class _Poller:
                 waiting = await self._asked(lambda: self._table.waiting_queues(served))
         except DatabaseError as error:
             # No fault of the samples, and so no news for the workers.
-            log.info("look_failed", extra={"reason": error.reason})
-            self._next_look = self._loop.time() + FAILED_LOOK_SECONDS
+            log.info("unserved_queues_unknown", extra={"reason": error.reason})
+            self._next_search = self._loop.time() + FAILED_SEARCH_SECONDS
             return
         now = self._loop.time()
-        self._next_look = now + max(LOOK_SECONDS, LOOK_REST_PER_WORK * (now - started))
+        self._next_search = now + max(SEARCH_SECONDS, SEARCH_REST_PER_WORK * (now - started))
         for subscription in list(self._subscriptions):
             backend = subscription.selection.backend
             subscription.warn(frozenset(queue for queue in waiting if queue.backend == backend))

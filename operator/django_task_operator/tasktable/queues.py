@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Case, Q, Value, When
 
+from django_task_operator.tasktable.engines import engine_of_connection
 from django_task_operator.tasktable.statement import AT_ONCE, TIME_HAS_COME, Layout, compiled
 from django_task_operator.tasktable.values import UnservedQueue
 
@@ -52,15 +53,8 @@ def layout(connection: BaseDatabaseWrapper, selections: Iterable[Selection], kno
 def is_indexed(connection: BaseDatabaseWrapper) -> bool:
     """Whether the table has the index of ``docs/database.md``, under any name, ready for use."""
     table = DBTaskResult._meta.db_table  # noqa: SLF001  documented API
+    unusable = engine_of_connection(connection).unusable_indexes(connection, table)
     with connection.cursor() as cursor:
-        unusable: set[str] = set()
-        if connection.vendor == "postgresql":
-            cursor.execute(
-                "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
-                " WHERE indrelid = %s::regclass AND NOT indisvalid",
-                [table],
-            )
-            unusable = {name for (name,) in cursor.fetchall()}
         found = connection.introspection.get_constraints(cursor, table)
     return any(
         name not in unusable and constraint["index"] and tuple(constraint["columns"][: len(INDEX)]) == INDEX

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import sql
 
-from django_task_operator.tasktable.statement import DatabaseNow, clock_of, compiled
+from django_task_operator.tasktable.engines import engine_of_connection
+from django_task_operator.tasktable.statement import DatabaseNow, compiled
 from django_task_operator.tasktable.values import Failed, Listing, RunningRow
 
 from django_tasks_db.models import DBTaskResult  # isort: skip
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from django.db.backends.base.base import BaseDatabaseWrapper
 
+    from django_task_operator.tasktable.engines import Engine
     from django_task_operator.tasktable.values import Settlement
 
-# So many rows are looked at. Whoever has more at a time has many more pods than a cluster can hold.
+# So many rows are listed. Whoever has more at a time has many more pods than a cluster can hold.
 MOST_ROWS = 10_000
 
 _FIELDS = ("id", "task_path", "queue_name", "worker_ids", "started_at")
@@ -37,15 +40,16 @@ def running_rows(connection: BaseDatabaseWrapper, most: int) -> Listing:
     """
     rows = DBTaskResult.objects.filter(status="RUNNING").order_by().values_list(*_FIELDS)[: most + 1]
     text, params = compiled(connection, rows)
+    engine = engine_of_connection(connection)
     started = time.monotonic()
     with connection.cursor() as cursor:
         cursor.execute(text, params)
-        found = [_row(*values) for values in cursor.fetchall()]
+        found = [_row(engine, *values) for values in cursor.fetchall()]
         # Afterwards, so that no row has started later than the listing is old.
-        cursor.execute(f"SELECT {clock_of(connection)}")
+        cursor.execute(f"SELECT {engine.clock}")
         (now,) = cursor.fetchone()
-    at = now.replace(tzinfo=UTC) if now.tzinfo is None else now.astimezone(UTC)
-    return Listing(at, time.monotonic() - started, tuple(found[:most]), complete=len(found) <= most)
+    seconds = time.monotonic() - started
+    return Listing(engine.instant(now), seconds, tuple(found[:most]), complete=len(found) <= most)
 
 
 def settle_row(connection: BaseDatabaseWrapper, row: RunningRow, settlement: Settlement) -> bool:
@@ -81,12 +85,14 @@ def _changes(settlement: Settlement) -> dict[str, object]:
 
 
 def _row(
-    key: Any, task_path: str, queue: str, worker_ids: str | list[str], started_at: datetime | None
+    engine: Engine,
+    key: Any,
+    task_path: str,
+    queue: str,
+    worker_ids: str | list[str],
+    started_at: datetime | None,
 ) -> RunningRow:
     # Neither driver decodes JSON where Django does.
     ids: list[str] = json.loads(worker_ids) if isinstance(worker_ids, str) else worker_ids
-    if started_at is not None:
-        # MySQL's have no zone; Django keeps UTC in them.
-        zoned = started_at.tzinfo is not None
-        started_at = started_at.astimezone(UTC) if zoned else started_at.replace(tzinfo=UTC)
-    return RunningRow(key, task_path, queue, ids[-1] if ids else "", len(ids), started_at)
+    since = None if started_at is None else engine.instant(started_at)
+    return RunningRow(key, task_path, queue, ids[-1] if ids else "", len(ids), since)

@@ -30,6 +30,7 @@ from django.db.models import Case, Count, DateTimeField, F, Func, Min, Q, QueryS
 from django.db.models.functions import Greatest
 
 from django_task_operator.tasktable import orm  # noqa: F401  Django is set up before its models load
+from django_task_operator.tasktable.engines import Engine, engine_of_connection
 from django_task_operator.tasktable.values import Demand, QueueDemand, Selection
 
 from django_tasks_db.models import DBTaskResult  # isort: skip
@@ -54,11 +55,13 @@ class DatabaseNow(Func):
     """The database's clock, as an instant that a DateTimeField compares with."""
 
     output_field = DateTimeField()
-    template = "STATEMENT_TIMESTAMP()"
 
-    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> tuple[str, Any]:
-        """Django keeps UTC there; CURRENT_TIMESTAMP would be in the session's time zone."""
-        return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)")
+    def as_sql(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, *args: Any, **kwargs: Any
+    ) -> tuple[str, Any]:
+        """The clock of the connection's engine."""
+        kwargs["template"] = engine_of_connection(connection).clock
+        return super().as_sql(compiler, connection, *args, **kwargs)
 
 
 # 9999-01-01 is what DatabaseBackend writes for "no run_after" (django-tasks-db 0.13), in the
@@ -134,14 +137,14 @@ class Statement:
         params: its parameters.
         arms: by selection, the number of each of its arms and the queue that its rows are told under.
         wanted: each selection with the number of ready rows that are worth counting.
-        queue_key: the same for names of queues that may be one to the database.
+        engine: of the database that it is for.
     """
 
     sql: str
     params: Params
     arms: Mapping[Selection, Mapping[int, str]]
     wanted: Mapping[Selection, int]
-    queue_key: Callable[[str], str]
+    engine: Engine
 
     def read(self, rows: Iterable[Sequence[Any]]) -> Answer:
         """What the rows say.
@@ -154,13 +157,13 @@ class Statement:
         unknown = False
         for number, count, instant, text in rows:
             if number == _CLOCK:
-                now = _utc(instant)
+                now = self.engine.instant(instant)
             elif number == _UNKNOWN:
                 unknown = unknown or bool(count)
             elif number == _GROUP:
-                groups.append((count, _utc(instant), text))
+                groups.append((count, self.engine.instant(instant), text))
             elif count:
-                by_arm[number].append((count, _utc(instant)))
+                by_arm[number].append((count, self.engine.instant(instant)))
         counts: dict[Selection, dict[str, _Count]] = {selection: {} for selection in self.wanted}
         for selection, arms in self.arms.items():
             for arm, queue in arms.items():
@@ -188,8 +191,8 @@ class Statement:
         arms = self.arms.get(selection, {}).values()
         if "" in arms:
             return lambda _: ""
-        asked = {self.queue_key(name): name for name in reversed([*arms, *sorted(selection.queues)])}
-        return lambda queue: asked.get(self.queue_key(queue), queue)
+        asked = {self.engine.queue_key(name): name for name in reversed([*arms, *sorted(selection.queues)])}
+        return lambda queue: asked.get(self.engine.queue_key(queue), queue)
 
 
 def _demand(queues: Mapping[str, _Count], limit: int) -> Demand:
@@ -227,7 +230,7 @@ def compile_statement(
         params=tuple(value for _, params in parts for value in params),
         arms={selection: {numbers[arm]: arm.queue for arm in arms} for selection, arms in arms_of.items()},
         wanted=dict(wanted),
-        queue_key=_queue_key(connection),
+        engine=engine_of_connection(connection),
     )
 
 
@@ -237,11 +240,6 @@ def compiled(connection: BaseDatabaseWrapper, rows: Rows) -> Part:
     return sql, tuple(params)
 
 
-def clock_of(connection: BaseDatabaseWrapper) -> str:
-    """The database's clock, as SQL."""
-    return "UTC_TIMESTAMP(6)" if connection.vendor == "mysql" else "STATEMENT_TIMESTAMP()"
-
-
 def _arms(connection: BaseDatabaseWrapper, selection: Selection, layout: Layout) -> Iterator[_Arm]:
     backend, exclude = selection.backend, tuple(sorted(set(selection.exclude_queues)))
     names = layout.queues.get(backend, ()) if selection.is_every_queue else sorted(set(selection.queues))
@@ -249,19 +247,16 @@ def _arms(connection: BaseDatabaseWrapper, selection: Selection, layout: Layout)
         yield _Arm(backend, (), exclude)
         return
     names = [name for name in names if name not in exclude]
-    if connection.vendor != "mysql":
+    engine = engine_of_connection(connection)
+    if engine.equal_names_are_one:
         # Equal is equal: nothing is left to exclude, and more selections share the arm.
         yield from (_Arm(backend, (name,), ()) for name in names)
         return
     # Names that may be one queue to the database share an arm, or its rows would count twice.
     alike: dict[str, list[str]] = {}
     for name in names:
-        alike.setdefault(_queue_key(connection)(name), []).append(name)
+        alike.setdefault(engine.queue_key(name), []).append(name)
     yield from (_Arm(backend, tuple(group), exclude) for group in alike.values())
-
-
-def _queue_key(connection: BaseDatabaseWrapper) -> Callable[[str], str]:
-    return str.casefold if connection.vendor == "mysql" else str
 
 
 def _ready(arm: _Arm) -> tuple[Rows, Rows]:
@@ -304,7 +299,7 @@ def _unknown(connection: BaseDatabaseWrapper, backend: str, queues: tuple[str, .
 
 
 def _clock(connection: BaseDatabaseWrapper) -> Part:
-    return f"SELECT {_CLOCK}, 0, {clock_of(connection)}, ''", ()
+    return f"SELECT {_CLOCK}, 0, {engine_of_connection(connection).clock}, ''", ()
 
 
 def _groups(connection: BaseDatabaseWrapper, selections: list[Selection], *, ready_too: bool) -> Part:
@@ -351,8 +346,3 @@ def _concatenated(texts: list[str]) -> str:
     if len(texts) <= _ARGUMENTS:
         return f"CONCAT({', '.join(texts)})"
     return _concatenated([_concatenated(list(chunk)) for chunk in itertools.batched(texts, _ARGUMENTS)])
-
-
-def _utc(instant: datetime) -> datetime:
-    # MySQL's have no zone; Django keeps UTC in them.
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)

@@ -9,13 +9,14 @@ import socket
 import time
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from django.db import Error as DjangoDatabaseError
 
 from django_task_operator.tasktable import orm
-from django_task_operator.tasktable.drivers import classified, is_a_poolers_refusal, session_statements
+from django_task_operator.tasktable.engines import Limits
 from django_task_operator.tasktable.errors import DatabaseFailed
+from django_task_operator.tasktable.failures import classified
 from django_task_operator.tasktable.queues import is_indexed, layout, unserved_queues
 from django_task_operator.tasktable.running import MOST_ROWS, running_rows, settle_row
 from django_task_operator.tasktable.statement import compile_statement
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A look at the queues that nobody serves must never hold up the next sample for long.
-LOOK_SECONDS = 0.5
+# A search for queues that nobody serves must never hold up the next sample for long.
+SEARCH_SECONDS = 0.5
 # How soon a new index is noticed.
 INDEX_SECONDS = 60.0
 
@@ -102,8 +103,8 @@ class TaskTable:
     ) -> None:
         """Remember where the table is; time-outs are in seconds."""
         self._url = url
-        self._connect_timeout = connect_timeout
-        self._statement_timeout = statement_timeout
+        self._engine = url.engine
+        self._limits = Limits(connect_timeout, statement_timeout)
         self._connection: BaseDatabaseWrapper | None = None
         self._poll: _Poll | None = None
         self._pooled = False
@@ -138,7 +139,7 @@ class TaskTable:
             # Values in the text, quoted by the driver: nothing is left to do at each poll, and the
             # planner sees the values that decide whether a partial index may be used.
             text = cursor.mogrify(statement.sql, statement.params)
-        settings = orm.postgresql_settings(self._statement_timeout) if self._pooled else []
+        settings = self._engine.session_settings(self._limits) if self._pooled else []
         prefix = "".join(f"SET LOCAL {setting}; " for setting in settings)
         self._poll = _Poll(statement, now, text, prefix, time.monotonic())
         return self._poll
@@ -157,7 +158,7 @@ class TaskTable:
         self, connection: BaseDatabaseWrapper, served: Collection[Selection]
     ) -> frozenset[UnservedQueue]:
         indexed = self._poll.layout.indexed if self._poll else is_indexed(connection)
-        return unserved_queues(connection, served, indexed=indexed, seconds=LOOK_SECONDS)
+        return unserved_queues(connection, served, indexed=indexed, seconds=SEARCH_SECONDS)
 
     def running(self) -> Listing:
         """List the RUNNING rows, of every backend and queue.
@@ -189,7 +190,7 @@ class TaskTable:
         # An exception ends the connection, and the transaction with it.
         connection.set_autocommit(False)
         with connection.cursor() as cursor:
-            for setting in orm.postgresql_settings(self._statement_timeout):
+            for setting in self._engine.session_settings(self._limits):
                 cursor.execute(f"SET LOCAL {setting}")
         answer = ask(connection, *given)
         connection.commit()
@@ -207,7 +208,11 @@ class TaskTable:
     def interrupt(self) -> None:
         """From another thread: shut the socket, so that a call that hangs fails."""
         connection = self._connection
-        descriptor = _descriptor(connection)
+        descriptor = None
+        with contextlib.suppress(Exception):
+            # The other thread may be closing it just now.
+            if connection is not None and connection.connection is not None:
+                descriptor = self._engine.socket_of(connection.connection)
         if descriptor is not None:
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
@@ -218,20 +223,15 @@ class TaskTable:
         try:
             return self._connect()
         except DjangoDatabaseError as error:
-            if self._pooled or not is_a_poolers_refusal(error):
+            if self._pooled or not self._engine.is_poolers_refusal(error):
                 raise
         self._pooled = True
         return self._connect()
 
     def _connect(self) -> BaseDatabaseWrapper:
-        connection = self._connection = orm.new_connection(
-            self._url,
-            connect_timeout=self._connect_timeout,
-            statement_timeout=self._statement_timeout,
-            pooled=self._pooled,
-        )
+        connection = self._connection = orm.new_connection(self._url, self._limits, pooled=self._pooled)
         with connection.cursor() as cursor:
-            for statement in session_statements(connection, self._statement_timeout):
+            for statement in self._engine.session_statements(connection, self._limits):
                 cursor.execute(statement)
         return connection
 
@@ -241,20 +241,10 @@ class TaskTable:
         except Exception as error:  # noqa: BLE001  the one door that drivers' exceptions come through
             connected = self._connection is not None and self._connection.connection is not None
             self.close()
-            failure = classified(error, connected=connected, statement_timeout=self._statement_timeout)
+            failure = classified(error, self._engine, self._limits, connected=connected)
             if type(failure) is DatabaseFailed:
                 # It may be a defect of ours: the place tells, without the exception's text.
                 place = traceback.extract_tb(error.__traceback__)[-1]
-                log.warning("sample_failed", extra={"at": f"{place.filename}:{place.lineno}"})
+                log.warning("database_failed", extra={"at": f"{place.filename}:{place.lineno}"})
         # Outside of the handler: the driver's exception quotes host and user, and must not be chained.
         raise failure
-
-
-def _descriptor(connection: BaseDatabaseWrapper | None) -> int | None:
-    driver: Any = connection.connection if connection is not None else None
-    with contextlib.suppress(Exception):
-        if hasattr(driver, "pgconn"):
-            return int(driver.pgconn.socket)
-        if driver is not None:
-            return int(driver._sock.fileno())  # noqa: SLF001  PyMySQL has no other way to it
-    return None

@@ -71,7 +71,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at a table, for all selections at once.
+    """What a table has at one moment, for all selections at once.
 
     Args:
         at: the database's clock, UTC.

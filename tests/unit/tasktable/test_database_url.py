@@ -10,32 +10,37 @@ from hypothesis import strategies as st
 
 from django_task_operator.errors import UserError
 from django_task_operator.tasktable import DatabaseURL, InvalidURL, UnsupportedDatabase, orm
-from django_task_operator.tasktable.url import Engine
+from django_task_operator.tasktable.engines import Limits
 
 URL = "postgres://shop:s3cr%25t@db.shop.svc:5433/orders?sslmode=require"
 
 
 def test_every_part_is_read() -> None:
     url = DatabaseURL.parse(URL + "\n")
-    assert (url.engine, url.host, url.port, url.name) == (Engine.POSTGRESQL, "db.shop.svc", 5433, "orders")
+    assert (url.engine.vendor, url.host, url.port, url.name) == (
+        "postgresql",
+        "db.shop.svc",
+        "5433",
+        "orders",
+    )
     assert (url.user, url.password, url.options) == ("shop", "s3cr%t", {"sslmode": "require"})
 
 
 @pytest.mark.parametrize(
-    ("scheme", "engine"),
+    ("scheme", "vendor"),
     [
-        ("postgres", Engine.POSTGRESQL),
-        ("postgresql", Engine.POSTGRESQL),
-        ("pgsql", Engine.POSTGRESQL),
-        ("postgis", Engine.POSTGRESQL),
-        ("timescale", Engine.POSTGRESQL),
-        ("mysql", Engine.MYSQL),
-        ("mysql2", Engine.MYSQL),
-        ("mysqlgis", Engine.MYSQL),
+        ("postgres", "postgresql"),
+        ("postgresql", "postgresql"),
+        ("pgsql", "postgresql"),
+        ("postgis", "postgresql"),
+        ("timescale", "postgresql"),
+        ("mysql", "mysql"),
+        ("mysql2", "mysql"),
+        ("mysqlgis", "mysql"),
     ],
 )
-def test_schemes(scheme: str, engine: Engine) -> None:
-    assert DatabaseURL.parse(f"{scheme}://u:p@h/n").engine is engine
+def test_schemes(scheme: str, vendor: str) -> None:
+    assert DatabaseURL.parse(f"{scheme}://u:p@h/n").engine.vendor == vendor
 
 
 @pytest.mark.parametrize(
@@ -172,6 +177,6 @@ def test_mysql_options_that_reach_into_the_operators_pod_are_dropped() -> None:
 
 
 def _params(url: DatabaseURL) -> dict[str, Any]:
-    connection = orm.new_connection(url, connect_timeout=5, statement_timeout=10)
+    connection = orm.new_connection(url, Limits(5, 10))
     params: dict[str, Any] = connection.get_connection_params()
     return params

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from django_task_operator.tasktable import DatabaseURL, Selection, orm
+from django_task_operator.tasktable.engines import Limits
 from django_task_operator.tasktable.statement import Layout, compile_statement
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ WITHOUT_INDEX = Layout(indexed=False, queues={})
 
 
 def connection(vendor: str) -> BaseDatabaseWrapper:
-    made = orm.new_connection(DatabaseURL.parse(URLS[vendor]), connect_timeout=5, statement_timeout=10)
+    made = orm.new_connection(DatabaseURL.parse(URLS[vendor]), Limits(5, 10))
     # Compiling asks a MySQL server what it is; there is none here.
     vars(made)["mysql_server_data"] = {
         "version": "11.8.3-MariaDB",

@@ -12,9 +12,20 @@ from django.db import OperationalError as DjangoOperationalError
 
 from django_task_operator.errors import TransientError
 from django_task_operator.tasktable import DatabaseError, errors
-from django_task_operator.tasktable.drivers import classified
+from django_task_operator.tasktable.engines import ENGINES, Limits
+from django_task_operator.tasktable.failures import classified
 
 ADDRESS = 'connection to server at "10.0.0.7", port 5432 failed: '
+
+
+def meaning(error: Exception, *, connected: bool = True) -> DatabaseError:
+    """By the engine whose driver made the error; by each where no driver did."""
+    cause = error.__cause__ or error
+    engines = [engine for engine in ENGINES if isinstance(cause, Exception) and engine.explain(cause)]
+    (found,) = {
+        classified(error, engine, Limits(5, 10), connected=connected) for engine in engines or ENGINES
+    }
+    return found
 
 
 def refused(errno: int, text: str, reason: OSError) -> pymysql.OperationalError:
@@ -110,7 +121,7 @@ def test_what_it_means(error: Exception, kind: type[DatabaseError], wrapped: boo
     if wrapped:
         raised = DjangoOperationalError(*error.args)
         raised.__cause__ = error
-    found = classified(raised, connected=True, statement_timeout=10)
+    found = meaning(raised)
     assert type(found) is kind
     for text in ("10.0.0", "shop'", '"shop"', "division", "5432"):
         assert text not in found.message
@@ -126,13 +137,13 @@ def test_what_it_means(error: Exception, kind: type[DatabaseError], wrapped: boo
     ],
 )
 def test_the_rest_is_named_by_its_code_alone(error: Exception, code: str) -> None:
-    found = classified(error, connected=True, statement_timeout=10)
+    found = meaning(error)
     assert found.message == f"The database failed with {code}. Its own log says more."
 
 
 def test_silence_before_the_connection_is_made_is_no_slow_statement() -> None:
     error = pymysql.OperationalError(2013, "Lost connection to MySQL server during query (timed out)")
-    assert type(classified(error, connected=False, statement_timeout=10)) is errors.ConnectionTimedOut
+    assert type(meaning(error, connected=False)) is errors.ConnectionTimedOut
 
 
 def test_every_error_is_transient_and_explains_itself() -> None:

@@ -1,0 +1,63 @@
+"""What differs from one kind of database server to the next, a file for each.
+
+Inside is the interface of an engine (``base.py``) and one file for each engine, which has all that is
+particular to its server and driver: the URL's schemes, the connection's options and time-outs, what the
+driver's exceptions mean, and where its SQL differs. In come the parts of a URL, a connection and whatever
+the driver raised; out go options for Django, fragments of SQL and the classes of ``tasktable.errors``.
+
+A new engine is a file here and a line in ``ENGINES``; a database that none of them is for is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django_task_operator.tasktable.engines.base import Engine, Limits
+from django_task_operator.tasktable.engines.mysql import MySQL
+from django_task_operator.tasktable.engines.postgresql import PostgreSQL
+from django_task_operator.tasktable.errors import UnsupportedDatabase
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+__all__ = ["ENGINES", "Engine", "Limits", "engine_of_connection", "engine_of_scheme"]
+
+ENGINES: tuple[Engine, ...] = (PostgreSQL(), MySQL())
+
+_REFUSED = {
+    "sqlite": ("SQLite", "it is a file, and pods cannot share a file"),
+    "spatialite": ("SpatiaLite", "it is a file, and pods cannot share a file"),
+    "oracle": ("Oracle", "the operator has no driver for it"),
+    "oraclegis": ("Oracle", "the operator has no driver for it"),
+    "mssql": ("SQL Server", "the operator has no driver for it"),
+    "mssqlms": ("SQL Server", "the operator has no driver for it"),
+    "redshift": ("Redshift", "it is no store for a queue of tasks"),
+    "cockroach": ("CockroachDB", "the operator's query is not tried on it"),
+}
+
+
+def engine_of_scheme(scheme: str) -> Engine | None:
+    """Find the engine that a URL's scheme names; None if it names nothing that is known.
+
+    Raises:
+        UnsupportedDatabase: it names a database that cannot be scaled on.
+    """
+    if refused := _REFUSED.get(scheme):
+        database, why = refused
+        raise UnsupportedDatabase(database=database, why=why)
+    return next((engine for engine in ENGINES if scheme in engine.schemes), None)
+
+
+def engine_of_connection(connection: BaseDatabaseWrapper) -> Engine:
+    """Find the engine of a connection, by Django's name of its vendor.
+
+    Raises:
+        UnsupportedDatabase: there is none.
+    """
+    for engine in ENGINES:
+        if engine.vendor == connection.vendor:
+            return engine
+    known = ", ".join(engine.vendor for engine in ENGINES)
+    raise UnsupportedDatabase(
+        database=connection.vendor, why=f"the operator has no engine of that name, but {known}"
+    )

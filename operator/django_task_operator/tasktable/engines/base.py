@@ -1,0 +1,111 @@
+"""The interface of an engine: all that the rest of the task table needs to know of a server's kind."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from django_task_operator.tasktable.errors import DatabaseError
+
+APPLICATION_NAME = "django-task-operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a database may take.
+
+    Args:
+        connect_seconds: to take a connection.
+        statement_seconds: to work, or to wait for a lock, on one statement.
+    """
+
+    connect_seconds: float
+    statement_seconds: float
+
+    @property
+    def silence_seconds(self) -> float:
+        """After which a server that says nothing is given up, later than it would end a statement itself."""
+        return self.connect_seconds + self.statement_seconds
+
+
+class Engine(ABC):
+    """One kind of database server, and the driver that speaks to it. It has no state.
+
+    Beside what is asked for here, a driver's cursor must have ``mogrify(sql, params)``, which is the
+    statement as text with the parameters quoted in it, and give instants as ``datetime``.
+    """
+
+    vendor: ClassVar[str]
+    """Django's name of it: ``connection.vendor``."""
+
+    backend: ClassVar[str]
+    """Django's backend, as in ``DATABASES["default"]["ENGINE"]``."""
+
+    schemes: ClassVar[frozenset[str]]
+    """The schemes of a URL that mean it."""
+
+    clock: ClassVar[str]
+    """SQL for the server's clock at the start of a statement, as a DateTimeField stores an instant."""
+
+    equal_names_are_one: ClassVar[bool]
+    """Whether the column of queues compares names as Python does; MySQL's ignores case and accents."""
+
+    @abstractmethod
+    def options(
+        self, given: Mapping[str, str], limits: Limits, session_settings: Sequence[str]
+    ) -> dict[str, Any]:
+        """``OPTIONS`` of Django's backend.
+
+        Args:
+            given: the options that the URL has; those that are not for the operator are left out.
+            limits: the time-outs to set.
+            session_settings: of ``session_settings``, those that the connection is to begin with.
+        """
+
+    @abstractmethod
+    def session_settings(self, limits: Limits) -> list[str]:
+        """What every statement is to run under, as ``name=value`` for ``SET LOCAL``.
+
+        They are options of the connection, or go with each statement where a pooler hands the server's
+        connections around. Empty for a server that has no such thing: see ``session_statements``.
+        """
+
+    @abstractmethod
+    def session_statements(self, connection: BaseDatabaseWrapper, limits: Limits) -> list[str]:
+        """What a new session is told where the connection's own options cannot say it."""
+
+    @abstractmethod
+    def is_poolers_refusal(self, error: Exception) -> bool:
+        """Whether a pooler refuses the settings of a session that a connection came with."""
+
+    @abstractmethod
+    def explain(self, error: Exception) -> tuple[type[DatabaseError], str] | None:
+        """What an exception of the driver means, and its code for people; None if it is no such exception.
+
+        A statement that was ended because it took too long, and silence where an answer was expected, are
+        both ``SampleTimedOut``. What is not known is ``DatabaseFailed``. The code holds nothing of the
+        driver's text.
+        """
+
+    @abstractmethod
+    def unusable_indexes(self, connection: BaseDatabaseWrapper, table: str) -> frozenset[str]:
+        """Names of indexes of ``table`` that are there and that the planner may not use."""
+
+    @abstractmethod
+    def socket_of(self, connection: Any) -> int | None:
+        """The file descriptor of the driver's ``connection``; None if it has none now."""
+
+    def queue_key(self, name: str) -> str:
+        """The same for names of queues that may be one queue to the database."""
+        return name if self.equal_names_are_one else name.casefold()
+
+    def instant(self, value: datetime) -> datetime:
+        """An instant that the driver gave, in UTC; without a zone it is what Django stores, UTC."""
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
