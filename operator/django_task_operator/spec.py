@@ -6,6 +6,7 @@ here because an object may have been stored under an older definition.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,8 +22,14 @@ PLURAL = "djangotaskworkers"
 TASKS_PER_SLOT = 10
 
 type Manifest = dict[str, Any]
-# Who decides the number of replicas.
-type Driver = Literal["Operator", "HPA", "External"]
+
+
+class Driver(StrEnum):
+    """Who decides the number of replicas: ``spec.scaling.driver``."""
+
+    OPERATOR = "Operator"
+    HPA = "HPA"
+    EXTERNAL = "External"
 
 
 class _Value(BaseModel):
@@ -46,7 +53,7 @@ class Database(_Value):
 class Scaling(_Value):
     """How many replicas for how many tasks."""
 
-    driver: Driver = "Operator"
+    driver: Driver = Driver.OPERATOR
     min_replicas: Annotated[int, Field(ge=0)] = 0
     max_replicas: Annotated[int, Field(ge=1)] = 10
     tasks_per_replica: Annotated[int, Field(ge=1)] | None = None

@@ -15,6 +15,8 @@ from prometheus_client import (
     process_collector,
 )
 
+from django_task_operator.contract import StatusField
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -87,13 +89,13 @@ LEADER = Gauge(
 )
 
 _FROM_STATUS = {
-    PENDING_TASKS: "pendingTasks",
-    RUNNING_TASKS: "runningTasks",
-    OLDEST_PENDING_SECONDS: "oldestPendingSeconds",
-    DESIRED_REPLICAS: "desiredReplicas",
-    READY_REPLICAS: "readyReplicas",
-    ORPHANED_TASKS: "orphanedTasks",
-    STUCK_TASKS: "stuckTasks",
+    PENDING_TASKS: StatusField.PENDING_TASKS,
+    RUNNING_TASKS: StatusField.RUNNING_TASKS,
+    OLDEST_PENDING_SECONDS: StatusField.OLDEST_PENDING_SECONDS,
+    DESIRED_REPLICAS: StatusField.DESIRED_REPLICAS,
+    READY_REPLICAS: StatusField.READY_REPLICAS,
+    ORPHANED_TASKS: StatusField.ORPHANED_TASKS,
+    STUCK_TASKS: StatusField.STUCK_TASKS,
 }
 
 
@@ -101,9 +103,9 @@ def observe(namespace: str, worker: str, status: dict[str, Any]) -> None:
     """Take over the figures of a worker's status, however seldom that is written."""
     for metric, name in _FROM_STATUS.items():
         metric.labels(namespace, worker).set(status.get(name, 0))
-    tasks = status.get("pendingTasks", 0) + status.get("runningTasks", 0)
+    tasks = status.get(StatusField.PENDING_TASKS, 0) + status.get(StatusField.RUNNING_TASKS, 0)
     DEMAND_TASKS.labels(namespace, worker).set(tasks)
-    for condition in status["conditions"]:
+    for condition in status[StatusField.CONDITIONS]:
         CONDITION.labels(namespace, worker, condition["type"]).set(condition["status"] == "True")
 
 

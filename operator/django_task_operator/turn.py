@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from django_task_operator.metrics_api.availability import Availability, State
+from django_task_operator.spec import Driver
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from django_task_operator.errors import WorkerError
     from django_task_operator.observed.objects import AutoscalerState, DeploymentState, PodState
     from django_task_operator.scaling import Decision, Demand
-    from django_task_operator.spec import Driver, Key
+    from django_task_operator.spec import Key
 
 # What is wrong with a database that answers.
 _MENDED_BY_MIGRATION = {"TableMissing", "TableOutdated", "PermissionDenied", "SampleTimedOut"}
@@ -36,7 +37,7 @@ class Turn:
 
     key: Key
     generation: int
-    driver: Driver = "Operator"
+    driver: Driver = Driver.OPERATOR
     # What spec.replicas says.
     asked: int | None = None
     paused: bool = False
@@ -66,7 +67,7 @@ class Turn:
     @property
     def awaits_sample(self) -> bool:
         """Whether the first sample after a start or a change is still on its way, and worth waiting for."""
-        return self.driver != "External" and self.demand is None and self.database_error is None
+        return self.driver is not Driver.EXTERNAL and self.demand is None and self.database_error is None
 
     @property
     def can_migrate(self) -> bool:

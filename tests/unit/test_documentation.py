@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from django_task_operator import errors, scaling, tasktable, telemetry
+from django_task_operator import scaling, telemetry
+from django_task_operator.contract import ConditionReason, EventReason
+from django_task_operator.errors import WorkerError
 from django_task_operator.metrics_api.figures import METRICS
 from django_task_operator.observed.objects import PodTrouble
-from django_task_operator.report import status
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "operator" / "django_task_operator"
@@ -24,14 +25,9 @@ def leaves(kind: type) -> list[type]:
 
 
 def reasons() -> set[str]:
-    found = {kind.__name__ for base in (errors.WorkerError, tasktable.DatabaseError) for kind in leaves(base)}
-    found |= {str(reason) for reason in (*scaling.Reason, *PodTrouble)}
-    found |= {reason for reason, _ in status.NO_METRICS.values()}
-    for module in ("report/status.py", "report/events.py", "reconcile/reconciler.py", "keepers/orphans.py"):
-        text = (PACKAGE / module).read_text()
-        found |= set(re.findall(r'Verdict\(\s*[\w.]+,\s*"(\w+)"', text))
-        found |= set(re.findall(r'Event\(\s*"\w+",\s*"(\w+)"', text))
-    return found
+    """Every reason that a condition or an event can have, by what defines it."""
+    errors_ = (kind.__name__ for kind in leaves(WorkerError))
+    return {*errors_, *ConditionReason, *EventReason, *scaling.Reason, *PodTrouble}
 
 
 @pytest.mark.parametrize("reason", sorted(reasons()))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from django_task_operator import telemetry
 from django_task_operator.cluster.kube import API_ERRORS, describe
+from django_task_operator.contract import EventReason
 from django_task_operator.keepers.evidence import Fate, own_replica_sets, traces
 from django_task_operator.observed.pods import PodLife
 from django_task_operator.resources.labels import MANAGED_SELECTOR
@@ -228,7 +229,9 @@ class Orphans:
                 del self._since[_claim(trace)]
         except PermissionDenied:
             self._denied_until = self._world.clock() + DENIED_SECONDS
-            events.append(Event("Warning", "OrphansNotSettled", DENIED.format(number=len(orphans))))
+            events.append(
+                Event("Warning", EventReason.ORPHANS_NOT_SETTLED, DENIED.format(number=len(orphans)))
+            )
         except DatabaseError as error:
             log.info("orphans not settled", extra={"worker": str(key), "reason": error.reason})
         for outcome, number in Counter(type(settlement).__name__ for _, settlement in settled).items():
@@ -256,8 +259,8 @@ def _claim(trace: Trace) -> _Claim:
 
 def _told(settled: list[tuple[Trace, Settlement]]) -> Iterator[Event]:
     for outcome, kind, reason, became in (
-        (Failed, "Warning", "TaskFailed", "FAILED"),
-        (Requeued, "Normal", "TaskRequeued", "READY again"),
+        (Failed, "Warning", EventReason.TASK_FAILED, "FAILED"),
+        (Requeued, "Normal", EventReason.TASK_REQUEUED, "READY again"),
     ):
         these = [trace for trace, settlement in settled if isinstance(settlement, outcome)]
         for trace in these[:MOST_EVENTS]:

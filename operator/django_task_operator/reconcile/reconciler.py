@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from django_task_operator import scaling, telemetry
 from django_task_operator.cluster.secrets import Redactor
+from django_task_operator.contract import EventReason
 from django_task_operator.errors import InvalidSpec, TransientError, UserError, WorkerError
 from django_task_operator.keepers.children import WITH_IMAGE, ChildrenKeeper
 from django_task_operator.keepers.deployment import DeploymentKeeper
@@ -18,7 +19,7 @@ from django_task_operator.keepers.victims import ScaleIn
 from django_task_operator.report.reporter import Reporter
 from django_task_operator.report.status import timestamp
 from django_task_operator.resources import build_children
-from django_task_operator.spec import Worker, key_of
+from django_task_operator.spec import Driver, Worker, key_of
 from django_task_operator.tasktable import DatabaseURL, Selection
 from django_task_operator.turn import Event, Turn
 
@@ -176,9 +177,9 @@ class Reconciler:
         policy, history, current, now = _policy(worker), self._history, self._replicas, self._world.clock()
         if seen.paused:
             return scaling.Decision(current, scaling.Reason.HELD, "paused", history)
-        if seen.driver == "External":
+        if seen.driver is Driver.EXTERNAL:
             return scaling.follow(policy, history, current, seen.asked, now)
-        if seen.driver == "HPA":
+        if seen.driver is Driver.HPA:
             return scaling.share(policy, seen.demand, history, current, seen.asked, now)
         if seen.demand is None:
             return scaling.hold(policy, history, current, "the demand is not known")
@@ -221,7 +222,7 @@ class Reconciler:
         )
         if migration.started:
             note = f"Job {migration.started} migrates the database before the new pods start."
-            await self._reporter.tell(Event("Normal", "MigrationStarted", note))
+            await self._reporter.tell(Event("Normal", EventReason.MIGRATION_STARTED, note))
         return migration
 
     async def _keep_deployment(self, worker: Worker, replicas: int, migration: Migration) -> Outcome:
@@ -230,7 +231,7 @@ class Reconciler:
         outcome = await self._keeper.apply(worker, replicas, migration.migrated)
         if outcome.restored:
             note = f"The Deployment was {outcome.restored} by somebody else: put back."
-            await self._reporter.tell(Event("Normal", "DeploymentRestored", note))
+            await self._reporter.tell(Event("Normal", EventReason.DEPLOYMENT_RESTORED, note))
         return outcome
 
     async def _settle_orphans(self, worker: Worker, seen: Turn) -> Turn:
@@ -253,7 +254,7 @@ class Reconciler:
         arrow = f"{before} -> {decision.replicas}"
         note = decision.message if arrow in decision.message else f"{decision.message}: {arrow}"
         # Whoever looks at the autoscaler alone reads there who took the steps that it cannot take.
-        own_step = seen.driver == "HPA" and seen.autoscaler and 0 in {before, decision.replicas}
+        own_step = seen.driver is Driver.HPA and seen.autoscaler and 0 in {before, decision.replicas}
         uid = seen.autoscaler.uid if own_step and seen.autoscaler else None
         await self._reporter.tell(Event("Normal", str(reason), note), autoscaler=uid)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from django_task_operator.contract import ConditionReason, ConditionType, EventReason, StatusField
 from django_task_operator.resources.labels import MANAGER
 from django_task_operator.spec import GROUP, KIND, VERSION
 from django_task_operator.turn import Event
@@ -16,22 +17,22 @@ if TYPE_CHECKING:
 _LONGEST_NOTE = 1024
 # Reasons of ScalingActive that somebody should hear of.
 _SCALING_WARNINGS = {
-    "AutoscalerFailing",
-    "MetricsApiForeign",
-    "MetricsApiOff",
-    "MetricsApiUnreachable",
-    "QueueShared",
-    "QueueUnserved",
+    ConditionReason.AUTOSCALER_FAILING,
+    ConditionReason.METRICS_API_FOREIGN,
+    ConditionReason.METRICS_API_OFF,
+    ConditionReason.METRICS_API_UNREACHABLE,
+    ConditionReason.QUEUE_SHARED,
+    ConditionReason.QUEUE_UNSERVED,
 }
 
 # What is told when a count is no longer zero.
 _COUNTS = {
-    "orphanedTasks": (
-        "TasksOrphaned",
+    StatusField.ORPHANED_TASKS: (
+        EventReason.TASKS_ORPHANED,
         "{number} of the tasks that are RUNNING in the table ran on pods that are gone.",
     ),
-    "stuckTasks": (
-        "TasksStuck",
+    StatusField.STUCK_TASKS: (
+        EventReason.TASKS_STUCK,
         "{number} of the tasks have run for longer than spec.stuckAfterSeconds on pods that live.",
     ),
 }
@@ -42,31 +43,34 @@ def transitions(previous: Manifest, status: Manifest) -> list[Event]:
 
     Compared with what the API server has stored, so a restarted operator repeats nothing.
     """
-    before = {condition["type"]: condition for condition in previous.get("conditions", ())}
-    after = {condition["type"]: condition for condition in status["conditions"]}
+    before = {condition["type"]: condition for condition in previous.get(StatusField.CONDITIONS, ())}
+    after = {condition["type"]: condition for condition in status[StatusField.CONDITIONS]}
     events: list[Event] = []
-    for kind, bad in (("DatabaseReachable", "False"), ("Stalled", "True")):
+    for kind, bad in ((ConditionType.DATABASE_REACHABLE, "False"), (ConditionType.STALLED, "True")):
         old, new = before.get(kind, {}), after[kind]
         if new["status"] == bad:
             is_news = (old.get("status"), old.get("reason")) != (bad, new["reason"])
             if is_news and new["reason"] not in {event.reason for event in events}:
                 events.append(Event("Warning", new["reason"], new["message"]))
-        elif old.get("status") == bad and kind == "Stalled":
-            events.append(Event("Normal", "Recovered", f"{old['reason']} is over."))
+        elif old.get("status") == bad and kind is ConditionType.STALLED:
+            events.append(Event("Normal", EventReason.RECOVERED, f"{old['reason']} is over."))
         elif old.get("status") == bad and new["status"] == "True":
-            events.append(Event("Normal", "DatabaseReachable", "The task table answers again."))
-    scaling, was_scaling = after["ScalingActive"], before.get("ScalingActive", {})
+            events.append(Event("Normal", EventReason.DATABASE_REACHABLE, "The task table answers again."))
+    scaling, was_scaling = after[ConditionType.SCALING_ACTIVE], before.get(ConditionType.SCALING_ACTIVE, {})
     if scaling["reason"] in _SCALING_WARNINGS and was_scaling.get("reason") != scaling["reason"]:
         events.append(Event("Warning", scaling["reason"], scaling["message"]))
     for count, (reason, note) in _COUNTS.items():
         if status.get(count) and not previous.get(count):
             events.append(Event("Warning", reason, note.format(number=status[count])))
-    paused, was_paused = after["Paused"]["status"], before.get("Paused", {}).get("status", "False")
+    paused, was_paused = (
+        after[ConditionType.PAUSED]["status"],
+        before.get(ConditionType.PAUSED, {}).get("status", "False"),
+    )
     if paused != was_paused:
         events.append(
-            Event("Normal", "Paused", after["Paused"]["message"])
+            Event("Normal", EventReason.PAUSED, after[ConditionType.PAUSED]["message"])
             if paused == "True"
-            else Event("Normal", "Resumed", "spec.paused is no longer set.")
+            else Event("Normal", EventReason.RESUMED, "spec.paused is no longer set.")
         )
     return events
 
@@ -87,7 +91,7 @@ def build_event(
         "metadata": {"generateName": f"{worker.name}-", "namespace": worker.namespace},
         "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "type": event.kind,
-        "reason": event.reason,
+        "reason": str(event.reason),
         "note": event.note.encode()[:_LONGEST_NOTE].decode(errors="ignore"),
         "action": "Reconcile",
         "reportingController": f"{GROUP}/{MANAGER}",

@@ -13,7 +13,7 @@ from django_task_operator import telemetry
 from django_task_operator.cluster.kube import API_ERRORS, CONFLICT, NOT_FOUND, describe
 from django_task_operator.errors import WorkerGone
 from django_task_operator.report.events import build_event, transitions
-from django_task_operator.report.status import build_status, differs, judge, steady_part
+from django_task_operator.report.status import build_status, conditions_of, differs, steady_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,11 +56,11 @@ class Reporter:
             WorkerGone: the DjangoTaskWorker is deleted.
         """
         now = datetime.now(UTC)
-        verdicts = {
-            kind: replace(verdict, message=redact(verdict.message))
-            for kind, verdict in judge(seen, now).items()
+        conditions = {
+            kind: replace(condition, message=redact(condition.message))
+            for kind, condition in conditions_of(seen, now).items()
         }
-        status = build_status(seen, verdicts, self._status, now)
+        status = build_status(seen, conditions, self._status, now)
         telemetry.observe(self._key.namespace, self._key.name, status)
         if not differs(status, self._status):
             return None

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from django_task_operator.contract import ConditionReason, ConditionType, StatusField
 from django_task_operator.errors import UserError
 from django_task_operator.metrics_api.availability import State
 from django_task_operator.observed.objects import PodTrouble
 from django_task_operator.resources.hpa import METRIC
 from django_task_operator.resources.labels import selector_labels
+from django_task_operator.spec import Driver
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from django_task_operator.observed.objects import DeploymentState
@@ -44,21 +47,21 @@ _POD_ADVICE = {
 # Why the HorizontalPodAutoscaler gets no metric from the operator: a reason, and what to do.
 NO_METRICS = {
     State.OFF: (
-        "MetricsApiOff",
+        ConditionReason.METRICS_API_OFF,
         (
             "The operator does not serve {metric}, which the HorizontalPodAutoscaler goes by. "
             "Set metricsApi.enabled in its chart, or spec.scaling.driver to Operator."
         ),
     ),
     State.FOREIGN: (
-        "MetricsApiForeign",
+        ConditionReason.METRICS_API_FOREIGN,
         (
             "The cluster's external metrics come from {service}, which is left alone. "
             "Let it serve {metric} (docs/scaling-with-the-hpa.md), or set spec.scaling.driver to Operator."
         ),
     ),
     State.UNREACHABLE: (
-        "MetricsApiUnreachable",
+        ConditionReason.METRICS_API_UNREACHABLE,
         (
             "The API server does not reach the operator's metrics API{detail}. "
             "See: kubectl describe apiservice v1beta1.external.metrics.k8s.io."
@@ -68,7 +71,7 @@ NO_METRICS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Condition:
     """A condition's status and why; ``None`` is Unknown."""
 
     status: bool | None
@@ -76,67 +79,84 @@ class Verdict:
     message: str
 
 
-def judge(turn: Turn, now: datetime) -> dict[str, Verdict]:
+def conditions_of(turn: Turn, now: datetime) -> dict[ConditionType, Condition]:
     """Every condition of the worker, by type (kstatus's meaning of Ready, Reconciling, Stalled)."""
     database = _database(turn)
     stalled = _stalled(turn, now)
     reconciling = _reconciling(turn, now)
     return {
-        "Ready": _ready(turn, database, stalled, reconciling),
-        "Reconciling": reconciling,
-        "Stalled": stalled,
-        "ScalingActive": _scaling(turn, database),
-        "DatabaseReachable": database,
-        "Paused": (
-            Verdict(True, "Paused", "spec.paused is set: the replicas are held where they are.")
+        ConditionType.READY: _ready(turn, database, stalled, reconciling),
+        ConditionType.RECONCILING: reconciling,
+        ConditionType.STALLED: stalled,
+        ConditionType.SCALING_ACTIVE: _scaling(turn, database),
+        ConditionType.DATABASE_REACHABLE: database,
+        ConditionType.PAUSED: (
+            Condition(
+                True, ConditionReason.PAUSED, "spec.paused is set: the replicas are held where they are."
+            )
             if turn.paused
-            else Verdict(False, "NotPaused", "")
+            else Condition(False, ConditionReason.NOT_PAUSED, "")
         ),
     }
 
 
-def build_status(turn: Turn, verdicts: dict[str, Verdict], previous: Manifest, now: datetime) -> Manifest:
+def build_status(
+    turn: Turn, conditions: Mapping[ConditionType, Condition], previous: Manifest, now: datetime
+) -> Manifest:
     """Build the whole status; ``previous`` is the one before, for the times of its transitions."""
-    before = {condition["type"]: condition for condition in previous.get("conditions", ())}
+    before = {condition["type"]: condition for condition in previous.get(StatusField.CONDITIONS, ())}
     deployment, demand = turn.deployment, turn.demand
-    oldest = round(demand.oldest_ready_seconds) if demand else previous.get("oldestPendingSeconds")
+    oldest = (
+        round(demand.oldest_ready_seconds) if demand else previous.get(StatusField.OLDEST_PENDING_SECONDS)
+    )
     status: Manifest = {
-        "observedGeneration": turn.generation,
-        "replicas": deployment.replicas if deployment else 0,
-        "readyReplicas": deployment.ready_replicas if deployment else 0,
-        "desiredReplicas": turn.decision.replicas if turn.decision else previous.get("desiredReplicas"),
-        "selector": _selector(turn.key),
-        "pendingTasks": demand.ready if demand else previous.get("pendingTasks"),
-        "runningTasks": demand.running if demand else previous.get("runningTasks"),
-        "oldestPendingSeconds": oldest,
-        "orphanedTasks": (
-            previous.get("orphanedTasks") if turn.orphaned_tasks is None else turn.orphaned_tasks
+        StatusField.OBSERVED_GENERATION: turn.generation,
+        StatusField.REPLICAS: deployment.replicas if deployment else 0,
+        StatusField.READY_REPLICAS: deployment.ready_replicas if deployment else 0,
+        StatusField.DESIRED_REPLICAS: turn.decision.replicas
+        if turn.decision
+        else previous.get(StatusField.DESIRED_REPLICAS),
+        StatusField.SELECTOR: _selector(turn.key),
+        StatusField.PENDING_TASKS: demand.ready if demand else previous.get(StatusField.PENDING_TASKS),
+        StatusField.RUNNING_TASKS: demand.running if demand else previous.get(StatusField.RUNNING_TASKS),
+        StatusField.OLDEST_PENDING_SECONDS: oldest,
+        StatusField.ORPHANED_TASKS: (
+            previous.get(StatusField.ORPHANED_TASKS) if turn.orphaned_tasks is None else turn.orphaned_tasks
         ),
-        "stuckTasks": previous.get("stuckTasks") if turn.stuck_tasks is None else turn.stuck_tasks,
-        "lastScaleTime": turn.last_scale_time or previous.get("lastScaleTime"),
-        "lastSampleTime": timestamp(turn.sampled_at) if turn.sampled_at else previous.get("lastSampleTime"),
-        "conditions": [
-            _condition(kind, verdict, turn.generation, before.get(kind), now)
-            for kind, verdict in verdicts.items()
+        StatusField.STUCK_TASKS: previous.get(StatusField.STUCK_TASKS)
+        if turn.stuck_tasks is None
+        else turn.stuck_tasks,
+        StatusField.LAST_SCALE_TIME: turn.last_scale_time or previous.get(StatusField.LAST_SCALE_TIME),
+        StatusField.LAST_SAMPLE_TIME: timestamp(turn.sampled_at)
+        if turn.sampled_at
+        else previous.get(StatusField.LAST_SAMPLE_TIME),
+        StatusField.CONDITIONS: [
+            _written(kind, condition, turn.generation, before.get(kind), now)
+            for kind, condition in conditions.items()
         ],
     }
-    return {name: value for name, value in status.items() if value is not None}
+    return {str(name): value for name, value in status.items() if value is not None}
 
 
 def steady_part(status: Manifest) -> Manifest:
     """The part of a status that is worth a write at once; the rest moves with every task."""
-    moving = {"pendingTasks", "runningTasks", "oldestPendingSeconds", "lastSampleTime"}
+    moving = {
+        StatusField.PENDING_TASKS,
+        StatusField.RUNNING_TASKS,
+        StatusField.OLDEST_PENDING_SECONDS,
+        StatusField.LAST_SAMPLE_TIME,
+    }
     steady = {name: value for name, value in status.items() if name not in moving}
-    steady["conditions"] = [
-        {**condition, "message": ""} if condition["type"] == "ScalingActive" else condition
-        for condition in status.get("conditions", ())
+    steady[StatusField.CONDITIONS] = [
+        {**condition, "message": ""} if condition["type"] == ConditionType.SCALING_ACTIVE else condition
+        for condition in status.get(StatusField.CONDITIONS, ())
     ]
     return steady
 
 
 def differs(status: Manifest, other: Manifest) -> bool:
     """Whether two statuses differ in more than the ages and times, which pass by themselves."""
-    passing = {"oldestPendingSeconds", "lastSampleTime"}
+    passing = {StatusField.OLDEST_PENDING_SECONDS, StatusField.LAST_SAMPLE_TIME}
     return {k: v for k, v in status.items() if k not in passing} != {
         k: v for k, v in other.items() if k not in passing
     }
@@ -151,59 +171,59 @@ def timestamp(at: datetime) -> str:
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _database(turn: Turn) -> Verdict:
+def _database(turn: Turn) -> Condition:
     if turn.database_error:
-        return Verdict(False, turn.database_error.reason, turn.database_error.message)
+        return Condition(False, turn.database_error.reason, turn.database_error.message)
     if turn.demand is None:
-        return Verdict(None, "NotSampledYet", "The task table has not been sampled yet.")
+        return Condition(None, ConditionReason.NOT_SAMPLED_YET, "The task table has not been sampled yet.")
     if turn.sample_seconds >= SLOW_SAMPLE_SECONDS:
-        return Verdict(
+        return Condition(
             True,
-            "SampleSlow",
+            ConditionReason.SAMPLE_SLOW,
             f"A sample of the task table takes more than {SLOW_SAMPLE_SECONDS:g} s, "
             "so it is taken less often. "
             + ("Is the database busy?" if turn.indexed else "Add the index of docs/database.md."),
         )
-    return Verdict(True, "Sampled", "The task table answers.")
+    return Condition(True, ConditionReason.SAMPLED, "The task table answers.")
 
 
-def _scaling(turn: Turn, database: Verdict) -> Verdict:
+def _scaling(turn: Turn, database: Condition) -> Condition:
     held = f" Replicas are held at {turn.decision.replicas}." if turn.decision else ""
-    if database.status is not True and turn.driver != "External":
-        return Verdict(False, database.reason, database.message + held)
+    if database.status is not True and turn.driver is not Driver.EXTERNAL:
+        return Condition(False, database.reason, database.message + held)
     if turn.paused:
-        return Verdict(False, "Paused", f"spec.paused is set.{held}")
+        return Condition(False, ConditionReason.PAUSED, f"spec.paused is set.{held}")
     if trouble := _autoscaler(turn) or _queues(turn):
         return trouble
     if turn.decision is None:
-        return Verdict(None, "NotDecidedYet", "")
-    return Verdict(True, str(turn.decision.reason), turn.decision.message)
+        return Condition(None, ConditionReason.NOT_DECIDED_YET, "")
+    return Condition(True, str(turn.decision.reason), turn.decision.message)
 
 
-def _queues(turn: Turn) -> Verdict | None:
+def _queues(turn: Turn) -> Condition | None:
     if turn.shared_queue:
         queue, other = turn.shared_queue
         which = "Every queue" if queue == "*" else f"Queue {queue}"
-        return Verdict(
+        return Condition(
             True,
-            "QueueShared",
+            ConditionReason.QUEUE_SHARED,
             f"{which} is served by DjangoTaskWorker {other} too: both scale for the same tasks. "
             "Give each its own spec.queues, or delete one.",
         )
     if turn.unserved_queues:
         names = ", ".join(turn.unserved_queues)
-        return Verdict(
+        return Condition(
             True,
-            "QueueUnserved",
+            ConditionReason.QUEUE_UNSERVED,
             f"Tasks wait in queue {names}, which no DjangoTaskWorker serves. "
             "Add it to the spec.queues of one, or create one for it.",
         )
     return None
 
 
-def _autoscaler(turn: Turn) -> Verdict | None:
+def _autoscaler(turn: Turn) -> Condition | None:
     """What keeps the HorizontalPodAutoscaler from doing its part, or may keep it once it is awake."""
-    if turn.driver != "HPA":
+    if turn.driver is not Driver.HPA:
         return None
     counts = turn.autoscaler.counts if turn.autoscaler else None
     if turn.metrics.state in NO_METRICS and not counts:
@@ -212,93 +232,97 @@ def _autoscaler(turn: Turn) -> Verdict | None:
         message = advice.format(service=turn.metrics.service, detail=detail, metric=METRIC)
         # Before it is awake, nobody can tell what another adapter knows.
         may_work = counts is None and turn.metrics.state is not State.UNREACHABLE
-        return Verdict(
+        return Condition(
             None if may_work else False,
             reason,
             f"{message} Until then the replicas go from zero and back to it, and are held in between.",
         )
     if turn.autoscaler and turn.autoscaler.trouble:
-        reason, detail = turn.autoscaler.trouble
-        return Verdict(
+        trouble, detail = turn.autoscaler.trouble
+        return Condition(
             False,
-            "AutoscalerFailing",
-            f"The HorizontalPodAutoscaler cannot scale ({reason}): {detail[:LONGEST_DETAIL].rstrip('.')}. "
+            ConditionReason.AUTOSCALER_FAILING,
+            f"The HorizontalPodAutoscaler cannot scale ({trouble}): {detail[:LONGEST_DETAIL].rstrip('.')}. "
             f"Until it can, it holds the replicas. See: kubectl describe hpa {turn.key.name}",
         )
     return None
 
 
-def _stalled(turn: Turn, now: datetime) -> Verdict:
+def _stalled(turn: Turn, now: datetime) -> Condition:
     for error in (turn.apply_error, turn.database_error):
         if isinstance(error, UserError):
-            return Verdict(True, error.reason, error.message)
+            return Condition(True, error.reason, error.message)
     if turn.deployment and turn.deployment.failure:
-        return Verdict(
+        return Condition(
             True,
-            "PodsRejected",
+            ConditionReason.PODS_REJECTED,
             f"Pods cannot be created: {turn.deployment.failure}. "
             "See spec.podTemplate and the namespace's quotas.",
         )
     trouble = _pod_trouble(turn, now)
     if trouble and trouble[0] != PodTrouble.UNSCHEDULABLE:
-        return Verdict(True, *trouble)
+        return Condition(True, *trouble)
     if turn.deployment and turn.deployment.overdue:
-        return Verdict(
+        return Condition(
             True,
-            "RolloutOverdue",
+            ConditionReason.ROLLOUT_OVERDUE,
             "The new pods are not ready after ten minutes. "
             f"See: kubectl describe pods -n {turn.key.namespace} -l {_selector(turn.key)}",
         )
-    return Verdict(False, "NotStalled", "")
+    return Condition(False, ConditionReason.NOT_STALLED, "")
 
 
-def _reconciling(turn: Turn, now: datetime) -> Verdict:
+def _reconciling(turn: Turn, now: datetime) -> Condition:
     if turn.apply_error and not isinstance(turn.apply_error, UserError):
-        return Verdict(True, turn.apply_error.reason, turn.apply_error.message)
+        return Condition(True, turn.apply_error.reason, turn.apply_error.message)
     trouble = _pod_trouble(turn, now)
     if trouble and trouble[0] == PodTrouble.UNSCHEDULABLE:
-        return Verdict(True, *trouble)
+        return Condition(True, *trouble)
     if turn.deployment is None:
         if turn.awaits_sample:
-            return Verdict(True, "Starting", "Waits for the first sample.")
-        return Verdict(False, "Settled", "")
+            return Condition(True, ConditionReason.STARTING, "Waits for the first sample.")
+        return Condition(False, ConditionReason.SETTLED, "")
     return _progress(turn.deployment, turn.decision)
 
 
-def _progress(deployment: DeploymentState, decision: Decision | None) -> Verdict:
+def _progress(deployment: DeploymentState, decision: Decision | None) -> Condition:
     wanted = decision.replicas if decision else deployment.wanted_replicas
     if not deployment.wanted_replicas == deployment.replicas == wanted:
-        return Verdict(True, "Scaling", "Pods are being started or ended.")
+        return Condition(True, ConditionReason.SCALING, "Pods are being started or ended.")
     if not deployment.rolled_out:
-        return Verdict(True, "RollingOut", "Pods are being replaced after a change of the spec.")
+        return Condition(
+            True, ConditionReason.ROLLING_OUT, "Pods are being replaced after a change of the spec."
+        )
     if deployment.ready_replicas < deployment.replicas:
-        return Verdict(True, "PodsStarting", "Pods are not ready yet.")
-    return Verdict(False, "Settled", "")
+        return Condition(True, ConditionReason.PODS_STARTING, "Pods are not ready yet.")
+    return Condition(False, ConditionReason.SETTLED, "")
 
 
-def _ready(turn: Turn, database: Verdict, stalled: Verdict, reconciling: Verdict) -> Verdict:
+def _ready(turn: Turn, database: Condition, stalled: Condition, reconciling: Condition) -> Condition:
     wanted = turn.decision.replicas if turn.decision else 0
     ready = turn.deployment.ready_replicas if turn.deployment else 0
     if stalled.status:
         # Not ready: a deployment that waits for this must not pass. How bad it is, is said.
         working = f"{min(ready, wanted)} of {wanted} replicas are ready. " if ready and wanted else ""
-        return Verdict(False, stalled.reason, working + stalled.message)
+        return Condition(False, stalled.reason, working + stalled.message)
     if database.status is not True:
-        return Verdict(database.status, database.reason, database.message)
+        return Condition(database.status, database.reason, database.message)
     if wanted and not ready:
-        return Verdict(
+        return Condition(
             False, reconciling.reason, f"0 of {wanted} replicas are ready. {reconciling.message}".strip()
         )
     if not wanted and turn.demand and turn.demand.tasks:
-        held = turn.paused or turn.driver != "External"
-        return Verdict(
+        held = turn.paused or turn.driver is not Driver.EXTERNAL
+        return Condition(
             False,
-            "Paused" if held else "NoReplicasAsked",
+            ConditionReason.PAUSED if held else ConditionReason.NO_REPLICAS_ASKED,
             f"Tasks wait, and {'spec.paused holds the replicas at' if held else 'spec.replicas asks for'} 0.",
         )
     if not wanted:
-        return Verdict(True, "ScaledToZero", "No task waits or runs.")
-    return Verdict(True, "ReplicasReady", f"{min(ready, wanted)} of {wanted} replicas are ready.")
+        return Condition(True, ConditionReason.SCALED_TO_ZERO, "No task waits or runs.")
+    return Condition(
+        True, ConditionReason.REPLICAS_READY, f"{min(ready, wanted)} of {wanted} replicas are ready."
+    )
 
 
 def _pod_trouble(turn: Turn, now: datetime) -> tuple[str, str] | None:
@@ -312,16 +336,16 @@ def _pod_trouble(turn: Turn, now: datetime) -> tuple[str, str] | None:
     return str(kind), message
 
 
-def _condition(
-    kind: str, verdict: Verdict, generation: int, before: Manifest | None, now: datetime
+def _written(
+    kind: ConditionType, condition: Condition, generation: int, before: Manifest | None, now: datetime
 ) -> Manifest:
-    status = {True: "True", False: "False", None: "Unknown"}[verdict.status]
+    status = {True: "True", False: "False", None: "Unknown"}[condition.status]
     unchanged = before is not None and before.get("status") == status
     return {
-        "type": kind,
+        "type": str(kind),
         "status": status,
-        "reason": verdict.reason,
-        "message": verdict.message,
+        "reason": str(condition.reason),
+        "message": condition.message,
         "observedGeneration": generation,
         "lastTransitionTime": before["lastTransitionTime"] if before and unchanged else timestamp(now),
     }

@@ -17,10 +17,10 @@ from django_task_operator.scaling.decision import (
     hold,
     maximum_message,
 )
+from django_task_operator.spec import Driver
 
 if TYPE_CHECKING:
     from django_task_operator.scaling.decision import Demand, History, Policy
-    from django_task_operator.spec import Driver
 
 
 def follow(policy: Policy, history: History, current: int, asked: int | None, now: float) -> Decision:
@@ -81,6 +81,6 @@ def agree(driver: Driver, decided: int, asked: int | None, *, paused: bool) -> i
     """
     if paused:
         return asked
-    if driver == "Operator":
+    if driver is Driver.OPERATOR:
         return None
-    return decided if driver == "HPA" or asked is None else asked
+    return decided if driver is Driver.HPA or asked is None else asked

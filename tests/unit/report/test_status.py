@@ -20,7 +20,7 @@ from django_task_operator.errors import (
     SecretMissing,
 )
 from django_task_operator.observed.objects import DeploymentState, PodState, PodTrouble
-from django_task_operator.report.status import build_status, differs, judge, steady_part, timestamp
+from django_task_operator.report.status import build_status, conditions_of, differs, steady_part, timestamp
 from django_task_operator.scaling import Decision, Demand, History, Reason
 from django_task_operator.spec import Key
 from django_task_operator.tasktable.errors import ConnectionRefused
@@ -253,7 +253,7 @@ TABLE: list[tuple[str, Turn, dict[str, str]]] = [
 
 def say(turn: Turn) -> dict[str, str]:
     letters = {True: "T", False: "F", None: "U"}
-    return {kind: f"{letters[v.status]} {v.reason}" for kind, v in judge(turn, NOW).items()}
+    return {kind: f"{letters[v.status]} {v.reason}" for kind, v in conditions_of(turn, NOW).items()}
 
 
 @pytest.mark.parametrize(("turn", "said"), [case[1:] for case in TABLE], ids=[case[0] for case in TABLE])
@@ -263,7 +263,7 @@ def test_situation(turn: Turn, said: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("turn", [case[1] for case in TABLE], ids=[case[0] for case in TABLE])
 def test_whatever_happens(turn: Turn) -> None:
-    verdicts = judge(turn, NOW)
+    verdicts = conditions_of(turn, NOW)
 
     assert list(verdicts) == [
         "Ready",
@@ -340,7 +340,7 @@ def test_whatever_happens(turn: Turn) -> None:
     ],
 )
 def test_message(turn: Turn, condition: str, message: str) -> None:
-    assert judge(turn, NOW)[condition].message == message
+    assert conditions_of(turn, NOW)[condition].message == message
 
 
 def test_of_many_pods_the_most_telling_speaks() -> None:
@@ -351,27 +351,27 @@ def test_of_many_pods_the_most_telling_speaks() -> None:
         PodState("a", PodTrouble.IMAGE_PULL_FAILED, "first"),
     )
     turn = replace(GOOD, pods=pods)
-    stalled = judge(turn, NOW)["Stalled"]
+    stalled = conditions_of(turn, NOW)["Stalled"]
 
     assert stalled.reason == "ImagePullFailed"
     assert "first" in stalled.message
-    assert judge(replace(turn, pods=pods[::-1]), NOW)["Stalled"] == stalled, "whatever their order"
+    assert conditions_of(replace(turn, pods=pods[::-1]), NOW)["Stalled"] == stalled, "whatever their order"
 
 
 def test_a_pod_may_not_talk_for_ever() -> None:
-    message = judge(with_pod(PodTrouble.CRASH_LOOPING, "x" * 5000), NOW)["Stalled"].message
+    message = conditions_of(with_pod(PodTrouble.CRASH_LOOPING, "x" * 5000), NOW)["Stalled"].message
 
     assert len(message) < 600
 
 
 def status_of(turn: Turn, previous: dict[str, Any] | None = None, now: datetime = NOW) -> dict[str, Any]:
-    return build_status(turn, judge(turn, now), previous or {}, now)
+    return build_status(turn, conditions_of(turn, now), previous or {}, now)
 
 
 def test_status() -> None:
     status = status_of(replace(GOOD, last_scale_time="2026-11-22T11:00:00Z"))
 
-    assert [condition["type"] for condition in status.pop("conditions")] == list(judge(GOOD, NOW))
+    assert [condition["type"] for condition in status.pop("conditions")] == list(conditions_of(GOOD, NOW))
     assert status == {
         "observedGeneration": 3,
         "replicas": 2,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_task_operator.scaling import Demand, History, Policy, agree, follow, share
+from django_task_operator.spec import Driver
 
 NEW = History()
 NOW = 100.0
@@ -58,18 +59,18 @@ SHARED = [
 ]
 AGREED = [
     # driver, decided, asked, paused: what spec.replicas becomes
-    ("Operator", 5, None, False, None),
-    ("Operator", 5, 3, False, None),
-    ("Operator", 5, 3, True, 3),
-    ("External", 5, None, False, 5),
-    ("External", 3, 3, False, 3),
-    ("External", 5, 3, True, 3),
-    ("External", 5, None, True, None),
-    ("HPA", 5, None, False, 5),
-    ("HPA", 5, 0, False, 5),
-    ("HPA", 0, 5, False, 0),
-    ("HPA", 5, 5, False, 5),
-    ("HPA", 0, 5, True, 5),
+    (Driver.OPERATOR, 5, None, False, None),
+    (Driver.OPERATOR, 5, 3, False, None),
+    (Driver.OPERATOR, 5, 3, True, 3),
+    (Driver.EXTERNAL, 5, None, False, 5),
+    (Driver.EXTERNAL, 3, 3, False, 3),
+    (Driver.EXTERNAL, 5, 3, True, 3),
+    (Driver.EXTERNAL, 5, None, True, None),
+    (Driver.HPA, 5, None, False, 5),
+    (Driver.HPA, 5, 0, False, 5),
+    (Driver.HPA, 0, 5, False, 0),
+    (Driver.HPA, 5, 5, False, 5),
+    (Driver.HPA, 0, 5, True, 5),
 ]
 # fmt: on
 
@@ -102,9 +103,9 @@ def test_hpa(
 
 @pytest.mark.parametrize(("driver", "decided", "asked", "paused", "becomes"), AGREED)
 def test_what_the_scale_says(
-    driver: str, decided: int, asked: int | None, paused: bool, becomes: int | None
+    driver: Driver, decided: int, asked: int | None, paused: bool, becomes: int | None
 ) -> None:
-    assert agree(driver, decided, asked, paused=paused) == becomes  # type: ignore[arg-type]
+    assert agree(driver, decided, asked, paused=paused) == becomes
 
 
 def test_the_way_to_zero_is_looked_at_when_it_is_over() -> None:
@@ -145,7 +146,7 @@ def test_shared_between_the_operator_and_an_autoscaler(
         before = asked
         decision = share(policy, demand, history, current, asked, now)
         current, history = decision.replicas, decision.history
-        asked = agree("HPA", decision.replicas, asked, paused=False)
+        asked = agree(Driver.HPA, decision.replicas, asked, paused=False)
 
         assert asked == current, "what runs is what the scale says"
         assert policy.min_replicas <= current <= policy.max_replicas

@@ -1,0 +1,93 @@
+"""The words that users' alerts, dashboards and scripts rely on: each stands here, and once.
+
+Conditions and events have more reasons than these. A decision about the replicas names its own
+(``scaling.Reason``), what keeps a pod from working too (``observed.objects.PodTrouble``), and every
+error is the reason of what it stands in the way of (``errors.WorkerError``).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """The conditions of a DjangoTaskWorker, in the order of its status.
+
+    The first three mean what kstatus says (https://github.com/kubernetes-sigs/cli-utils, pkg/kstatus).
+    """
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    SCALING_ACTIVE = "ScalingActive"
+    DATABASE_REACHABLE = "DatabaseReachable"
+    PAUSED = "Paused"
+
+
+class ConditionReason(StrEnum):
+    """Why a condition has its status, where neither an error, a pod nor a decision says so."""
+
+    SAMPLED = "Sampled"
+    NOT_SAMPLED_YET = "NotSampledYet"
+    SAMPLE_SLOW = "SampleSlow"
+
+    NOT_DECIDED_YET = "NotDecidedYet"
+    QUEUE_SHARED = "QueueShared"
+    QUEUE_UNSERVED = "QueueUnserved"
+    AUTOSCALER_FAILING = "AutoscalerFailing"
+    METRICS_API_OFF = "MetricsApiOff"
+    METRICS_API_FOREIGN = "MetricsApiForeign"
+    METRICS_API_UNREACHABLE = "MetricsApiUnreachable"
+
+    PAUSED = "Paused"
+    NOT_PAUSED = "NotPaused"
+
+    NOT_STALLED = "NotStalled"
+    PODS_REJECTED = "PodsRejected"
+    ROLLOUT_OVERDUE = "RolloutOverdue"
+
+    STARTING = "Starting"
+    SCALING = "Scaling"
+    ROLLING_OUT = "RollingOut"
+    PODS_STARTING = "PodsStarting"
+    SETTLED = "Settled"
+
+    NO_REPLICAS_ASKED = "NoReplicasAsked"
+    SCALED_TO_ZERO = "ScaledToZero"
+    REPLICAS_READY = "ReplicasReady"
+
+
+class EventReason(StrEnum):
+    """What an event tells of, where it is not that a condition has a new reason."""
+
+    SCALED_UP = "ScaledUp"
+    SCALED_DOWN = "ScaledDown"
+    DEPLOYMENT_RESTORED = "DeploymentRestored"
+    MIGRATION_STARTED = "MigrationStarted"
+    TASK_FAILED = "TaskFailed"
+    TASK_REQUEUED = "TaskRequeued"
+    ORPHANS_NOT_SETTLED = "OrphansNotSettled"
+    TASKS_ORPHANED = "TasksOrphaned"
+    TASKS_STUCK = "TasksStuck"
+    RECOVERED = "Recovered"
+    DATABASE_REACHABLE = "DatabaseReachable"
+    PAUSED = "Paused"
+    RESUMED = "Resumed"
+
+
+class StatusField(StrEnum):
+    """The fields of a DjangoTaskWorker's status."""
+
+    OBSERVED_GENERATION = "observedGeneration"
+    REPLICAS = "replicas"
+    READY_REPLICAS = "readyReplicas"
+    DESIRED_REPLICAS = "desiredReplicas"
+    SELECTOR = "selector"
+    PENDING_TASKS = "pendingTasks"
+    RUNNING_TASKS = "runningTasks"
+    OLDEST_PENDING_SECONDS = "oldestPendingSeconds"
+    ORPHANED_TASKS = "orphanedTasks"
+    STUCK_TASKS = "stuckTasks"
+    LAST_SCALE_TIME = "lastScaleTime"
+    LAST_SAMPLE_TIME = "lastSampleTime"
+    CONDITIONS = "conditions"
