@@ -18,10 +18,9 @@ class WorkerGone(Exception):
 class WorkerError(Exception):
     """Something that keeps one DjangoTaskWorker from its goal."""
 
-    # Whether the database takes statements, whatever it says to the one that counts tasks.
+    # Whether the database takes statements although the tasks in it could not be counted. A migration is
+    # worth starting then, whether or not this very error is one that a migration mends.
     database_answers: ClassVar[bool] = False
-    # Whether `manage.py migrate` may be what is missing.
-    mended_by_migration: ClassVar[bool] = False
 
     def __init__(self, **details: object) -> None:
         """Fill the braces of the class's docstring with ``details``."""

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from django_task_operator.scaling import Decision, Demand
     from django_task_operator.spec import Key
 
-# What is wrong with a database that answers.
-_MENDED_BY_MIGRATION = {"TableMissing", "TableOutdated", "PermissionDenied", "SampleTimedOut"}
-
 SERVING = Availability(State.SERVING)
 
 
@@ -70,6 +67,6 @@ class Turn:
         return self.driver is not Driver.EXTERNAL and self.demand is None and self.database_error is None
 
     @property
-    def can_migrate(self) -> bool:
-        """Whether the database answers, whatever its tables are like."""
-        return self.database_error is None or self.database_error.reason in _MENDED_BY_MIGRATION
+    def database_answers(self) -> bool:
+        """Whether the database takes statements, even where the tasks in it cannot be counted."""
+        return self.database_error is None or self.database_error.database_answers

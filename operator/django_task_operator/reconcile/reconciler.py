@@ -54,7 +54,6 @@ class Reconciler:
         self._scale = ScaleKeeper(world, self._key, uid)
         self._scale_in = ScaleIn(world, self._key, uid)
         self._orphans = Orphans(world, uid)
-        self._next_look: float | None = None
         self._migrations = MigrationKeeper(world, self._key, uid)
         self._reporter = Reporter(world, self._key, uid, manifest.get("status") or {})
         self._redact = Redactor()
@@ -218,7 +217,7 @@ class Reconciler:
 
     async def _migrate(self, worker: Worker, seen: Turn) -> Migration:
         migration = await self._migrations.advance(
-            worker, self._keeper.current(), reachable=seen.can_migrate, redact=self._redact
+            worker, self._keeper.current(), reachable=seen.database_answers, redact=self._redact
         )
         if migration.started:
             note = f"Job {migration.started} migrates the database before the new pods start."
@@ -239,7 +238,8 @@ class Reconciler:
         found = await self._orphans.look(worker, seen.deployment, self._subscription, running)
         for event in found.events:
             await self._reporter.tell(event)
-        self._next_look = found.wake_after
+        waits = [wait for wait in (seen.wake_after, found.wake_after) if wait is not None]
+        seen = replace(seen, wake_after=min(waits, default=None))
         return replace(seen, orphaned_tasks=found.orphaned, stuck_tasks=found.stuck)
 
     async def _scaled(self, decision: scaling.Decision, seen: Turn) -> None:
@@ -262,8 +262,6 @@ class Reconciler:
         waits = [LONGEST_WAIT_SECONDS]
         if report_due is not None:
             waits.append(report_due)
-        if self._next_look is not None:
-            waits.append(self._next_look)
         if seen.decision and seen.decision.wake_after is not None:
             waits.append(seen.decision.wake_after)
         if seen.wake_after is not None:

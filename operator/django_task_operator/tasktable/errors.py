@@ -52,14 +52,12 @@ class TableMissing(DatabaseError):
     """The database has no task table: it is not migrated. Run manage.py migrate with django_tasks_db in INSTALLED_APPS."""
 
     database_answers = True
-    mended_by_migration = True
 
 
 class TableOutdated(DatabaseError):
     """The task table lacks a column that is needed. Upgrade django-tasks-db to 0.13 or newer and run manage.py migrate."""
 
     database_answers = True
-    mended_by_migration = True
 
 
 class PermissionDenied(DatabaseError):

@@ -13,12 +13,22 @@ from django_task_operator.keepers.migration import LONGEST_WORDS, NEIGHBOUR_SECO
 from django_task_operator.keepers.refusals import REFUSED_SECONDS
 from django_task_operator.observed.objects import JobPodState, JobState
 from django_task_operator.reconcile.reconciler import LONGEST_WAIT_SECONDS
-from django_task_operator.tasktable.errors import ConnectionRefused, TableMissing
+from django_task_operator.tasktable.errors import (
+    AuthenticationFailed,
+    ConnectionRefused,
+    DatabaseFailed,
+    PermissionDenied,
+    SampleTimedOut,
+    TableMissing,
+    TableOutdated,
+    TooManyConnections,
+)
 
 if TYPE_CHECKING:
     from fakes import Manifest
 
     from django_task_operator.reconcile.reconciler import Reconciler
+    from django_task_operator.tasktable import DatabaseError
 
 BEFORE = {"policy": "BeforeRollout"}
 RUNS = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
@@ -343,6 +353,39 @@ async def test_a_database_that_is_away_is_waited_for(bench: Bench) -> None:
     bench.kube.run_job("shop", only_job(bench), complete=True)
     await bench.turn(reconciler)
     assert (image(bench), bench.replicas()) == ("shop:1", 5)
+
+
+@pytest.mark.parametrize(
+    ("error", "starts"),
+    [
+        (None, True),
+        # It answers, and this is what a migration mends.
+        (TableMissing(), True),
+        (TableOutdated(), True),
+        # It answers, and no migration mends that; but none needs what the count of the tasks lacks.
+        (PermissionDenied(), True),
+        (SampleTimedOut(seconds=10), True),
+        # Nobody knows whether a migration would get through.
+        (ConnectionRefused(), False),
+        (AuthenticationFailed(), False),
+        (TooManyConnections(), False),
+        (DatabaseFailed(code="XX000"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_migration_starts_where_the_database_answers(
+    bench: Bench, error: DatabaseError | None, starts: bool
+) -> None:
+    reconciler = await migrated(bench)
+    change(bench, image="shop:2")
+    if error:
+        bench.databases.fail(error)
+    await bench.turn(reconciler)
+
+    assert any(request == "apply job" for request in bench.kube.requests) == starts
+    assert image(bench) == "shop:1"
+    waits = message(bench, "Reconciling").startswith("Waits until the database answers")
+    assert waits == (not starts)
 
 
 async def test_what_only_says_how_tasks_run_rolls_without_a_job(bench: Bench) -> None:

@@ -22,6 +22,7 @@ from django_task_operator.keepers.orphans import (
     MOST_EVENTS,
     settlement_of,
 )
+from django_task_operator.reconcile.reconciler import TROUBLE_SECONDS
 from django_task_operator.spec import Worker
 from django_task_operator.tasktable import Failed, PermissionDenied, Requeued, RunningRow
 from django_task_operator.tasktable.errors import ConnectionRefused
@@ -416,3 +417,15 @@ async def test_a_settled_turn_with_running_tasks_makes_no_request_to_the_api(ben
         await here.turn(after=1)
 
     assert set(bench.kube.requests) <= {"get secret"}
+
+
+async def test_a_spec_that_became_invalid_is_not_looked_at_as_often_as_rows_are(bench: Bench) -> None:
+    """The rows' next listing is due in a moment, and nobody makes it while the spec is invalid."""
+    here = await shop(bench)
+    bench.databases.run(here.pods[0])
+    wait = await here.turn(after=1)
+    assert await here.turn(after=wait - 0.01) == pytest.approx(0.01)
+    bench.kube.edit("worker", "shop", "emails", {"spec": {"image": ""}})
+
+    for _ in range(3):
+        assert await bench.turn(here.reconciler) == TROUBLE_SECONDS
