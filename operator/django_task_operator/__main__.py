@@ -46,7 +46,7 @@ from django_task_operator.observed.objects import (
 )
 from django_task_operator.observed.pods import ReplicaSetState
 from django_task_operator.reconcile.fleet import Fleet
-from django_task_operator.reconcile.queues import Claims
+from django_task_operator.reconcile.queues import ServedQueues
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.labels import MANAGED_SELECTOR, MIGRATION_SELECTOR
 from django_task_operator.spec import Key, key_of
@@ -289,7 +289,7 @@ async def _run(
             migration_pods=migration_pods,
             secrets=Secrets(kube, clock),
             databases=databases,
-            claims=Claims(fleet.wake),
+            served_queues=ServedQueues(fleet.wake),
             clock=clock,
             instance=options.instance,
             runtime=options.runtime,

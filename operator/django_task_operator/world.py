@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         PodState,
     )
     from django_task_operator.observed.pods import ReplicaSetState
-    from django_task_operator.reconcile.queues import Claims
+    from django_task_operator.reconcile.queues import ServedQueues
     from django_task_operator.resources import RuntimeSource
     from django_task_operator.tasktable import Databases
 
@@ -49,7 +49,7 @@ class World:
     migration_pods: Watched[JobPodState]
     secrets: Secrets
     databases: Databases
-    claims: Claims
+    served_queues: ServedQueues
     clock: Callable[[], float]
     instance: str
     runtime: RuntimeSource

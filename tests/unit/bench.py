@@ -27,7 +27,7 @@ from django_task_operator.observed.objects import (
 )
 from django_task_operator.observed.pods import ReplicaSetState
 from django_task_operator.reconcile.fleet import Fleet
-from django_task_operator.reconcile.queues import Claims
+from django_task_operator.reconcile.queues import ServedQueues
 from django_task_operator.reconcile.reconciler import Reconciler
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.labels import MANAGED_SELECTOR
@@ -82,7 +82,7 @@ class Bench:
             migration_pods=watched("pods", JobPodState.of, MIGRATION_LABEL),
             secrets=Secrets(self.kube, clock),  # type: ignore[arg-type]
             databases=self.databases,  # type: ignore[arg-type]
-            claims=Claims(self.fleet.wake),
+            served_queues=ServedQueues(self.fleet.wake),
             clock=clock,
             instance="operator-1",
             runtime=RuntimeSource("django-task-worker:dev"),

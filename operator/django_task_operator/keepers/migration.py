@@ -128,7 +128,7 @@ class MigrationKeeper:
             return "Waits for the migration of the version before to end."
         if self._world.migrating.locked():
             return "Waits for its turn to migrate the database."
-        for neighbour in self._world.claims.neighbours(self._key):
+        for neighbour in self._world.served_queues.neighbours(self._key):
             if any(pod.running for pod in self._world.migration_pods.of(neighbour)) or any(
                 self._may_start(neighbour, job) for job in self._world.migrations.of(neighbour)
             ):

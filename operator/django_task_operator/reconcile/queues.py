@@ -13,52 +13,52 @@ if TYPE_CHECKING:
 EVERY_QUEUE = "*"
 
 
-class Claims:
-    """The rows that each worker's pods claim, by database."""
+class ServedQueues:
+    """The queues that each worker serves, by database."""
 
     def __init__(self, wake: Callable[[Key], None]) -> None:
         """``wake`` is told every worker for which something may have changed."""
         self._wake = wake
-        self._claims: dict[Key, tuple[DatabaseURL, Selection]] = {}
+        self._served: dict[Key, tuple[DatabaseURL, Selection]] = {}
 
     def set(self, worker: Key, url: DatabaseURL, selection: Selection) -> None:
-        """Say what a worker claims from now on."""
-        if self._claims.get(worker) != (url, selection):
+        """Say what a worker serves from now on."""
+        if self._served.get(worker) != (url, selection):
             self.drop(worker)
-            self._claims[worker] = (url, selection)
+            self._served[worker] = (url, selection)
             self._wake_neighbours(worker, url)
 
     def drop(self, worker: Key) -> None:
         """Forget a worker."""
-        claim = self._claims.pop(worker, None)
-        if claim:
-            self._wake_neighbours(worker, claim[0])
+        served = self._served.pop(worker, None)
+        if served:
+            self._wake_neighbours(worker, served[0])
 
     def shared(self, worker: Key) -> tuple[str, Key] | None:
         """A queue of this worker that another one serves too, and which one that is."""
-        url, mine = self._claims[worker]
+        url, mine = self._served[worker]
         sharing = (
             (queue, other)
-            for other, (other_url, theirs) in self._claims.items()
+            for other, (other_url, theirs) in self._served.items()
             if other != worker and other_url == url and (queue := overlap(mine, theirs))
         )
         return min(sharing, key=lambda found: str(found[1]), default=None)
 
     def neighbours(self, worker: Key) -> list[Key]:
         """Every other worker on the same database."""
-        if worker not in self._claims:
+        if worker not in self._served:
             return []
-        url = self._claims[worker][0]
-        return [other for other, (theirs, _) in self._claims.items() if other != worker and theirs == url]
+        url = self._served[worker][0]
+        return [other for other, (theirs, _) in self._served.items() if other != worker and theirs == url]
 
     def _wake_neighbours(self, worker: Key, url: DatabaseURL) -> None:
-        for other, (other_url, _) in self._claims.items():
+        for other, (other_url, _) in self._served.items():
             if other != worker and other_url == url:
                 self._wake(other)
 
 
 def overlap(one: Selection, other: Selection) -> str | None:
-    """Name a queue that both claim from ("*" where both claim every queue), or None."""
+    """Name a queue that both serve ("*" where both serve every queue), or None."""
     if one.backend != other.backend:
         return None
     if one.is_every_queue and other.is_every_queue:

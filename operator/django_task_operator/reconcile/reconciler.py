@@ -72,10 +72,10 @@ class Reconciler:
         self._history = scaling.History(((world.clock(), self._replicas),) if deployment else ())
 
     def close(self) -> None:
-        """Give back what the worker held: its place at the database, its claims, its metrics."""
+        """Give back what the worker held: its place at the database, its queues, its metrics."""
         if self._subscription:
             self._subscription.close()
-        self._world.claims.drop(self._key)
+        self._world.served_queues.drop(self._key)
         self._world.figures.drop(self._key)
         telemetry.forget(self._key.namespace, self._key.name)
 
@@ -150,7 +150,7 @@ class Reconciler:
             sampled_at=observation.sampled_at,
             sample_seconds=observation.sample_seconds,
             indexed=observation.indexed,
-            shared_queue=self._world.claims.shared(self._key),
+            shared_queue=self._world.served_queues.shared(self._key),
             unserved_queues=tuple(sorted(unserved.queue for unserved in subscription.unserved)),
         )
 
@@ -169,7 +169,7 @@ class Reconciler:
                 poll_seconds=spec.scaling.poll_interval_seconds,
                 wake=self._wake,
             )
-            self._world.claims.set(self._key, url, selection)
+            self._world.served_queues.set(self._key, url, selection)
         return self._subscription
 
     def _decide(self, worker: Worker, seen: Turn) -> scaling.Decision:

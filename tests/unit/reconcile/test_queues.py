@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_task_operator.reconcile.queues import Claims, overlap
+from django_task_operator.reconcile.queues import ServedQueues, overlap
 from django_task_operator.spec import Key
 from django_task_operator.tasktable import DatabaseURL, Selection
 
@@ -83,62 +83,62 @@ def woken() -> list[Key]:
 
 
 @pytest.fixture
-def claims(woken: list[Key]) -> Claims:
-    return Claims(woken.append)
+def served(woken: list[Key]) -> ServedQueues:
+    return ServedQueues(woken.append)
 
 
-def test_who_shares_is_said_to_both(claims: Claims) -> None:
-    claims.set(A, SHOP, serves("a", "b"))
-    claims.set(B, SHOP, serves("b"))
+def test_who_shares_is_said_to_both(served: ServedQueues) -> None:
+    served.set(A, SHOP, serves("a", "b"))
+    served.set(B, SHOP, serves("b"))
 
-    assert claims.shared(A) == ("b", B)
-    assert claims.shared(B) == ("b", A)
-
-
-def test_another_database_is_another_table(claims: Claims) -> None:
-    claims.set(A, SHOP, serves("a"))
-    claims.set(B, OTHER, serves("a"))
-
-    assert claims.shared(A) is None
+    assert served.shared(A) == ("b", B)
+    assert served.shared(B) == ("b", A)
 
 
-def test_of_several_the_same_one_is_named(claims: Claims) -> None:
+def test_another_database_is_another_table(served: ServedQueues) -> None:
+    served.set(A, SHOP, serves("a"))
+    served.set(B, OTHER, serves("a"))
+
+    assert served.shared(A) is None
+
+
+def test_of_several_the_same_one_is_named(served: ServedQueues) -> None:
     for worker in (C, A, B):
-        claims.set(worker, SHOP, serves("a"))
+        served.set(worker, SHOP, serves("a"))
 
-    assert [claims.shared(worker) for worker in (A, B, C)] == [("a", B), ("a", A), ("a", A)]
+    assert [served.shared(worker) for worker in (A, B, C)] == [("a", B), ("a", A), ("a", A)]
 
 
-def test_neighbours_hear_of_a_change_and_nobody_else(claims: Claims, woken: list[Key]) -> None:
-    claims.set(A, SHOP, serves("a"))
-    claims.set(B, SHOP, serves("b"))
-    claims.set(C, OTHER, serves("a"))
+def test_neighbours_hear_of_a_change_and_nobody_else(served: ServedQueues, woken: list[Key]) -> None:
+    served.set(A, SHOP, serves("a"))
+    served.set(B, SHOP, serves("b"))
+    served.set(C, OTHER, serves("a"))
     assert woken == [A]
     woken.clear()
 
-    claims.set(B, SHOP, serves("b"))
+    served.set(B, SHOP, serves("b"))
     assert woken == [], "no change"
 
-    claims.set(B, SHOP, serves("a"))
+    served.set(B, SHOP, serves("a"))
     assert set(woken) == {A}
     woken.clear()
 
-    claims.set(B, OTHER, serves("a"))
+    served.set(B, OTHER, serves("a"))
     assert set(woken) == {A, C}, "the old neighbour and the new one"
     woken.clear()
 
-    claims.drop(B)
-    claims.drop(B)
+    served.drop(B)
+    served.drop(B)
     assert woken == [C]
-    assert claims.shared(C) is None
+    assert served.shared(C) is None
 
 
 def test_neighbours_share_a_database_whatever_they_serve() -> None:
-    claims = Claims(lambda _: None)
-    claims.set(A, SHOP, serves("a"))
-    claims.set(B, SHOP, serves("b"))
-    claims.set(C, OTHER, serves("a"))
+    served = ServedQueues(lambda _: None)
+    served.set(A, SHOP, serves("a"))
+    served.set(B, SHOP, serves("b"))
+    served.set(C, OTHER, serves("a"))
 
-    assert claims.neighbours(A) == [B]
-    assert claims.neighbours(C) == []
-    assert claims.neighbours(key("unknown")) == []
+    assert served.neighbours(A) == [B]
+    assert served.neighbours(C) == []
+    assert served.neighbours(key("unknown")) == []
