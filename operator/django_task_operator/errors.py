@@ -8,7 +8,12 @@ URL, user, host or password of a database.
 from __future__ import annotations
 
 import inspect
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from django_task_operator.redaction import Foreign
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class WorkerGone(Exception):
@@ -36,6 +41,17 @@ class WorkerError(Exception):
     def message(self) -> str:
         """What happened and what to do, for people."""
         return str(self)
+
+    def redacted(self, redact: Callable[[str], str]) -> Self:
+        """The same error, where details that others wrote have gone through ``redact``; our own words stay."""
+        if not any(isinstance(detail, Foreign) for detail in self.details.values()):
+            return self
+        return type(self)(
+            **{
+                name: redact(detail) if isinstance(detail, Foreign) else detail
+                for name, detail in self.details.items()
+            }
+        )
 
     def __eq__(self, other: object) -> bool:
         """Two errors that say the same are the same: a repeated one is no news."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Self
 
 from django_task_operator.metrics_api.availability import Availability, State
 from django_task_operator.spec import Driver
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from django_task_operator.errors import WorkerError
@@ -60,6 +61,14 @@ class Turn:
     stuck_tasks: int | None = None
     # When something is due that nobody will tell of.
     wake_after: float | None = None
+
+    def redacted(self, redact: Callable[[str], str]) -> Self:
+        """The same, where what others wrote has gone through ``redact``; our own words stay as they are."""
+        return replace(
+            self,
+            pods=tuple(pod.redacted(redact) for pod in self.pods),
+            apply_error=self.apply_error and self.apply_error.redacted(redact),
+        )
 
     @property
     def awaits_sample(self) -> bool:

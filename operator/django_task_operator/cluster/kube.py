@@ -15,6 +15,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from django_task_operator.cluster.connections import BEFORE_SENDING, NotLeading, RestClient
 from django_task_operator.errors import WorkerGone
+from django_task_operator.redaction import Foreign, without_credentials
 from django_task_operator.spec import GROUP, PLURAL, VERSION, Key, Manifest
 from django_task_operator.telemetry import API_REQUESTS
 
@@ -432,10 +433,10 @@ def describe(error: BaseException) -> str:
         with suppress(TypeError, ValueError):
             body = json.loads(error.body or "")
         message = body.get("message") if isinstance(body, dict) else None
-        return str(message or error.reason or f"status {error.status}")
+        return Foreign(without_credentials(str(message or error.reason or f"status {error.status}")))
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return str(error) or type(error).__name__
+    return Foreign(without_credentials(str(error) or type(error).__name__))
 
 
 def is_passing(error: BaseException) -> bool:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import re
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from kubernetes.aio.client.exceptions import ApiException
 
@@ -31,11 +28,6 @@ if TYPE_CHECKING:
 MAX_AGE_SECONDS = 60.0
 MAX_AGE_IN_TROUBLE_SECONDS = 5.0
 
-HIDDEN = "***"
-# After a rotation, pods may still run with the URL before.
-REMEMBERED_URLS = 3
-_URL_WITH_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)\S*@\S*")
-
 _FORBIDDEN = 403
 
 
@@ -45,36 +37,6 @@ class _Cached:
     read_at: float = float("-inf")
     data: dict[str, str] | None = field(default=None, repr=False)
     error: WorkerError | None = None
-
-
-class Redactor:
-    """Takes the database URLs that a worker was given out of text that its pods wrote.
-
-    Besides a whole URL it knows its password, host and user. An unknown URL, of a Secret that the
-    operator cannot read for instance, is recognized by its form.
-    """
-
-    def __init__(self) -> None:
-        """Know no URL yet."""
-        self._urls: deque[str] = deque(maxlen=REMEMBERED_URLS)
-
-    def learn(self, url: str) -> None:
-        """Remember a URL; also one that nothing can be made of, as the pods have it all the same."""
-        url = url.strip()
-        if url and url not in self._urls:
-            self._urls.append(url)
-
-    def __call__(self, text: str) -> str:
-        """``text`` with every part of a known URL replaced."""
-        for url in self._urls:
-            credentials, _, place = url.partition("://")[2].rpartition("@")
-            user, _, password = credentials.partition(":")
-            host = re.split("[:/?]", place, maxsplit=1)[0]
-            for secret in (url, password, unquote(password)):
-                text = text.replace(secret, HIDDEN) if secret else text
-            for name in {host, user, unquote(user)} - {""}:
-                text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", HIDDEN, text)
-        return _URL_WITH_CREDENTIALS.sub(rf"\1{HIDDEN}", text)
 
 
 class Secrets:

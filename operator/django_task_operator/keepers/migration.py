@@ -15,6 +15,7 @@ from django_task_operator.errors import (
 )
 from django_task_operator.keepers.refusals import Refusals
 from django_task_operator.observed.objects import JobState
+from django_task_operator.redaction import Foreign
 from django_task_operator.resources import build_migration, migration_hash
 from django_task_operator.spec import Key
 
@@ -173,13 +174,13 @@ def last_words(log: str, redact: Callable[[str], str]) -> str:
 
 def _progress(job: JobState, pods: Sequence[JobPodState] = (), redact: Callable[[str], str] = str) -> str:
     failures = [pod.failure for pod in pods if pod.failure is not None]
-    troubles = [pod.pod.detail for pod in pods if pod.failure is None and pod.pod.trouble]
+    troubles = [pod.pod.redacted(redact).told for pod in pods if pod.failure is None and pod.pod.trouble]
     said = f"Job {job.name} migrates the database before the new pods start."
     if failures:
         attempts = "attempt" if len(failures) == 1 else "attempts"
-        said += f" {len(failures)} {attempts} failed: {redact(failures[-1])}."
+        said += f" {len(failures)} {attempts} failed: {_shown(failures[-1], redact)}."
     if troubles:
-        said += f" Its pod cannot start: {redact(troubles[-1])[:LONGEST_WORDS].rstrip('.')}."
+        said += f" Its pod cannot start: {troubles[-1][:LONGEST_WORDS].rstrip('.')}."
     return said
 
 
@@ -191,7 +192,11 @@ def _failure(
     words = last_words(failed[-1].words, redact) if failed else ""
     return MigrationFailed(
         job=job.name,
-        how=redact(how).rstrip("."),
+        how=_shown(how, redact).rstrip("."),
         kept="; those of the version before go on working" if has_pods else "",
         problem=f"Its last words: {words}" if words else "",
     )
+
+
+def _shown(text: str, redact: Callable[[str], str]) -> str:
+    return redact(text) if isinstance(text, Foreign) else text

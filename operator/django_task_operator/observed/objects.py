@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from django_task_operator.observed.pods import PodLife, controller_of
+from django_task_operator.redaction import Foreign
 from django_task_operator.resources.labels import MIGRATION_LABEL, WORKER_LABEL
 from django_task_operator.resources.migration import MIGRATED_ANNOTATION
 from django_task_operator.resources.pod_template import CONTAINER
@@ -169,8 +170,9 @@ class PodTrouble(StrEnum):
 class PodState:
     """One pod of a worker.
 
-    ``crashed_at`` is when its container last ended with an error and was started again;
-    ``crash`` is what it said. ``life`` is what choosing victims and finding orphans need.
+    ``crashed_at`` is when its container last ended with an error and was started again, ``crash`` how it
+    ended, and ``words`` the last line of a container that crashes. ``life`` is what choosing victims and
+    finding orphans need.
     """
 
     name: str
@@ -178,6 +180,7 @@ class PodState:
     detail: str = ""
     crashed_at: datetime | None = None
     crash: str = ""
+    words: str = ""
     life: PodLife | None = None
 
     @classmethod
@@ -191,7 +194,8 @@ class PodState:
         for container in _containers(status):
             found = _waiting(container)
             if found:
-                return cls(name, *found)
+                trouble, detail, words = found
+                return cls(name, trouble, detail, words=words)
         for condition in status.get("conditions", ()):
             if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
                 return cls(name, PodTrouble.UNSCHEDULABLE, condition.get("message", ""))
@@ -199,20 +203,30 @@ class PodState:
             ended = container.get("lastState", {}).get("terminated") or {}
             if ended.get("exitCode") and ended.get("finishedAt"):
                 at = datetime.fromisoformat(ended["finishedAt"])
-                return cls(name, crashed_at=at, crash=_crash(container, ended))
+                crash, words = _crash(container, ended)
+                return cls(name, crashed_at=at, crash=crash, words=words)
         return cls(name)
 
     def redacted(self, redact: Callable[[str], str]) -> PodState:
         """The same without what must not be told: a worker's last words may quote its database URL."""
-        return replace(self, detail=redact(self.detail), crash=redact(self.crash))
+        own = self.trouble in {None, PodTrouble.CRASH_LOOPING}
+        return replace(self, detail=self.detail if own else redact(self.detail), words=redact(self.words))
 
     def trouble_at(self, now: datetime) -> tuple[PodTrouble, str] | None:
         """What is wrong with the pod, and the details, as far as one can say at that time."""
         if self.trouble:
-            return self.trouble, self.detail
+            return self.trouble, self.told
         if self.crashed_at and (now - self.crashed_at).total_seconds() < CRASH_MEMORY_SECONDS:
-            return PodTrouble.CRASH_LOOPING, self.crash
+            return PodTrouble.CRASH_LOOPING, self._with_words(self.crash)
         return None
+
+    @property
+    def told(self) -> str:
+        """What there is to say of the trouble that the pod is in now."""
+        return self._with_words(self.detail)
+
+    def _with_words(self, how: str) -> str:
+        return f"{how}, last words: {self.words}" if self.words else how
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +258,7 @@ class JobState:
             controller_uid=controller_of(manifest).get("uid"),
             migrates=metadata.get("annotations", {}).get(MIGRATED_ANNOTATION),
             complete="Complete" in ended,
-            failed=ended.get("Failed"),
+            failed=Foreign(ended["Failed"]) if "Failed" in ended else None,
         )
 
     @property
@@ -283,7 +297,7 @@ class JobPodState:
             job_uid=controller_of(manifest).get("uid", ""),
             created=metadata.get("creationTimestamp", ""),
             running=any(state.get("running") for each, state in states if each["name"] == CONTAINER),
-            failure=(_ending(*ended[0]) if ended else status.get("message", "")) if failed else None,
+            failure=(_ending(*ended[0]) if ended else Foreign(status.get("message", ""))) if failed else None,
             words=ended[0][1].get("message", "") if failed and ended else "",
         )
 
@@ -299,19 +313,20 @@ def _containers(status: dict[str, Any]) -> list[dict[str, Any]]:
     return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
 
 
-def _waiting(container: dict[str, Any]) -> tuple[PodTrouble, str] | None:
+def _waiting(container: dict[str, Any]) -> tuple[PodTrouble, str, str] | None:
+    """What keeps a container from running, the details, and its last words."""
     waiting = container.get("state", {}).get("waiting") or {}
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
     if reason in {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}:
-        return PodTrouble.IMAGE_PULL_FAILED, f"{container['image']}: {message or reason}"
+        return PodTrouble.IMAGE_PULL_FAILED, f"{container['image']}: {message or reason}", ""
     if reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
-        return PodTrouble.CONTAINER_CONFIG_INVALID, message or reason
+        return PodTrouble.CONTAINER_CONFIG_INVALID, message or reason, ""
     ended = (
         container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
     )
     # The kubelet calls it a crash loop as well when a worker ends after its maxTasks.
     if reason == "CrashLoopBackOff" and ended.get("exitCode", 1) != 0:
-        return PodTrouble.CRASH_LOOPING, _crash(container, ended)
+        return PodTrouble.CRASH_LOOPING, *_crash(container, ended)
     return None
 
 
@@ -325,7 +340,7 @@ def _ending(container: dict[str, Any], ended: dict[str, Any]) -> str:
     return f"{which}{how}"
 
 
-def _crash(container: dict[str, Any], ended: dict[str, Any]) -> str:
+def _crash(container: dict[str, Any], ended: dict[str, Any]) -> tuple[str, str]:
     lines = [line.strip() for line in (ended.get("message") or "").splitlines() if line.strip()]
     # The whole line: of a password that is cut off, the rest could not be found and hidden any more.
-    return _ending(container, ended) + (f", last words: {lines[-1]}" if lines else "")
+    return _ending(container, ended), lines[-1] if lines else ""

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from django_task_operator import scaling, telemetry
-from django_task_operator.cluster.secrets import Redactor
 from django_task_operator.contract import EventReason
 from django_task_operator.errors import InvalidSpec, TransientError, UserError, WorkerError
 from django_task_operator.keepers.children import WITH_IMAGE, ChildrenKeeper
@@ -16,6 +15,7 @@ from django_task_operator.keepers.migration import MigrationKeeper
 from django_task_operator.keepers.orphans import Orphans
 from django_task_operator.keepers.spec_replicas import ScaleKeeper, ScaleMoved
 from django_task_operator.keepers.victims import ScaleIn
+from django_task_operator.redaction import Redactor
 from django_task_operator.report.reporter import Reporter
 from django_task_operator.report.status import timestamp
 from django_task_operator.resources import build_children
@@ -57,7 +57,6 @@ class Reconciler:
         self._migrations = MigrationKeeper(world, self._key, uid)
         self._reporter = Reporter(world, self._key, uid, manifest.get("status") or {})
         self._redact = Redactor()
-        self._url: DatabaseURL | None = None
         self._url_refused = False
         self._subscription: Subscription | None = None
         self._subscribed: tuple[object, ...] = ()
@@ -99,8 +98,7 @@ class Reconciler:
             except ScaleMoved:
                 return 0.0
             seen = await self._settle_orphans(worker, seen)
-        seen = replace(seen, pods=tuple(pod.redacted(self._redact) for pod in seen.pods))
-        report_due = await self._reporter.report(seen, self._url.redact if self._url else str)
+        report_due = await self._reporter.report(seen.redacted(self._redact))
         return self._next_turn(seen, report_due)
 
     def _see(self, generation: int) -> Turn:
@@ -161,7 +159,7 @@ class Reconciler:
         if self._subscription is None or wanted != self._subscribed:
             if self._subscription:
                 self._subscription.close()
-            self._url, self._subscribed = url, wanted
+            self._subscribed = wanted
             self._subscription = self._world.databases.subscribe(
                 url,
                 selection,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,6 @@ from django_task_operator.report.events import build_event, transitions
 from django_task_operator.report.status import build_status, conditions_of, differs, steady_part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from django_task_operator.spec import Key, Manifest
     from django_task_operator.turn import Event, Turn
     from django_task_operator.world import World
@@ -49,18 +46,14 @@ class Reporter:
         """Whether the worker has a status, from this operator or from the one before it."""
         return bool(self._status)
 
-    async def report(self, seen: Turn, redact: Callable[[str], str]) -> float | None:
+    async def report(self, seen: Turn) -> float | None:
         """Write what is news; return the seconds until the rest is due, if anything is left.
 
         Raises:
             WorkerGone: the DjangoTaskWorker is deleted.
         """
         now = datetime.now(UTC)
-        conditions = {
-            kind: replace(condition, message=redact(condition.message))
-            for kind, condition in conditions_of(seen, now).items()
-        }
-        status = build_status(seen, conditions, self._status, now)
+        status = build_status(seen, conditions_of(seen, now), self._status, now)
         telemetry.observe(self._key.namespace, self._key.name, status)
         if not differs(status, self._status):
             return None

@@ -68,13 +68,6 @@ class DatabaseURL:
             options=options,
         )
 
-    def redact(self, text: str) -> str:
-        """``text`` with the URL and the password replaced, as it stands in the URL and decoded."""
-        secrets = {self.text, self.password, urlsplit(self.text).password or ""} - {""}
-        for secret in sorted(secrets, key=len, reverse=True):
-            text = text.replace(secret, HIDDEN)
-        return text
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({HIDDEN})"
 

@@ -1,0 +1,187 @@
+"""Takes a worker's credentials out of text that others wrote.
+
+The operator's own words never pass through here. They hold no credential because none is ever put into
+them: what a driver says is translated into the operator's words (``tasktable/failures.py``), not quoted.
+What has to be quoted, because only its author knows what is wrong, is the text of pods, of the kubelet and
+of the API server. It is redacted before it becomes part of a condition or an event.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from collections import deque
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+HIDDEN = "***"
+WITHHELD = "[a line that may hold the database's password is left out]"
+# After a rotation, pods may still run with the URL before.
+REMEMBERED_URLS = 3
+# A secret of so many characters, or of so many that are not all letters, is in no text by chance.
+UNIQUE_LENGTH = 16
+UNIQUE_MIXED_LENGTH = 8
+# Parts of a password that a parser took for a port or a path are worth hiding from this length on.
+PART_LENGTH = 4
+
+_URL_WITH_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)\S*@\S*")
+_ASSIGNED = re.compile(
+    r"\b(\w*(?:password|passwd|pwd)=)('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&;,]+)", re.IGNORECASE
+)
+_QUERY_SECRET = re.compile(r"[?&;]\w*(?:pass|pwd|secret|token)\w*=([^&;\s]+)", re.IGNORECASE)
+_QUERY_NAME = re.compile(r"[?&;](?:user|host|hostaddr)=([^&;\s]+)", re.IGNORECASE)
+_HEX = re.compile(r"%[0-9A-F]{2}")
+_DELIMITERS = re.compile(r"[/?#\[\]@:&=%\s]+")
+
+
+class Foreign(str):
+    """Text that somebody else wrote, and that may quote a credential."""
+
+    __slots__ = ()
+
+
+def without_credentials(text: str) -> str:
+    """``text`` without what has the form of a credential, whosever it may be."""
+    return _ASSIGNED.sub(rf"\1{HIDDEN}", _URL_WITH_CREDENTIALS.sub(rf"\1{HIDDEN}", text))
+
+
+class Redactor:
+    """Takes the database URLs that one worker was given out of text that others wrote.
+
+    A password that cannot be in a text by chance is replaced wherever it stands, in every form in which
+    programs write it. A short or plain one, a word such as ``postgres``, is not replaced: the gap in
+    ``the o***erator`` would tell it. A line that has it as a word is left out as a whole instead. Hosts and
+    users are replaced where they stand as words. An unknown URL, of a Secret that the operator cannot read
+    for instance, is recognized by its form.
+    """
+
+    def __init__(self) -> None:
+        """Know no URL yet."""
+        self._urls: deque[str] = deque(maxlen=REMEMBERED_URLS)
+
+    def learn(self, url: str) -> None:
+        """Remember a URL; also one that nothing can be made of, as the pods have it all the same."""
+        if url.strip() and url not in self._urls:
+            self._urls.append(url)
+
+    def __call__(self, text: str) -> str:
+        """``text`` without any form of a credential of a known URL."""
+        patterns = [_patterns(url) for url in self._urls]
+        for unique, _, _ in patterns:
+            text = unique.sub(HIDDEN, text)
+        text = without_credentials(text)
+        for _, plain, names in patterns:
+            if plain:
+                text = "".join(_without(plain, line) for line in text.splitlines(keepends=True))
+            if names:
+                text = names.sub(HIDDEN, text)
+        return text
+
+
+def _without(plain: re.Pattern[str], line: str) -> str:
+    ending = line[len(line.rstrip("\r\n")) :]
+    return WITHHELD + ending if plain.search(line) else line
+
+
+type _Patterns = tuple[re.Pattern[str], re.Pattern[str] | None, re.Pattern[str] | None]
+
+
+@lru_cache(maxsize=1024)
+def _patterns(url: str) -> _Patterns:
+    """What is replaced anywhere, what makes a line be left out, and what is replaced as a word."""
+    secrets, names = _parts(url)
+    written = {form for secret in secrets for form in _forms(secret)}
+    # Messages are one line, with single spaces.
+    forms = (written | {" ".join(form.split()) for form in written}) - {""}
+    forms = {form for form in forms if not form.isspace()}
+    unique = {form for form in forms if _is_unique(form)}
+    plain = forms - unique
+    anywhere = "|".join(map(re.escape, sorted(unique, key=len, reverse=True))) or r"(?!)"
+    return re.compile(anywhere, re.IGNORECASE), _words(plain), _words(names)
+
+
+def _is_unique(form: str) -> bool:
+    return len(form) >= (UNIQUE_LENGTH if form.isalpha() else UNIQUE_MIXED_LENGTH)
+
+
+def _words(texts: Iterable[str]) -> re.Pattern[str] | None:
+    """Any of ``texts``, but not as a part of a longer word."""
+    words = [
+        ("(?<![^\\W_])" if text[0].isalnum() else "")
+        + re.escape(text)
+        + ("(?![^\\W_])" if text[-1].isalnum() else "")
+        for text in sorted(texts, key=len, reverse=True)
+    ]
+    return re.compile("|".join(words)) if words else None
+
+
+def _parts(url: str) -> tuple[set[str], set[str]]:
+    """The secrets in a URL, well-formed or not, and the names of its hosts and users."""
+    stripped = url.strip()
+    rest = stripped.partition("://")[2] or stripped
+    credentials, _, place = rest.rpartition("@")
+    user, _, password = credentials.partition(":")
+    passwords = {password, *_QUERY_SECRET.findall(stripped)}
+    names = {user, *_QUERY_NAME.findall(stripped), *_hosts(place)}
+    try:
+        split = urlsplit(stripped)
+        passwords.add(split.password or "")
+        names |= {split.username or "", *_hosts(split.netloc.rpartition("@")[2])}
+    except ValueError:
+        # Not well-formed; the parts above are all that there is.
+        pass
+    # What was not percent-encoded is cut by whoever reads the URL, and its parts are quoted.
+    parts = {part for each in passwords for part in _DELIMITERS.split(each) if len(part) >= PART_LENGTH}
+    return (
+        {url, stripped, *((rest, credentials) if credentials else ()), *passwords, *parts} - {""},
+        {name for each in names for name in (each, unquote(each))} - {""},
+    )
+
+
+def _hosts(place: str) -> Iterator[str]:
+    for host in re.split("[/?#]", place, maxsplit=1)[0].split(","):
+        # An IPv6 address is in brackets.
+        yield host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """How programs write a secret: encoded, decoded, quoted for JSON, Python, HTML, SQL, in base64."""
+    for plain in {secret, unquote(secret), unquote_plus(secret)}:
+        yield plain
+        for encoded in (quote(plain), quote(plain, safe=""), quote_plus(plain)):
+            yield encoded
+            yield _HEX.sub(lambda code: code[0].lower(), encoded)
+        for ascii_only in (True, False):
+            escaped = json.dumps(plain, ensure_ascii=ascii_only)[1:-1]
+            yield escaped
+            yield json.dumps(escaped)[1:-1]
+        yield repr(plain)[1:-1]
+        yield ascii(plain)[1:-1]
+        yield html.escape(plain)
+        yield plain.replace("'", "''")
+        yield plain.replace("\\", "\\\\").replace("'", "\\'")
+        data = plain.encode(errors="surrogatepass")
+        yield repr(data)[2:-1]
+        yield from _base64(data)
+        # A secret of several lines is shown line by line.
+        yield from (line for line in plain.splitlines() if len(line) >= PART_LENGTH)
+
+
+def _base64(data: bytes) -> Iterator[str]:
+    """As it is encoded alone, and within something longer: wherever its first byte falls among three."""
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        alone = encode(data).decode()
+        yield alone
+        yield alone.rstrip("=")
+        for before in range(3):
+            # The first and the last characters depend on what stands beside.
+            whole = encode(b"\0" * before + data).decode()
+            inner = whole[(before * 8 + 5) // 6 : ((before + len(data)) * 8) // 6]
+            if len(inner) >= UNIQUE_MIXED_LENGTH:
+                yield inner

@@ -1,0 +1,8 @@
+"""The unit tests' property of redaction, of so many URLs that it takes a minute."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from tests.unit.test_redaction import no_form_is_told
+
+test_no_form_of_a_credential_is_told = settings(max_examples=10_000, deadline=None)(no_form_is_told)
