@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -116,6 +117,25 @@ def test_a_listing_is_cut_off_and_says_so(stocked: RealTable) -> None:
             (3, True),
             (3, True),
         ]
+
+
+@pytest.mark.parametrize("zone", [None, "America/New_York", "Asia/Kolkata"])
+def test_a_project_with_a_time_zone_of_its_own(server: Server, url: str, zone: str | None) -> None:
+    """Its rows are never thought older than they are, and can be settled all the same."""
+    with as_default(url) as connection:
+        connection.settings_dict["TIME_ZONE"] = zone
+        vars(connection).pop("timezone", None)
+        table = TaskTable(DatabaseURL.parse(url))
+        stocked = RealTable(table, url, timezone.now())
+        stocked.put([replace(ROW, started=-100)])
+        (row,) = table.running().rows
+        certain = server.kind == "postgres" or zone is None
+        assert row.started_at == (stocked.now - timedelta(seconds=100) if certain else None)
+        assert row.since is not None
+        assert table.settle(row, FAILED)
+        assert table.running().rows == ()
+        table.close()
+        execute(connection, f"DELETE FROM {TABLE}")
 
 
 def test_a_user_who_may_only_read_is_refused_and_goes_on_reading(stocked: RealTable, server: Server) -> None:

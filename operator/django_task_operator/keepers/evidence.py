@@ -80,7 +80,7 @@ def traces(
     own = [
         (row, pod)
         for row in rows
-        if row.started_at is not None and is_own(pod := pod_of(row.worker_id), replica_sets)
+        if row.since is not None and is_own(pod := pod_of(row.worker_id), replica_sets)
     ]
     newest: dict[str, RunningRow] = {}
     for row, _ in own:
@@ -91,7 +91,7 @@ def traces(
 
 
 def _started(row: RunningRow) -> float:
-    return row.started_at.timestamp() if row.started_at else 0.0
+    return row.since.timestamp() if row.since else 0.0
 
 
 def _fate(row: RunningRow, pod: PodLife | None, newest: RunningRow) -> Fate:

@@ -165,9 +165,9 @@ class Orphans:
         events = tuple(await self._deal_with(worker, orphans, subscription)) if orphans else ()
         self._plan_next(policy, listing, now)
         ages = [
-            (listing.at - trace.row.started_at).total_seconds()
+            (listing.at - trace.row.since).total_seconds()
             for trace in found
-            if trace.fate is Fate.ALIVE and trace.row.started_at
+            if trace.fate is Fate.ALIVE and trace.row.since
         ]
         return Findings(
             orphaned=sum(_claim(trace) in self._since for trace in orphans),
@@ -254,7 +254,7 @@ def settlement_of(trace: Trace, policy: Policy) -> Settlement:
 
 
 def _claim(trace: Trace) -> _Claim:
-    return trace.row.key, trace.row.started_at
+    return trace.row.key, trace.row.since
 
 
 def _told(settled: list[tuple[Trace, Settlement]]) -> Iterator[Event]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import sql
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 
 # So many rows are listed. Whoever has more at a time has many more pods than a cluster can hold.
 MOST_ROWS = 10_000
+
+# The smallest step from one time zone to the next, and how far a node's clock may be from the database's.
+LEAST_OFFSET = timedelta(minutes=15)
+MOST_SKEW = timedelta(minutes=2)
 
 _FIELDS = ("id", "task_path", "queue_name", "worker_ids", "started_at")
 
@@ -52,17 +58,45 @@ def running_rows(connection: BaseDatabaseWrapper, most: int) -> Listing:
     return Listing(engine.instant(now), seconds, tuple(found[:most]), complete=len(found) <= most)
 
 
+class StartTimes:
+    """Tells for which RUNNING rows it is certain when they were claimed, where instants have no time zone.
+
+    A zone behind UTC is what does harm: a claim of this moment would read as one of hours ago, from before
+    its container was restarted. Zones are quarters of an hour apart, so a claim that is first seen while it
+    reads as younger than that is in no such zone. Of one that is first seen later nothing is said, ever.
+    """
+
+    def __init__(self) -> None:
+        """Have seen nothing."""
+        self._certain: dict[tuple[Any, datetime], bool] = {}
+
+    def of(self, listing: Listing) -> Listing:
+        """The same rows, with ``started_at`` where it is certain and ``reading`` where it is not."""
+        seen: dict[tuple[Any, datetime], bool] = {}
+        rows: list[RunningRow] = []
+        for row in listing.rows:
+            if row.since is None:
+                rows.append(row)
+                continue
+            claim = (row.key, row.since)
+            fresh = -MOST_SKEW <= listing.at - row.since <= LEAST_OFFSET - MOST_SKEW
+            seen[claim] = self._certain.get(claim, fresh)
+            rows.append(row if seen[claim] else replace(row, started_at=None, reading=row.since))
+        self._certain = seen
+        return replace(listing, rows=tuple(rows))
+
+
 def settle_row(connection: BaseDatabaseWrapper, row: RunningRow, settlement: Settlement) -> bool:
     """Take a row from RUNNING to what it is settled as, unless it has moved on by itself.
 
     One statement, so that a row whose task finished in the meantime, or that somebody else claimed
     again, stays as it is. Returns whether the row was changed.
     """
-    if row.started_at is None:
+    if row.since is None:
         # Which claim of the row this was could not be told from another.
         return False
     # The types of a query that does not run at once are not part of Django's stubs.
-    rows: Any = DBTaskResult.objects.filter(status="RUNNING", started_at=row.started_at)
+    rows: Any = DBTaskResult.objects.filter(status="RUNNING", started_at=row.since)
     update = rows.query.chain(sql.UpdateQuery)
     update.add_update_values(_changes(settlement))
     text, params = update.get_compiler(connection=connection).as_sql()

@@ -18,7 +18,7 @@ from django_task_operator.tasktable.engines import Limits
 from django_task_operator.tasktable.errors import DatabaseFailed
 from django_task_operator.tasktable.failures import classified
 from django_task_operator.tasktable.queues import is_indexed, layout, unserved_queues
-from django_task_operator.tasktable.running import MOST_ROWS, running_rows, settle_row
+from django_task_operator.tasktable.running import MOST_ROWS, StartTimes, running_rows, settle_row
 from django_task_operator.tasktable.statement import compile_statement
 from django_task_operator.tasktable.values import Sample
 
@@ -108,6 +108,7 @@ class TaskTable:
         self._connection: BaseDatabaseWrapper | None = None
         self._poll: _Poll | None = None
         self._pooled = False
+        self._start_times = StartTimes()
 
     def sample(self, wanted: Mapping[Selection, int]) -> Sample:
         """What each selection has, in one statement.
@@ -168,7 +169,8 @@ class TaskTable:
         Raises:
             DatabaseError: as ``sample``.
         """
-        return self._asked(lambda connection: self._within_limits(connection, running_rows, MOST_ROWS))
+        listing = self._asked(lambda connection: self._within_limits(connection, running_rows, MOST_ROWS))
+        return listing if self._engine.instants_have_zones else self._start_times.of(listing)
 
     def settle(self, row: RunningRow, settlement: Settlement) -> bool:
         """Change a row that is still RUNNING since it was listed, in one statement; whether it was.

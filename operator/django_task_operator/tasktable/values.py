@@ -125,7 +125,10 @@ class RunningRow:
         queue: where it was.
         worker_id: who claimed it last; empty where the row does not say.
         attempts: how often it was claimed.
-        started_at: when it was claimed last, by the clock of who did, UTC; None where the row does not say.
+        started_at: when it was claimed last, by the clock of who did, UTC; None where the row does not say,
+            or says it in a time zone that is not known.
+        reading: the same as the row has it, if that is no certain instant: it tells one claim of the row
+            from another, and which came first, and is not to be compared with any clock.
     """
 
     key: Any
@@ -134,6 +137,12 @@ class RunningRow:
     worker_id: str
     attempts: int
     started_at: datetime | None
+    reading: datetime | None = None
+
+    @property
+    def since(self) -> datetime | None:
+        """What tells this claim of the row from others: ``started_at``, or else the ``reading``."""
+        return self.started_at or self.reading
 
     @property
     def id(self) -> str:

@@ -28,6 +28,11 @@ def row(worker_id: str = POD, started: float | None = 10.4, number: int = 1) -> 
     return RunningRow(uuid.UUID(int=number), "orders.tasks.send", "default", worker_id, 1, started_at)
 
 
+def unsure(worker_id: str = POD, reading: float = 10.4, number: int = 1) -> RunningRow:
+    """A row whose time is in a zone that is not known."""
+    return replace(row(worker_id, None, number), reading=at(reading))
+
+
 def fates(rows: list[RunningRow], *pods: PodLife) -> list[Fate]:
     return [trace.fate for trace in traces(rows, {pod.name: pod for pod in pods}, OWN)]
 
@@ -148,3 +153,18 @@ def test_a_replica_set_is_own_by_its_deployment_and_the_workers_uid() -> None:
         ReplicaSetState("of-nobody", None, "worker"),
     ]
     assert own_replica_sets(sets, "deployment", "worker") == {"own", "own-before-a-rollout"}
+
+
+@pytest.mark.parametrize(
+    ("pod", "fate"),
+    [
+        (FIRST, Fate.ALIVE),
+        (RESTARTED, Fate.ALIVE),
+        (WAITING, Fate.ALIVE),
+        (PodLife(POD, phase="Failed", ended_at=at(15)), Fate.ENDED),
+        (None, Fate.GONE),
+    ],
+)
+@pytest.mark.parametrize("hours", [-12, -5, 0, 14])
+def test_without_a_known_time_zone_only_the_pod_tells(pod: PodLife | None, fate: Fate, hours: int) -> None:
+    assert fates([unsure(reading=10.4 + hours * 3600)], *([pod] if pod else [])) == [fate]

@@ -54,6 +54,10 @@ class Engine(ABC):
     clock: ClassVar[str]
     """SQL for the server's clock at the start of a statement, as a DateTimeField stores an instant."""
 
+    instants_have_zones: ClassVar[bool]
+    """Whether a DateTimeField's column stores an instant; else it is a wall clock's reading in the time zone
+    of the project's ``DATABASES["default"]["TIME_ZONE"]`` or ``TIME_ZONE``, which nobody tells."""
+
     equal_names_are_one: ClassVar[bool]
     """Whether the column of queues compares names as Python does; MySQL's ignores case and accents."""
 
@@ -107,5 +111,5 @@ class Engine(ABC):
         return name if self.equal_names_are_one else name.casefold()
 
     def instant(self, value: datetime) -> datetime:
-        """An instant that the driver gave, in UTC; without a zone it is what Django stores, UTC."""
+        """An instant that the driver gave, in UTC; without a zone it is taken for UTC, Django's default."""
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

@@ -76,6 +76,7 @@ class MySQL(Engine):
     schemes = frozenset({"mysql", "mysql2", "mysqlgis", "mysql-connector"})
     # CURRENT_TIMESTAMP would be in the session's time zone.
     clock = "UTC_TIMESTAMP(6)"
+    instants_have_zones = False
     equal_names_are_one = False
 
     @override

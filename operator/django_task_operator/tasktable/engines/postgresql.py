@@ -96,6 +96,7 @@ class PostgreSQL(Engine):
     backend = "django.db.backends.postgresql"
     schemes = frozenset({"postgres", "postgresql", "pgsql", "postgis", "timescale", "timescalegis"})
     clock = "STATEMENT_TIMESTAMP()"
+    instants_have_zones = True
     equal_names_are_one = True
 
     @override
