@@ -1,13 +1,12 @@
 """What can go wrong with a worker, in words for the person who has to mend it.
 
-An error's docstring is its message: the details that are given when it is raised fill the braces.
+An error's ``template`` is its message: the details that are given when it is raised fill the braces.
 Its class name is the reason of the condition and of the event. Neither ever holds a secret: no
 URL, user, host or password of a database.
 """
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from django_task_operator.redaction import Foreign
@@ -23,14 +22,16 @@ class WorkerGone(Exception):
 class WorkerError(Exception):
     """Something that keeps one DjangoTaskWorker from its goal."""
 
+    # No docstring: ``python -OO`` removes those.
+    template: ClassVar[str]
     # Whether the database takes statements although the tasks in it could not be counted. A migration is
     # worth starting then, whether or not this very error is one that a migration mends.
     database_answers: ClassVar[bool] = False
 
     def __init__(self, **details: object) -> None:
-        """Fill the braces of the class's docstring with ``details``."""
+        """Fill the braces of the class's template with ``details``."""
         self.details = details
-        super().__init__(" ".join(inspect.cleandoc(type(self).__doc__ or "").format(**details).split()))
+        super().__init__(" ".join(self.template.format(**details).split()))
 
     @property
     def reason(self) -> str:
@@ -71,52 +72,56 @@ class TransientError(WorkerError):
 
 
 class InvalidSpec(UserError):
-    """{field}: {problem}"""
+    template = "{field}: {problem}"
 
 
 class SecretMissing(UserError):
-    """Secret {secret} does not exist in namespace {namespace}. Create it, or change spec.database.urlSecretRef.name."""
+    template = "Secret {secret} does not exist in namespace {namespace}. Create it, or change spec.database.urlSecretRef.name."
 
 
 class SecretKeyMissing(UserError):
-    """Secret {secret} has no key {key}. Add the key, or change spec.database.urlSecretRef.key."""
+    template = "Secret {secret} has no key {key}. Add the key, or change spec.database.urlSecretRef.key."
 
 
 class SecretForbidden(UserError):
-    """The operator may not read Secret {secret} in namespace {namespace}. Is the namespace among the chart's watchNamespaces, and its RBAC installed?"""
+    template = "The operator may not read Secret {secret} in namespace {namespace}. Is the namespace among the chart's watchNamespaces, and its RBAC installed?"
 
 
 class DeploymentNameTaken(UserError):
-    """Deployment {name} exists and does not belong to this worker, so it is left alone. Delete it, or give this DjangoTaskWorker another name."""
+    template = "Deployment {name} exists and does not belong to this worker, so it is left alone. Delete it, or give this DjangoTaskWorker another name."
 
 
 class DeploymentRejected(UserError):
-    """The API server refuses the Deployment: {problem}"""
+    template = "The API server refuses the Deployment: {problem}"
 
 
 class ObjectNameTaken(UserError):
-    """{kind} {name} exists and does not belong to this worker, so it is left alone. Delete it, or give this DjangoTaskWorker another name."""
+    template = "{kind} {name} exists and does not belong to this worker, so it is left alone. Delete it, or give this DjangoTaskWorker another name."
 
 
 class ObjectRejected(UserError):
-    """The API server refuses the {kind}: {problem}"""
+    template = "The API server refuses the {kind}: {problem}"
 
 
 class MigrationFailed(UserError):
-    """Job {job} failed to migrate the database ({how}), so no pod of the new version is started{kept}. Correct spec.image or what it needs, or delete the Job to try again. {problem}"""
+    template = "Job {job} failed to migrate the database ({how}), so no pod of the new version is started{kept}. Correct spec.image or what it needs, or delete the Job to try again. {problem}"
 
 
 class ApiUnavailable(TransientError):
-    """The Kubernetes API did not take the {action}: {problem}"""
+    template = "The Kubernetes API did not take the {action}: {problem}"
 
 
 class Migrating(TransientError):
-    """{problem}"""
+    template = "{problem}"
 
 
 class ObjectLeftOver(TransientError):
-    """{kind} {name} belongs to a deleted DjangoTaskWorker of the same name and is still being removed."""
+    template = (
+        "{kind} {name} belongs to a deleted DjangoTaskWorker of the same name and is still being removed."
+    )
 
 
 class DeploymentLeftOver(TransientError):
-    """Deployment {name} belongs to a deleted DjangoTaskWorker of the same name and is still being removed."""
+    template = (
+        "Deployment {name} belongs to a deleted DjangoTaskWorker of the same name and is still being removed."
+    )

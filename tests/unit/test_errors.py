@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import string
+import subprocess
+import sys
 
 import pytest
 
@@ -45,7 +49,7 @@ EVERY = [error for error in subclasses(WorkerError) if not error.__subclasses__(
 
 
 def details(error: type[WorkerError]) -> dict[str, object]:
-    names = {name for _, name, _, _ in string.Formatter().parse(error.__doc__ or "") if name}
+    names = {name for _, name, _, _ in string.Formatter().parse(error.template) if name}
     return {name: DETAILS[name] for name in names}
 
 
@@ -65,7 +69,7 @@ def test_message(error: type[WorkerError]) -> None:
     assert not set("{}\n") & set(raised.message)
     for value in given.values():
         assert (f"{value:g}" if isinstance(value, float) else str(value)) in raised.message
-    assert (error.__doc__ or "").rstrip().endswith((".", "?", "{problem}"))
+    assert error.template.rstrip().endswith((".", "?", "{problem}"))
     assert len(raised.message) < 400
     assert not SECRETS & given.keys()
 
@@ -85,3 +89,32 @@ def test_the_same_said_twice_is_the_same() -> None:
     assert hash(one) == hash(SecretMissing(secret="a", namespace="b"))
     assert one != SecretMissing(secret="a", namespace="c")
     assert one != SecretKeyMissing(secret="a", key="b")
+
+
+WITHOUT_DOCSTRINGS = """
+import json, sys
+import django_task_operator.tasktable.errors
+from django_task_operator.errors import WorkerError
+
+def kinds(of):
+    yield of
+    for child in of.__subclasses__():
+        yield from kinds(child)
+
+errors = {error.__name__: error for error in kinds(WorkerError)}
+json.dump([str(errors[name](**details)) for name, details in json.load(sys.stdin)], sys.stdout)
+"""
+
+
+@pytest.mark.parametrize("level", ["0", "1", "2"])
+def test_no_message_is_lost_where_python_optimizes(level: str) -> None:
+    given = [(error.__name__, details(error)) for error in EVERY]
+    told = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DOCSTRINGS],
+        input=json.dumps(given),
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONOPTIMIZE": level},
+    )
+    assert json.loads(told.stdout) == [str(error(**details(error))) for error in EVERY]

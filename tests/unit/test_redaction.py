@@ -193,7 +193,7 @@ def kinds(of: type[Exception]) -> Iterator[type[Exception]]:
 # Whatever an error of ours may say of its own accord.
 OURS = " ".join(
     [
-        *(f"{kind.__module__} {kind.__doc__}" for kind in kinds(WorkerError)),
+        *(f"{kind.__module__} {getattr(kind, 'template', '')}" for kind in kinds(WorkerError)),
         "OperationalError OSError SQLSTATE 28P01 error 1045 2003",
         "it names no host, it names no database, it is empty, it does not start with, a well-formed URL",
     ]

@@ -5,14 +5,14 @@ PROCESS_DIED = "The worker process that ran this task was killed, or crashed."
 
 
 class NotMigratedError(Exception):
-    """The table of django-tasks-db is missing or older than the package: run `manage.py migrate`."""
+    """The task table cannot be used before somebody migrates the database."""
 
     def __str__(self) -> str:
-        return str(self.__doc__)
+        return "The table of django-tasks-db is missing or older than the package: run `manage.py migrate`."
 
 
 class AbandonedError(Exception):
-    """Asked to end at once while the database did not answer: a row stays RUNNING."""
+    """The worker gives up what it cannot finish any more."""
 
     def __str__(self) -> str:
-        return str(self.__doc__)
+        return "Asked to end at once while the database did not answer: a row stays RUNNING."

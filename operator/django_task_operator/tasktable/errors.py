@@ -9,11 +9,11 @@ from django_task_operator.errors import TransientError, UserError
 
 
 class InvalidURL(UserError):
-    """The database URL cannot be used: {problem}. It has the form postgres://USER:PASSWORD@HOST:5432/NAME or mysql://USER:PASSWORD@HOST:3306/NAME, with special characters in the password percent-encoded."""
+    template = "The database URL cannot be used: {problem}. It has the form postgres://USER:PASSWORD@HOST:5432/NAME or mysql://USER:PASSWORD@HOST:3306/NAME, with special characters in the password percent-encoded."
 
 
 class UnsupportedDatabase(UserError):
-    """The database URL names {database}, which cannot be scaled on: {why}. Use PostgreSQL, MySQL or MariaDB."""
+    template = "The database URL names {database}, which cannot be scaled on: {why}. Use PostgreSQL, MySQL or MariaDB."
 
 
 class DatabaseError(TransientError):
@@ -21,60 +21,64 @@ class DatabaseError(TransientError):
 
 
 class HostUnknown(DatabaseError):
-    """The name of the database's host cannot be resolved from the operator's pod. Use a full name, as in db.NAMESPACE.svc; the operator runs in another namespace than the worker."""
+    template = "The name of the database's host cannot be resolved from the operator's pod. Use a full name, as in db.NAMESPACE.svc; the operator runs in another namespace than the worker."
 
 
 class ConnectionRefused(DatabaseError):
-    """The database's host refuses connections on this port. Is the database running, and is the port right?"""
+    template = "The database's host refuses connections on this port. Is the database running, and is the port right?"
 
 
 class ConnectionTimedOut(DatabaseError):
-    """The database's host did not answer in time. Does a NetworkPolicy or a firewall let the operator's pod reach it?"""
+    template = "The database's host did not answer in time. Does a NetworkPolicy or a firewall let the operator's pod reach it?"
 
 
 class ConnectionLost(DatabaseError):
-    """The database closed the connection, or is starting up or shutting down."""
+    template = "The database closed the connection, or is starting up or shutting down."
 
 
 class TLSFailed(DatabaseError):
-    """The database and the operator could not agree on TLS. Check sslmode in the URL; certificate files that the URL names have to exist in the operator's pod."""
+    template = "The database and the operator could not agree on TLS. Check sslmode in the URL; certificate files that the URL names have to exist in the operator's pod."
 
 
 class AuthenticationFailed(DatabaseError):
-    """The database refuses the user or the password of the URL, or connections from the operator's address."""
+    template = "The database refuses the user or the password of the URL, or connections from the operator's address."
 
 
 class DatabaseMissing(DatabaseError):
-    """The server has no database of the URL's name. Create it, or change the URL."""
+    template = "The server has no database of the URL's name. Create it, or change the URL."
 
 
 class TableMissing(DatabaseError):
-    """The database has no task table: it is not migrated. Run manage.py migrate with django_tasks_db in INSTALLED_APPS."""
+    template = "The database has no task table: it is not migrated. Run manage.py migrate with django_tasks_db in INSTALLED_APPS."
 
     database_answers = True
 
 
 class TableOutdated(DatabaseError):
-    """The task table lacks a column that is needed. Upgrade django-tasks-db to 0.13 or newer and run manage.py migrate."""
+    template = "The task table lacks a column that is needed. Upgrade django-tasks-db to 0.13 or newer and run manage.py migrate."
 
     database_answers = True
 
 
 class PermissionDenied(DatabaseError):
-    """The URL's user may not read the task table. Grant it SELECT on django_tasks_database_dbtaskresult."""
+    template = (
+        "The URL's user may not read the task table. Grant it SELECT on django_tasks_database_dbtaskresult."
+    )
 
     database_answers = True
 
 
 class SampleTimedOut(DatabaseError):
-    """Counting the tasks took longer than {seconds:g} s. The index in docs/database.md makes it a matter of milliseconds; a lock on the table has the same effect."""
+    template = "Counting the tasks took longer than {seconds:g} s. The index in docs/database.md makes it a matter of milliseconds; a lock on the table has the same effect."
 
     database_answers = True
 
 
 class TooManyConnections(DatabaseError):
-    """The database has no connection left for this user. Raise its limit, or put a pooler before it."""
+    template = (
+        "The database has no connection left for this user. Raise its limit, or put a pooler before it."
+    )
 
 
 class DatabaseFailed(DatabaseError):
-    """The database failed with {code}. Its own log says more."""
+    template = "The database failed with {code}. Its own log says more."

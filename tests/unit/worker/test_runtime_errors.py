@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from django.db import DataError, InterfaceError, OperationalError, ProgrammingError
 from django_db_worker.database import code_of, is_contention, is_missing_table, reason
@@ -77,3 +81,23 @@ def test_contention() -> None:
     assert is_contention(OperationalError(1213, "Deadlock found when trying to get lock"))
     assert not is_contention(OperationalError("server closed the connection unexpectedly"))
     assert not is_contention(ProgrammingError(1205, "of another kind"))
+
+
+@pytest.mark.parametrize("level", ["0", "1", "2"])
+def test_no_sentence_is_lost_where_python_optimizes(level: str) -> None:
+    script = """
+from django_db_worker.errors import AbandonedError, NotMigratedError
+print(NotMigratedError())
+print(AbandonedError())
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", script],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONOPTIMIZE": level},
+    )
+    assert told.stdout.splitlines() == [
+        "The table of django-tasks-db is missing or older than the package: run `manage.py migrate`.",
+        "Asked to end at once while the database did not answer: a row stays RUNNING.",
+    ]
