@@ -35,16 +35,8 @@ from django_task_operator.keepers.children import CHILD_KINDS
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
 from django_task_operator.metrics_api.serving import ExternalMetrics, Settings
-from django_task_operator.observed.objects import (
-    AutoscalerState,
-    ChildState,
-    DeploymentState,
-    JobPodState,
-    JobState,
-    PodState,
-    owner_of,
-)
-from django_task_operator.observed.pods import ReplicaSetState
+from django_task_operator.observed.objects import Autoscaler, Child, Deployment, Job, ReplicaSet, owner_of
+from django_task_operator.observed.pods import JobPod, Pod
 from django_task_operator.reconcile.fleet import Fleet
 from django_task_operator.reconcile.queues import ServedQueues
 from django_task_operator.resources import RuntimeSource
@@ -252,13 +244,13 @@ async def _run(
             changed=fleet.wake,
         )
 
-    deployments = watched(DEPLOYMENTS, DeploymentState.of)
-    replica_sets = watched(REPLICA_SETS, ReplicaSetState.of)
-    pods = watched(PODS, PodState.of)
-    autoscalers = watched(AUTOSCALERS, AutoscalerState.of)
-    children = {name: watched(kind, ChildState.of) for name, kind in CHILD_KINDS.items()}
-    migrations = watched(JOBS, JobState.of)
-    migration_pods = watched(PODS, JobPodState.of, MIGRATION_SELECTOR)
+    deployments = watched(DEPLOYMENTS, Deployment.of)
+    replica_sets = watched(REPLICA_SETS, ReplicaSet.of)
+    pods = watched(PODS, Pod.of)
+    autoscalers = watched(AUTOSCALERS, Autoscaler.of)
+    children = {name: watched(kind, Child.of) for name, kind in CHILD_KINDS.items()}
+    migrations = watched(JOBS, Job.of)
+    migration_pods = watched(PODS, JobPod.of, MIGRATION_SELECTOR)
     caches: list[Watched[Any]] = [
         deployments,
         replica_sets,

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from django_task_operator.errors import WorkerError
-    from django_task_operator.observed.objects import AutoscalerState, DeploymentState, PodState
+    from django_task_operator.observed.objects import Autoscaler, Deployment
+    from django_task_operator.observed.pods import Pod
     from django_task_operator.scaling import Decision, Demand
     from django_task_operator.spec import Key
 
@@ -39,8 +40,8 @@ class Turn:
     # What spec.replicas says.
     asked: int | None = None
     paused: bool = False
-    deployment: DeploymentState | None = None
-    pods: tuple[PodState, ...] = ()
+    deployment: Deployment | None = None
+    pods: tuple[Pod, ...] = ()
     demand: Demand | None = None
     sampled_at: datetime | None = None
     sample_seconds: float = 0.0
@@ -54,7 +55,7 @@ class Turn:
     unserved_queues: tuple[str, ...] = ()
     last_scale_time: str | None = None
     # With driver HPA: the autoscaler, and where it gets its metric from.
-    autoscaler: AutoscalerState | None = None
+    autoscaler: Autoscaler | None = None
     metrics: Availability = SERVING
     # Of the rows of its pods, as far as they are known.
     orphaned_tasks: int | None = None

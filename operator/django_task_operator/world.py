@@ -14,15 +14,8 @@ if TYPE_CHECKING:
     from django_task_operator.cluster.secrets import Secrets
     from django_task_operator.metrics_api.availability import MetricsApi
     from django_task_operator.metrics_api.figures import Figures
-    from django_task_operator.observed.objects import (
-        AutoscalerState,
-        ChildState,
-        DeploymentState,
-        JobPodState,
-        JobState,
-        PodState,
-    )
-    from django_task_operator.observed.pods import ReplicaSetState
+    from django_task_operator.observed.objects import Autoscaler, Child, Deployment, Job, ReplicaSet
+    from django_task_operator.observed.pods import JobPod, Pod
     from django_task_operator.reconcile.queues import ServedQueues
     from django_task_operator.resources import RuntimeSource
     from django_task_operator.tasktable import Databases
@@ -40,13 +33,13 @@ class World:
     """
 
     kube: Kube
-    deployments: Watched[DeploymentState]
-    replica_sets: Watched[ReplicaSetState]
-    pods: Watched[PodState]
-    children: Mapping[str, Watched[ChildState]]
-    autoscalers: Watched[AutoscalerState]
-    migrations: Watched[JobState]
-    migration_pods: Watched[JobPodState]
+    deployments: Watched[Deployment]
+    replica_sets: Watched[ReplicaSet]
+    pods: Watched[Pod]
+    children: Mapping[str, Watched[Child]]
+    autoscalers: Watched[Autoscaler]
+    migrations: Watched[Job]
+    migration_pods: Watched[JobPod]
     secrets: Secrets
     databases: Databases
     served_queues: ServedQueues

@@ -16,16 +16,8 @@ from django_task_operator.cluster.secrets import Secrets
 from django_task_operator.keepers.children import CHILD_KINDS
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
-from django_task_operator.observed.objects import (
-    AutoscalerState,
-    ChildState,
-    DeploymentState,
-    JobPodState,
-    JobState,
-    PodState,
-    owner_of,
-)
-from django_task_operator.observed.pods import ReplicaSetState
+from django_task_operator.observed.objects import Autoscaler, Child, Deployment, Job, ReplicaSet, owner_of
+from django_task_operator.observed.pods import JobPod, Pod
 from django_task_operator.reconcile.fleet import Fleet
 from django_task_operator.reconcile.queues import ServedQueues
 from django_task_operator.reconcile.reconciler import Reconciler
@@ -73,13 +65,13 @@ class Bench:
 
         self.world = self.fleet.world = World(
             kube=self.kube,  # type: ignore[arg-type]
-            deployments=watched("deployments", DeploymentState.of),
-            replica_sets=watched("replicasets", ReplicaSetState.of),
-            pods=watched("pods", PodState.of),
-            autoscalers=watched("horizontalpodautoscalers", AutoscalerState.of),
-            children={name: watched(kind.plural, ChildState.of) for name, kind in CHILD_KINDS.items()},
-            migrations=watched("jobs", JobState.of),
-            migration_pods=watched("pods", JobPodState.of, MIGRATION_LABEL),
+            deployments=watched("deployments", Deployment.of),
+            replica_sets=watched("replicasets", ReplicaSet.of),
+            pods=watched("pods", Pod.of),
+            autoscalers=watched("horizontalpodautoscalers", Autoscaler.of),
+            children={name: watched(kind.plural, Child.of) for name, kind in CHILD_KINDS.items()},
+            migrations=watched("jobs", Job.of),
+            migration_pods=watched("pods", JobPod.of, MIGRATION_LABEL),
             secrets=Secrets(self.kube, clock),  # type: ignore[arg-type]
             databases=self.databases,  # type: ignore[arg-type]
             served_queues=ServedQueues(self.fleet.wake),

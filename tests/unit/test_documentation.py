@@ -13,7 +13,7 @@ from django_task_operator import scaling, telemetry
 from django_task_operator.contract import ConditionReason, EventReason
 from django_task_operator.errors import WorkerError
 from django_task_operator.metrics_api.figures import METRICS
-from django_task_operator.observed.objects import PodTrouble
+from django_task_operator.observed.pods import PodTrouble
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "operator" / "django_task_operator"

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_task_operator.errors import MigrationFailed, ObjectRejected, UserError, WorkerError
-from django_task_operator.observed.objects import PodState
+from django_task_operator.observed.pods import Pod
 from django_task_operator.redaction import HIDDEN, WITHHELD, Foreign, Redactor
 from django_task_operator.spec import Key
 from django_task_operator.tasktable import DatabaseURL
@@ -176,12 +176,12 @@ def is_told(secret: str, text: str) -> bool:
     return re.search(left + re.escape(secret) + right, text) is not None
 
 
-def crashing(words: str) -> PodState:
+def crashing(words: str) -> Pod:
     terminated = {"exitCode": 1, "message": words}
     status = {"name": "worker", "image": "i", "restartCount": 1}
     waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
     container = {**status, "state": waiting, "lastState": {"terminated": terminated}}
-    return PodState.of({"metadata": {"name": "emails-1"}, "status": {"containerStatuses": [container]}})
+    return Pod.of({"metadata": {"name": "emails-1"}, "status": {"containerStatuses": [container]}})
 
 
 def kinds(of: type[Exception]) -> Iterator[type[Exception]]:

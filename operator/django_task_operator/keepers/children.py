@@ -13,7 +13,7 @@ from django_task_operator.errors import (
     WorkerError,
 )
 from django_task_operator.keepers.refusals import Refusals
-from django_task_operator.observed.objects import ChildState
+from django_task_operator.observed.objects import Child
 from django_task_operator.resources.labels import object_labels
 from django_task_operator.spec import Key
 
@@ -39,7 +39,7 @@ class _Applied:
     """What was applied last, and the object that came of it."""
 
     manifest: Manifest
-    state: ChildState
+    state: Child
 
 
 class ChildrenKeeper:
@@ -92,15 +92,15 @@ class ChildrenKeeper:
             return self._refusals.explain(error, kind, name, manifest, new=seen is None)
         self._caches[kind].put(answer)
         self._refusals.forget(kind, name)
-        self._applied[kind, name] = _Applied(manifest, ChildState.of(answer))
+        self._applied[kind, name] = _Applied(manifest, Child.of(answer))
         return None
 
-    async def _find(self, kind: str, name: str) -> ChildState | None:
+    async def _find(self, kind: str, name: str) -> Child | None:
         # One that lost its labels, or somebody else's, is not in the cache.
         found = await self._kube.get_object(CHILD_KINDS[kind], self._key_of(name))
-        return ChildState.of(found) if found else None
+        return Child.of(found) if found else None
 
-    async def _delete(self, kind: str, state: ChildState) -> WorkerError | None:
+    async def _delete(self, kind: str, state: Child) -> WorkerError | None:
         try:
             await self._kube.delete_object(CHILD_KINDS[kind], self._key_of(state.name), state.uid)
         except API_ERRORS as error:

@@ -25,7 +25,7 @@ from django_task_operator.errors import (
     WorkerError,
 )
 from django_task_operator.keepers.refusals import Refusals
-from django_task_operator.observed.objects import DeploymentState
+from django_task_operator.observed.objects import Deployment
 from django_task_operator.resources import build_deployment
 from django_task_operator.resources.labels import object_labels
 
@@ -71,7 +71,7 @@ class DeploymentKeeper:
         self._applied: _Applied | None = None
         self._refusals = Refusals(world.clock)
 
-    def current(self) -> DeploymentState | None:
+    def current(self) -> Deployment | None:
         """The Deployment as the watch last told."""
         mine = (state for state in self._deployments.of(self._key) if state.name == self._key.name)
         return next(mine, None)
@@ -107,13 +107,13 @@ class DeploymentKeeper:
             restored = "deleted" if before.uid != self._applied.uid else "changed"
         return Outcome(scaled=True, restored=restored)
 
-    def _is_settled(self, digest: str, deployment: DeploymentState) -> bool:
+    def _is_settled(self, digest: str, deployment: Deployment) -> bool:
         seen = _Applied(digest, deployment.uid, deployment.generation)
         return (
             self._applied == seen and deployment.labels >= self._labels and deployment.belongs_to(self._uid)
         )
 
-    async def _target(self, deployment: DeploymentState | None) -> str | None:
+    async def _target(self, deployment: Deployment | None) -> str | None:
         """Find the uid of the object to apply to; None where it is to be created."""
         if deployment is None:
             await require_worker(self._kube, self._key, self._uid)
@@ -121,14 +121,14 @@ class DeploymentKeeper:
             found = await self._kube.get_object(DEPLOYMENTS, self._key)
             if found is None:
                 return None
-            deployment = DeploymentState.of(found)
+            deployment = Deployment.of(found)
         if deployment.may_be_applied_by(self._uid, self._labels):
             return deployment.uid
         error = DeploymentLeftOver if deployment.is_left_over else DeploymentNameTaken
         raise error(name=deployment.name)
 
     async def _refused(
-        self, error: BaseException, deployment: DeploymentState | None, manifest: Manifest
+        self, error: BaseException, deployment: Deployment | None, manifest: Manifest
     ) -> Outcome:
         status = error.status if isinstance(error, ApiException) else None
         problem = describe(error)

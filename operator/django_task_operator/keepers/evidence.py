@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from django_task_operator.observed.pods import PodLife, ReplicaSetState
+    from django_task_operator.observed.objects import ReplicaSet
+    from django_task_operator.observed.pods import Pod
     from django_task_operator.tasktable import RunningRow
 
 # A ReplicaSet's name and five characters: how Kubernetes names its pods. Names of workers are short
@@ -49,7 +50,7 @@ def pod_of(worker_id: str) -> str:
 
 
 def own_replica_sets(
-    replica_sets: Iterable[ReplicaSetState], deployment_uid: str, worker_uid: str
+    replica_sets: Iterable[ReplicaSet], deployment_uid: str, worker_uid: str
 ) -> frozenset[str]:
     """Name the ReplicaSets whose pods are this very worker's.
 
@@ -70,9 +71,7 @@ def is_own(pod: str, replica_sets: Collection[str]) -> bool:
     return match is not None and match["replica_set"] in replica_sets
 
 
-def traces(
-    rows: Iterable[RunningRow], pods: Mapping[str, PodLife], replica_sets: Collection[str]
-) -> list[Trace]:
+def traces(rows: Iterable[RunningRow], pods: Mapping[str, Pod], replica_sets: Collection[str]) -> list[Trace]:
     """Judge the rows of a worker's own pods.
 
     ``pods`` must be younger than ``rows``: a pod that came later than both would be thought gone.
@@ -94,7 +93,7 @@ def _started(row: RunningRow) -> float:
     return row.since.timestamp() if row.since else 0.0
 
 
-def _fate(row: RunningRow, pod: PodLife | None, newest: RunningRow) -> Fate:
+def _fate(row: RunningRow, pod: Pod | None, newest: RunningRow) -> Fate:
     """Times are the node's own: the worker's for the row, the kubelet's for the container."""
     if pod is None:
         return Fate.GONE
@@ -103,7 +102,7 @@ def _fate(row: RunningRow, pod: PodLife | None, newest: RunningRow) -> Fate:
     return _fate_in(pod, row, newest)
 
 
-def _fate_in(pod: PodLife, row: RunningRow, newest: RunningRow) -> Fate:
+def _fate_in(pod: Pod, row: RunningRow, newest: RunningRow) -> Fate:
     started_at = row.started_at
     if started_at is None:
         return Fate.ALIVE

@@ -14,7 +14,7 @@ from django_task_operator.errors import (
     WorkerError,
 )
 from django_task_operator.keepers.refusals import Refusals
-from django_task_operator.observed.objects import JobState
+from django_task_operator.observed.objects import Job
 from django_task_operator.redaction import Foreign
 from django_task_operator.resources import build_migration, migration_hash
 from django_task_operator.spec import Key
@@ -22,7 +22,8 @@ from django_task_operator.spec import Key
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from django_task_operator.observed.objects import DeploymentState, JobPodState, PodState
+    from django_task_operator.observed.objects import Deployment
+    from django_task_operator.observed.pods import JobPod, Pod
     from django_task_operator.spec import Worker
     from django_task_operator.world import World
 
@@ -46,7 +47,7 @@ class Migration:
 
     migrated: str | None = None
     error: WorkerError | None = None
-    pods: tuple[PodState, ...] = ()
+    pods: tuple[Pod, ...] = ()
     started: str | None = None
     wake_after: float | None = None
 
@@ -68,7 +69,7 @@ class MigrationKeeper:
     async def advance(
         self,
         worker: Worker,
-        deployment: DeploymentState | None,
+        deployment: Deployment | None,
         *,
         reachable: bool,
         redact: Callable[[str], str],
@@ -113,14 +114,14 @@ class MigrationKeeper:
             try:
                 await require_worker(self._kube, self._key, self._uid)
                 found = await self._kube.get_object(JOBS, key)
-                if found and JobState.of(found).controller_uid != self._uid:
+                if found and Job.of(found).controller_uid != self._uid:
                     return Migration(error=ObjectNameTaken(kind=KIND, name=key.name))
                 answer = await self._kube.apply_object(JOBS, manifest, uid=None)
             except API_ERRORS as refused:
                 return Migration(error=self._refusals.explain(refused, KIND, key.name, wanted, new=True))
             self._world.migrations.put(answer)
         self._refusals.forget(KIND, key.name)
-        job = JobState.of(answer)
+        job = Job.of(answer)
         return Migration(error=Migrating(problem=_progress(job)), started=None if found else job.name)
 
     def _obstacle(self) -> str | None:
@@ -136,14 +137,14 @@ class MigrationKeeper:
                 return f"Waits for the migration of DjangoTaskWorker {neighbour} on the same database."
         return None
 
-    def _may_start(self, owner: Key, job: JobState) -> bool:
+    def _may_start(self, owner: Key, job: Job) -> bool:
         unfinished = [pod for pod in self._pods_of(owner, job) if pod.failure is None]
         return not job.is_over and not (unfinished and all(pod.pod.trouble for pod in unfinished))
 
-    def _pods_of(self, owner: Key, job: JobState) -> list[JobPodState]:
+    def _pods_of(self, owner: Key, job: Job) -> list[JobPod]:
         return [pod for pod in self._world.migration_pods.of(owner) if pod.job_uid == job.uid]
 
-    async def _delete(self, superseded: Iterable[JobState]) -> WorkerError | None:
+    async def _delete(self, superseded: Iterable[Job]) -> WorkerError | None:
         """Delete Jobs, but none in the middle of a migration: not every database can undo half of one."""
         for job in superseded:
             if any(pod.running for pod in self._pods_of(self._key, job)):
@@ -172,7 +173,7 @@ def last_words(log: str, redact: Callable[[str], str]) -> str:
     return " | ".join(kept)
 
 
-def _progress(job: JobState, pods: Sequence[JobPodState] = (), redact: Callable[[str], str] = str) -> str:
+def _progress(job: Job, pods: Sequence[JobPod] = (), redact: Callable[[str], str] = str) -> str:
     failures = [pod.failure for pod in pods if pod.failure is not None]
     troubles = [pod.pod.redacted(redact).told for pod in pods if pod.failure is None and pod.pod.trouble]
     said = f"Job {job.name} migrates the database before the new pods start."
@@ -185,7 +186,7 @@ def _progress(job: JobState, pods: Sequence[JobPodState] = (), redact: Callable[
 
 
 def _failure(
-    job: JobState, pods: Iterable[JobPodState], redact: Callable[[str], str], *, has_pods: bool
+    job: Job, pods: Iterable[JobPod], redact: Callable[[str], str], *, has_pods: bool
 ) -> MigrationFailed:
     failed = [pod for pod in pods if pod.failure is not None]
     how = (failed[-1].failure if failed else None) or job.failed or ""

@@ -11,7 +11,7 @@ from django_task_operator import telemetry
 from django_task_operator.cluster.kube import API_ERRORS, describe
 from django_task_operator.contract import EventReason
 from django_task_operator.keepers.evidence import Fate, own_replica_sets, traces
-from django_task_operator.observed.pods import PodLife
+from django_task_operator.observed.pods import Pod
 from django_task_operator.resources.labels import MANAGED_SELECTOR
 from django_task_operator.tasktable import DatabaseError, Failed, PermissionDenied, Requeued
 from django_task_operator.turn import Event
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from django_task_operator.keepers.evidence import Trace
-    from django_task_operator.observed.objects import DeploymentState
+    from django_task_operator.observed.objects import Deployment
     from django_task_operator.spec import Orphans as Policy
     from django_task_operator.spec import Worker
     from django_task_operator.tasktable import Listing, Settlement, Subscription
@@ -98,7 +98,7 @@ class Orphans:
     async def look(
         self,
         worker: Worker,
-        deployment: DeploymentState | None,
+        deployment: Deployment | None,
         subscription: Subscription | None,
         running: int | None,
     ) -> Findings:
@@ -130,27 +130,24 @@ class Orphans:
         return replace(self._found, wake_after=RETRY_SECONDS, events=())
 
     def _notice_pods(self, worker: Worker) -> None:
-        lives = (pod.life for pod in self._world.pods.of(worker.key))
         working = frozenset(
-            (life.name, life.running_since)
-            for life in lives
-            if life and life.running_since and not life.has_ended
+            (pod.name, pod.running_since)
+            for pod in self._world.pods.of(worker.key)
+            if pod.running_since and not pod.has_ended
         )
         now = self._world.clock()
         self._went |= {pod: now for pod, _ in self._working - working}
         self._working = working
 
-    def _sees(self, deployment: DeploymentState) -> bool:
+    def _sees(self, deployment: Deployment) -> bool:
         return deployment.belongs_to(self._uid) and self._world.pods.is_current
 
-    async def _look(
-        self, worker: Worker, deployment: DeploymentState, subscription: Subscription
-    ) -> Findings:
+    async def _look(self, worker: Worker, deployment: Deployment, subscription: Subscription) -> Findings:
         policy, stuck_after = worker.spec.orphans, worker.spec.stuck_after_seconds
         # What a pod began in its last moment must be in it.
         listing = await subscription.running(fresh=bool(self._went))
         own = own_replica_sets(self._world.replica_sets.of(worker.key), deployment.uid, self._uid)
-        pods = {pod.life.name: pod.life for pod in self._world.pods.of(worker.key) if pod.life}
+        pods = {pod.name: pod for pod in self._world.pods.of(worker.key)}
         found = traces(listing.rows, pods, own)
         now = self._world.clock()
         dead = {_claim(trace): trace for trace in found if trace.fate is not Fate.ALIVE}
@@ -197,11 +194,11 @@ class Orphans:
         The rows were listed before, so a pod that is not there now will not come back to one.
         """
         if ripe == self._ignored and worker.spec.orphans.policy == "Ignore":
-            pods = {pod.life.name: pod.life for pod in self._world.pods.of(worker.key) if pod.life}
+            pods = {pod.name: pod for pod in self._world.pods.of(worker.key)}
         else:
             selector = f"{MANAGED_SELECTOR}={worker.key.name}"
             manifests = await self._world.kube.list_pods(worker.key.namespace, selector)
-            pods = {life.name: life for life in map(PodLife.of, manifests)}
+            pods = {pod.name: pod for pod in map(Pod.of, manifests)}
         judged = traces(listing.rows, pods, own)
         return [trace for trace in judged if trace.fate is not Fate.ALIVE and _claim(trace) in ripe]
 

@@ -17,8 +17,8 @@ from django_task_operator.observed.pods import DELETION_COST
 from django_task_operator.tasktable import DatabaseError
 
 if TYPE_CHECKING:
-    from django_task_operator.observed.objects import DeploymentState
-    from django_task_operator.observed.pods import PodLife
+    from django_task_operator.observed.objects import Deployment
+    from django_task_operator.observed.pods import Pod
     from django_task_operator.spec import Key
     from django_task_operator.tasktable import Subscription
     from django_task_operator.world import World
@@ -47,7 +47,7 @@ class ScaleIn:
     async def spare_busy_pods(
         self,
         decision: scaling.Decision,
-        deployment: DeploymentState | None,
+        deployment: Deployment | None,
         subscription: Subscription | None,
     ) -> scaling.Decision:
         """What to write of a decision now: a scale-in goes only as far as there are idle pods.
@@ -69,7 +69,7 @@ class ScaleIn:
             return self._held(decision, deployment, why)
 
     async def _go_down(
-        self, decision: scaling.Decision, deployment: DeploymentState, subscription: Subscription | None
+        self, decision: scaling.Decision, deployment: Deployment, subscription: Subscription | None
     ) -> scaling.Decision:
         if subscription is None:
             return await self._spare_started(decision, deployment, "it is not known which pods run tasks")
@@ -82,7 +82,7 @@ class ScaleIn:
             return await self._spare_started(decision, deployment, why)
 
     async def _spare_started(
-        self, decision: scaling.Decision, deployment: DeploymentState, why: str
+        self, decision: scaling.Decision, deployment: Deployment, why: str
     ) -> scaling.Decision:
         """Where rows cannot be listed: a pod whose container runs may run a task, and no other does."""
         pods = self._pods()
@@ -95,7 +95,7 @@ class ScaleIn:
         return self._held(decision, deployment, why, at=plan.replicas) if plan.kept else decision
 
     async def _spare(
-        self, decision: scaling.Decision, deployment: DeploymentState, subscription: Subscription
+        self, decision: scaling.Decision, deployment: Deployment, subscription: Subscription
     ) -> scaling.Decision:
         wanted, current = decision.replicas, deployment.wanted_replicas
         for _ in range(PLANS):
@@ -120,12 +120,10 @@ class ScaleIn:
             await self._mark(pods, plan.mark, plan.unmark)
         return self._held(decision, deployment, "the idle pods keep beginning tasks")
 
-    def _pods(self) -> dict[str, PodLife]:
-        return {pod.life.name: pod.life for pod in self._world.pods.of(self._key) if pod.life}
+    def _pods(self) -> dict[str, Pod]:
+        return {pod.name: pod for pod in self._world.pods.of(self._key)}
 
-    def _candidates(
-        self, pods: dict[str, PodLife], deployment: DeploymentState
-    ) -> list[scaling.Candidate] | None:
+    def _candidates(self, pods: dict[str, Pod], deployment: Deployment) -> list[scaling.Candidate] | None:
         """The Deployment's replicas; None while a pod is known and its ReplicaSet is not yet."""
         replica_sets = {each.name: each.controller_uid for each in self._world.replica_sets.of(self._key)}
         there = [pod for pod in pods.values() if pod.is_replica and pod.replica_set]
@@ -137,7 +135,7 @@ class ScaleIn:
             if replica_sets[pod.replica_set] == deployment.uid
         ]
 
-    async def _tidy(self, deployment: DeploymentState) -> None:
+    async def _tidy(self, deployment: Deployment) -> None:
         """Take the marks off pods that stayed: they are no worse than others any more."""
         pods = self._pods()
         candidates = self._candidates(pods, deployment) or []
@@ -147,11 +145,11 @@ class ScaleIn:
             with suppress(*API_ERRORS):
                 await self._mark(pods, (), marked)
 
-    async def _mark(self, pods: dict[str, PodLife], mark: tuple[str, ...], unmark: tuple[str, ...]) -> None:
+    async def _mark(self, pods: dict[str, Pod], mark: tuple[str, ...], unmark: tuple[str, ...]) -> None:
         costs = {**dict.fromkeys(mark, str(scaling.VICTIM_COST)), **dict.fromkeys(unmark)}
         await asyncio.gather(*(self._annotate(pods[name], cost) for name, cost in costs.items()))
 
-    async def _annotate(self, pod: PodLife, cost: str | None) -> None:
+    async def _annotate(self, pod: Pod, cost: str | None) -> None:
         try:
             answer = await self._world.kube.annotate_pod(
                 self._key.namespace, pod.name, pod.uid, {DELETION_COST: cost}
@@ -176,7 +174,7 @@ class ScaleIn:
         )
 
     def _held(
-        self, decision: scaling.Decision, deployment: DeploymentState, why: str, *, at: int | None = None
+        self, decision: scaling.Decision, deployment: Deployment, why: str, *, at: int | None = None
     ) -> scaling.Decision:
         kept = deployment.wanted_replicas if at is None else at
         message = f"{decision.replicas} wanted; {kept} kept because {why}"

@@ -1,31 +1,20 @@
-"""What the operator sees of a worker's Deployment and pods, as small frozen values."""
+"""What the operator sees of the objects that it applies, and of their ReplicaSets, as small frozen values."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
-from datetime import datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
-from django_task_operator.observed.pods import PodLife, controller_of
+from django_task_operator.observed.pods import controller_of
 from django_task_operator.redaction import Foreign
-from django_task_operator.resources.labels import MIGRATION_LABEL, WORKER_LABEL
+from django_task_operator.resources.labels import MIGRATION_LABEL, WORKER_LABEL, WORKER_UID_ANNOTATION
 from django_task_operator.resources.migration import MIGRATED_ANNOTATION
-from django_task_operator.resources.pod_template import CONTAINER
 from django_task_operator.spec import KIND, Key, Manifest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-# A container that was restarted is believed once it has run for so long: between two crashes it
-# looks healthy for a moment.
-CRASH_MEMORY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectState:
+class OwnedObject:
     """Whose an object is that the operator applies, or that stands where one should."""
 
     name: str
@@ -52,7 +41,7 @@ class ObjectState:
 
 
 @dataclass(frozen=True, slots=True)
-class DeploymentState(ObjectState):
+class Deployment(OwnedObject):
     """A Deployment that carries the operator's labels, or stands where one should."""
 
     generation: int
@@ -67,7 +56,7 @@ class DeploymentState(ObjectState):
     migrated: str | None = None
 
     @classmethod
-    def of(cls, manifest: Manifest) -> DeploymentState:
+    def of(cls, manifest: Manifest) -> Deployment:
         """Digest an object of the API."""
         metadata, spec, status = manifest["metadata"], manifest["spec"], manifest.get("status", {})
         owner = controller_of(manifest)
@@ -101,7 +90,7 @@ class DeploymentState(ObjectState):
 
 
 @dataclass(frozen=True, slots=True)
-class ChildState(ObjectState):
+class Child(OwnedObject):
     """An object beside the Deployment, and what tells whether somebody has changed it.
 
     ``spec`` is a hash of what the API server made of the spec, defaults included: not every kind has a
@@ -111,7 +100,7 @@ class ChildState(ObjectState):
     spec: str
 
     @classmethod
-    def of(cls, manifest: Manifest) -> ChildState:
+    def of(cls, manifest: Manifest) -> Child:
         """Digest an object of the API."""
         metadata = manifest["metadata"]
         return cls(
@@ -125,7 +114,7 @@ class ChildState(ObjectState):
 
 
 @dataclass(frozen=True, slots=True)
-class AutoscalerState:
+class Autoscaler:
     """How a HorizontalPodAutoscaler fares, by its own conditions.
 
     ``counts`` says whether it got its metric last; None while it sleeps, or has not looked yet.
@@ -138,7 +127,7 @@ class AutoscalerState:
     trouble: tuple[str, str] | None
 
     @classmethod
-    def of(cls, manifest: Manifest) -> AutoscalerState:
+    def of(cls, manifest: Manifest) -> Autoscaler:
         """Digest an object of the API."""
         conditions = {each["type"]: each for each in manifest.get("status", {}).get("conditions") or ()}
         active = conditions.get("ScalingActive", {})
@@ -157,80 +146,34 @@ class AutoscalerState:
         )
 
 
-class PodTrouble(StrEnum):
-    """Why a pod does not work, most telling first: the reason of the condition and the event."""
-
-    IMAGE_PULL_FAILED = "ImagePullFailed"
-    CONTAINER_CONFIG_INVALID = "ContainerConfigInvalid"
-    CRASH_LOOPING = "CrashLooping"
-    UNSCHEDULABLE = "PodUnschedulable"
-
-
 @dataclass(frozen=True, slots=True)
-class PodState:
-    """One pod of a worker.
+class ReplicaSet:
+    """A ReplicaSet of a worker's Deployment.
 
-    ``crashed_at`` is when its container last ended with an error and was started again, ``crash`` how it
-    ended, and ``words`` the last line of a container that crashes. ``life`` is what choosing victims and
-    finding orphans need.
+    Args:
+        name: its name, with which the names of its pods begin.
+        controller_uid: the Deployment that it belongs to.
+        worker_uid: the DjangoTaskWorker that its pod template was built for.
     """
 
     name: str
-    trouble: PodTrouble | None = None
-    detail: str = ""
-    crashed_at: datetime | None = None
-    crash: str = ""
-    words: str = ""
-    life: PodLife | None = None
+    controller_uid: str | None
+    worker_uid: str | None
 
     @classmethod
-    def of(cls, manifest: Manifest) -> PodState:
+    def of(cls, manifest: Manifest) -> ReplicaSet:
         """Digest an object of the API."""
-        return replace(cls._in_trouble(manifest), life=PodLife.of(manifest))
-
-    @classmethod
-    def _in_trouble(cls, manifest: Manifest) -> PodState:
-        name, status = manifest["metadata"]["name"], manifest.get("status", {})
-        for container in _containers(status):
-            found = _waiting(container)
-            if found:
-                trouble, detail, words = found
-                return cls(name, trouble, detail, words=words)
-        for condition in status.get("conditions", ()):
-            if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-                return cls(name, PodTrouble.UNSCHEDULABLE, condition.get("message", ""))
-        for container in _containers(status):
-            ended = container.get("lastState", {}).get("terminated") or {}
-            if ended.get("exitCode") and ended.get("finishedAt"):
-                at = datetime.fromisoformat(ended["finishedAt"])
-                crash, words = _crash(container, ended)
-                return cls(name, crashed_at=at, crash=crash, words=words)
-        return cls(name)
-
-    def redacted(self, redact: Callable[[str], str]) -> PodState:
-        """The same without what must not be told: a worker's last words may quote its database URL."""
-        own = self.trouble in {None, PodTrouble.CRASH_LOOPING}
-        return replace(self, detail=self.detail if own else redact(self.detail), words=redact(self.words))
-
-    def trouble_at(self, now: datetime) -> tuple[PodTrouble, str] | None:
-        """What is wrong with the pod, and the details, as far as one can say at that time."""
-        if self.trouble:
-            return self.trouble, self.told
-        if self.crashed_at and (now - self.crashed_at).total_seconds() < CRASH_MEMORY_SECONDS:
-            return PodTrouble.CRASH_LOOPING, self._with_words(self.crash)
-        return None
-
-    @property
-    def told(self) -> str:
-        """What there is to say of the trouble that the pod is in now."""
-        return self._with_words(self.detail)
-
-    def _with_words(self, how: str) -> str:
-        return f"{how}, last words: {self.words}" if self.words else how
+        metadata, template = manifest["metadata"], manifest["spec"].get("template", {})
+        annotations = template.get("metadata", {}).get("annotations") or {}
+        return cls(
+            name=metadata["name"],
+            controller_uid=controller_of(manifest).get("uid"),
+            worker_uid=annotations.get(WORKER_UID_ANNOTATION),
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class JobState:
+class Job:
     """A Job that migrates: what it migrates, and whether that went well.
 
     ``failed`` says how it failed, once it is not tried any more.
@@ -244,7 +187,7 @@ class JobState:
     failed: str | None
 
     @classmethod
-    def of(cls, manifest: Manifest) -> JobState:
+    def of(cls, manifest: Manifest) -> Job:
         """Digest an object of the API."""
         metadata, status = manifest["metadata"], manifest.get("status", {})
         ended = {
@@ -267,80 +210,8 @@ class JobState:
         return self.complete or self.failed is not None
 
 
-@dataclass(frozen=True, slots=True)
-class JobPodState:
-    """A pod of a Job: what keeps it from starting, and how it ended if it failed.
-
-    ``words`` is what it said last: the end of its log.
-    """
-
-    pod: PodState
-    job_uid: str
-    created: str
-    running: bool
-    failure: str | None
-    words: str
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> JobPodState:
-        """Digest an object of the API."""
-        metadata, status = manifest["metadata"], manifest.get("status", {})
-        states = [(each, each.get("state", {})) for each in _containers(status)]
-        ended = [
-            (each, state["terminated"])
-            for each, state in states
-            if (state.get("terminated") or {}).get("exitCode")
-        ]
-        failed = status.get("phase") == "Failed"
-        return cls(
-            pod=PodState.of(manifest),
-            job_uid=controller_of(manifest).get("uid", ""),
-            created=metadata.get("creationTimestamp", ""),
-            running=any(state.get("running") for each, state in states if each["name"] == CONTAINER),
-            failure=(_ending(*ended[0]) if ended else Foreign(status.get("message", ""))) if failed else None,
-            words=ended[0][1].get("message", "") if failed and ended else "",
-        )
-
-
 def owner_of(manifest: Manifest) -> Key:
     """Tell which worker an object with the operator's labels belongs to."""
     metadata = manifest["metadata"]
     labels = metadata["labels"]
     return Key(namespace=metadata["namespace"], name=labels.get(WORKER_LABEL) or labels[MIGRATION_LABEL])
-
-
-def _containers(status: dict[str, Any]) -> list[dict[str, Any]]:
-    return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
-
-
-def _waiting(container: dict[str, Any]) -> tuple[PodTrouble, str, str] | None:
-    """What keeps a container from running, the details, and its last words."""
-    waiting = container.get("state", {}).get("waiting") or {}
-    reason, message = waiting.get("reason", ""), waiting.get("message", "")
-    if reason in {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}:
-        return PodTrouble.IMAGE_PULL_FAILED, f"{container['image']}: {message or reason}", ""
-    if reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
-        return PodTrouble.CONTAINER_CONFIG_INVALID, message or reason, ""
-    ended = (
-        container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
-    )
-    # The kubelet calls it a crash loop as well when a worker ends after its maxTasks.
-    if reason == "CrashLoopBackOff" and ended.get("exitCode", 1) != 0:
-        return PodTrouble.CRASH_LOOPING, *_crash(container, ended)
-    return None
-
-
-def _ending(container: dict[str, Any], ended: dict[str, Any]) -> str:
-    which = "" if container["name"] == CONTAINER else f"container {container['name']} "
-    how = (
-        "killed for using too much memory"
-        if ended.get("reason") == "OOMKilled"
-        else f"exit code {ended.get('exitCode', '?')}"
-    )
-    return f"{which}{how}"
-
-
-def _crash(container: dict[str, Any], ended: dict[str, Any]) -> tuple[str, str]:
-    lines = [line.strip() for line in (ended.get("message") or "").splitlines() if line.strip()]
-    # The whole line: of a password that is cut off, the rest could not be found and hidden any more.
-    return _ending(container, ended), lines[-1] if lines else ""

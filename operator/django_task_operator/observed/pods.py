@@ -1,23 +1,39 @@
-"""Whether a worker's pods live, as small frozen values: what choosing victims and finding orphans need."""
+"""What the operator sees of a pod, as small frozen values: what is wrong with it, and whether it lives."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django_task_operator.resources.labels import WORKER_UID_ANNOTATION
+from django_task_operator.redaction import Foreign
 from django_task_operator.resources.pod_template import CONTAINER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django_task_operator.spec import Manifest
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
+# A container that was restarted is believed once it has run for so long: between two crashes it
+# looks healthy for a moment.
+CRASH_MEMORY_SECONDS = 60.0
+
+
+class PodTrouble(StrEnum):
+    """Why a pod does not work, most telling first: the reason of the condition and the event."""
+
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_CONFIG_INVALID = "ContainerConfigInvalid"
+    CRASH_LOOPING = "CrashLooping"
+    UNSCHEDULABLE = "PodUnschedulable"
+
 
 @dataclass(frozen=True, slots=True)
-class PodLife:
-    """A pod, and the container in it that runs tasks.
+class Pod:
+    """A pod of a worker, and the container in it that runs tasks.
 
     Args:
         name: the pod's name.
@@ -31,6 +47,11 @@ class PodLife:
         restarts: how often the container was started again.
         running_since: when the container that runs now was started; None while none runs.
         ended_at: when the container before it, or the last one, ended; None if none has.
+        trouble: what keeps one of its containers from running, if anything does.
+        detail: what there is to say of the trouble.
+        crashed_at: when one of its containers last ended with an error and was started again.
+        crash: how that one ended.
+        words: the last line of a container that crashes.
     """
 
     name: str
@@ -44,9 +65,14 @@ class PodLife:
     restarts: int = 0
     running_since: datetime | None = None
     ended_at: datetime | None = None
+    trouble: PodTrouble | None = None
+    detail: str = ""
+    crashed_at: datetime | None = None
+    crash: str = ""
+    words: str = ""
 
     @classmethod
-    def of(cls, manifest: Manifest) -> PodLife:
+    def of(cls, manifest: Manifest) -> Pod:
         """Digest an object of the API."""
         metadata, status = manifest["metadata"], manifest.get("status", {})
         conditions = {each["type"]: each["status"] for each in status.get("conditions", ())}
@@ -67,6 +93,7 @@ class PodLife:
             restarts=container.get("restartCount", 0),
             running_since=_time((state.get("running") or {}).get("startedAt")),
             ended_at=_time(ended.get("finishedAt")),
+            **_trouble(status)._asdict(),
         )
 
     @property
@@ -88,30 +115,60 @@ class PodLife:
         phase = {"Pending": 0, "Unknown": 1}.get(self.phase, 2)
         return 6 * self.scheduled + 2 * phase + self.ready
 
+    def redacted(self, redact: Callable[[str], str]) -> Pod:
+        """The same without what must not be told: a worker's last words may quote its database URL."""
+        own = self.trouble in {None, PodTrouble.CRASH_LOOPING}
+        return replace(self, detail=self.detail if own else redact(self.detail), words=redact(self.words))
+
+    def trouble_at(self, now: datetime) -> tuple[PodTrouble, str] | None:
+        """What is wrong with the pod, and the details, as far as one can say at that time."""
+        if self.trouble:
+            return self.trouble, self.told
+        if self.crashed_at and (now - self.crashed_at).total_seconds() < CRASH_MEMORY_SECONDS:
+            return PodTrouble.CRASH_LOOPING, self._with_words(self.crash)
+        return None
+
+    @property
+    def told(self) -> str:
+        """What there is to say of the trouble that the pod is in now."""
+        return self._with_words(self.detail)
+
+    def _with_words(self, how: str) -> str:
+        return f"{how}, last words: {self.words}" if self.words else how
+
 
 @dataclass(frozen=True, slots=True)
-class ReplicaSetState:
-    """A ReplicaSet of a worker's Deployment.
+class JobPod:
+    """A pod of a Job: what keeps it from starting, and how it ended if it failed.
 
-    Args:
-        name: its name, with which the names of its pods begin.
-        controller_uid: the Deployment that it belongs to.
-        worker_uid: the DjangoTaskWorker that its pod template was built for.
+    ``words`` is what it said last: the end of its log.
     """
 
-    name: str
-    controller_uid: str | None
-    worker_uid: str | None
+    pod: Pod
+    job_uid: str
+    created: str
+    running: bool
+    failure: str | None
+    words: str
 
     @classmethod
-    def of(cls, manifest: Manifest) -> ReplicaSetState:
+    def of(cls, manifest: Manifest) -> JobPod:
         """Digest an object of the API."""
-        metadata, template = manifest["metadata"], manifest["spec"].get("template", {})
-        annotations = template.get("metadata", {}).get("annotations") or {}
+        metadata, status = manifest["metadata"], manifest.get("status", {})
+        states = [(each, each.get("state", {})) for each in _containers(status)]
+        ended = [
+            (each, state["terminated"])
+            for each, state in states
+            if (state.get("terminated") or {}).get("exitCode")
+        ]
+        failed = status.get("phase") == "Failed"
         return cls(
-            name=metadata["name"],
-            controller_uid=controller_of(manifest).get("uid"),
-            worker_uid=annotations.get(WORKER_UID_ANNOTATION),
+            pod=Pod.of(manifest),
+            job_uid=controller_of(manifest).get("uid", ""),
+            created=metadata.get("creationTimestamp", ""),
+            running=any(state.get("running") for each, state in states if each["name"] == CONTAINER),
+            failure=(_ending(*ended[0]) if ended else Foreign(status.get("message", ""))) if failed else None,
+            words=ended[0][1].get("message", "") if failed and ended else "",
         )
 
 
@@ -119,6 +176,70 @@ def controller_of(manifest: Manifest) -> Manifest:
     """Name the owner that controls an object; empty where none does."""
     owners: list[Manifest] = manifest["metadata"].get("ownerReferences", [])
     return next((owner for owner in owners if owner.get("controller")), {})
+
+
+class _Trouble(NamedTuple):
+    """The fields of a pod that say what is wrong with it, most telling first."""
+
+    trouble: PodTrouble | None = None
+    detail: str = ""
+    crashed_at: datetime | None = None
+    crash: str = ""
+    words: str = ""
+
+
+def _trouble(status: dict[str, Any]) -> _Trouble:
+    for container in _containers(status):
+        found = _waiting(container)
+        if found:
+            trouble, detail, words = found
+            return _Trouble(trouble, detail, words=words)
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return _Trouble(PodTrouble.UNSCHEDULABLE, condition.get("message", ""))
+    for container in _containers(status):
+        ended = container.get("lastState", {}).get("terminated") or {}
+        if ended.get("exitCode") and ended.get("finishedAt"):
+            crash, words = _crash(container, ended)
+            return _Trouble(crashed_at=_time(ended["finishedAt"]), crash=crash, words=words)
+    return _Trouble()
+
+
+def _containers(status: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+
+
+def _waiting(container: dict[str, Any]) -> tuple[PodTrouble, str, str] | None:
+    """What keeps a container from running, the details, and its last words."""
+    waiting = container.get("state", {}).get("waiting") or {}
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    if reason in {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}:
+        return PodTrouble.IMAGE_PULL_FAILED, f"{container['image']}: {message or reason}", ""
+    if reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
+        return PodTrouble.CONTAINER_CONFIG_INVALID, message or reason, ""
+    ended = (
+        container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
+    )
+    # The kubelet calls it a crash loop as well when a worker ends after its maxTasks.
+    if reason == "CrashLoopBackOff" and ended.get("exitCode", 1) != 0:
+        return PodTrouble.CRASH_LOOPING, *_crash(container, ended)
+    return None
+
+
+def _ending(container: dict[str, Any], ended: dict[str, Any]) -> str:
+    which = "" if container["name"] == CONTAINER else f"container {container['name']} "
+    how = (
+        "killed for using too much memory"
+        if ended.get("reason") == "OOMKilled"
+        else f"exit code {ended.get('exitCode', '?')}"
+    )
+    return f"{which}{how}"
+
+
+def _crash(container: dict[str, Any], ended: dict[str, Any]) -> tuple[str, str]:
+    lines = [line.strip() for line in (ended.get("message") or "").splitlines() if line.strip()]
+    # The whole line: of a password that is cut off, the rest could not be found and hidden any more.
+    return _ending(container, ended), lines[-1] if lines else ""
 
 
 def _cost(metadata: Manifest) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from django_task_operator.contract import ConditionReason, ConditionType, StatusField
 from django_task_operator.errors import UserError
 from django_task_operator.metrics_api.availability import State
-from django_task_operator.observed.objects import PodTrouble
+from django_task_operator.observed.pods import PodTrouble
 from django_task_operator.resources.hpa import METRIC
 from django_task_operator.resources.labels import selector_labels
 from django_task_operator.spec import Driver
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from django_task_operator.observed.objects import DeploymentState
+    from django_task_operator.observed.objects import Deployment
     from django_task_operator.scaling import Decision
     from django_task_operator.spec import Key, Manifest
     from django_task_operator.turn import Turn
@@ -285,7 +285,7 @@ def _reconciling(turn: Turn, now: datetime) -> Condition:
     return _progress(turn.deployment, turn.decision)
 
 
-def _progress(deployment: DeploymentState, decision: Decision | None) -> Condition:
+def _progress(deployment: Deployment, decision: Decision | None) -> Condition:
     wanted = decision.replicas if decision else deployment.wanted_replicas
     if not deployment.wanted_replicas == deployment.replicas == wanted:
         return Condition(True, ConditionReason.SCALING, "Pods are being started or ended.")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_task_operator.keepers.evidence import Fate, Trace, is_own, own_replica_sets, pod_of, traces
-from django_task_operator.observed.pods import PodLife, ReplicaSetState
+from django_task_operator.observed.objects import ReplicaSet
+from django_task_operator.observed.pods import Pod
 from django_task_operator.tasktable import RunningRow
 
 POD = "emails-5d9f-abcde"
@@ -33,26 +34,26 @@ def unsure(worker_id: str = POD, reading: float = 10.4, number: int = 1) -> Runn
     return replace(row(worker_id, None, number), reading=at(reading))
 
 
-def fates(rows: list[RunningRow], *pods: PodLife) -> list[Fate]:
+def fates(rows: list[RunningRow], *pods: Pod) -> list[Fate]:
     return [trace.fate for trace in traces(rows, {pod.name: pod for pod in pods}, OWN)]
 
 
-FIRST = PodLife(POD, running_since=at(0))
-RESTARTED = PodLife(POD, restarts=1, running_since=at(20), ended_at=at(15))
-AT_ONCE = PodLife(POD, restarts=1, running_since=at(10), ended_at=at(10))
-WAITING = PodLife(POD, restarts=1, ended_at=at(15))
+FIRST = Pod(POD, running_since=at(0))
+RESTARTED = Pod(POD, restarts=1, running_since=at(20), ended_at=at(15))
+AT_ONCE = Pod(POD, restarts=1, running_since=at(10), ended_at=at(10))
+WAITING = Pod(POD, restarts=1, ended_at=at(15))
 
 
 @pytest.mark.parametrize(
     ("started", "pod", "fate"),
     [
         (10.4, FIRST, Fate.ALIVE),
-        (10.4, PodLife(POD, phase="Unknown", ready=False, running_since=at(0)), Fate.ALIVE),
-        (10.4, PodLife(POD, terminating=True, running_since=at(0)), Fate.ALIVE),
-        (10.4, PodLife(POD, phase="Failed", ended_at=at(15)), Fate.ENDED),
-        (10.4, PodLife(POD, phase="Succeeded", ended_at=at(15)), Fate.ENDED),
+        (10.4, Pod(POD, phase="Unknown", ready=False, running_since=at(0)), Fate.ALIVE),
+        (10.4, Pod(POD, terminating=True, running_since=at(0)), Fate.ALIVE),
+        (10.4, Pod(POD, phase="Failed", ended_at=at(15)), Fate.ENDED),
+        (10.4, Pod(POD, phase="Succeeded", ended_at=at(15)), Fate.ENDED),
         # Nothing is known of its container.
-        (10.4, PodLife(POD, phase="Pending"), Fate.ALIVE),
+        (10.4, Pod(POD, phase="Pending"), Fate.ALIVE),
         # The container before this one had it, or this one has it.
         (10.4, RESTARTED, Fate.RESTARTED),
         (19.999, RESTARTED, Fate.RESTARTED),
@@ -60,7 +61,7 @@ WAITING = PodLife(POD, restarts=1, ended_at=at(15))
         (25.0, RESTARTED, Fate.ALIVE),
         # After the loss of a node's state, Kubernetes does not know when the container before ended.
         (10.4, replace(RESTARTED, ended_at=None), Fate.RESTARTED),
-        (10.4, PodLife(POD, restarts=1), Fate.ALIVE),
+        (10.4, Pod(POD, restarts=1), Fate.ALIVE),
         # A node's clock was put back: a container that was never restarted cannot have lost a task.
         (-5.0, FIRST, Fate.ALIVE),
         # In the second of the restart nobody can tell.
@@ -73,12 +74,12 @@ WAITING = PodLife(POD, restarts=1, ended_at=at(15))
     ],
     ids=str,
 )
-def test_what_became_of_a_row(started: float, pod: PodLife, fate: Fate) -> None:
+def test_what_became_of_a_row(started: float, pod: Pod, fate: Fate) -> None:
     assert fates([row(started=started)], pod) == [fate]
 
 
 def test_a_row_whose_pod_is_not_there_is_nobodys() -> None:
-    assert fates([row()], PodLife("emails-5d9f-other")) == [Fate.GONE]
+    assert fates([row()], Pod("emails-5d9f-other")) == [Fate.GONE]
 
 
 def test_a_slot_runs_one_task_so_an_older_one_is_of_the_container_before() -> None:
@@ -143,14 +144,14 @@ def test_only_pods_of_ones_own_replica_sets_are_own(names: set[str], data: st.Da
 
 def test_a_replica_set_is_own_by_its_deployment_and_the_workers_uid() -> None:
     sets = [
-        ReplicaSetState("own", "deployment", "worker"),
-        ReplicaSetState("own-before-a-rollout", "deployment", "worker"),
-        ReplicaSetState("of-another-deployment", "other", "worker"),
+        ReplicaSet("own", "deployment", "worker"),
+        ReplicaSet("own-before-a-rollout", "deployment", "worker"),
+        ReplicaSet("of-another-deployment", "other", "worker"),
         # Brought here by a backup of another cluster, or adopted from a worker that was deleted.
-        ReplicaSetState("of-another-worker", "deployment", "other"),
+        ReplicaSet("of-another-worker", "deployment", "other"),
         # Made by a version that did not write it: its hash may be another cluster's too.
-        ReplicaSetState("of-long-ago", "deployment", None),
-        ReplicaSetState("of-nobody", None, "worker"),
+        ReplicaSet("of-long-ago", "deployment", None),
+        ReplicaSet("of-nobody", None, "worker"),
     ]
     assert own_replica_sets(sets, "deployment", "worker") == {"own", "own-before-a-rollout"}
 
@@ -161,10 +162,10 @@ def test_a_replica_set_is_own_by_its_deployment_and_the_workers_uid() -> None:
         (FIRST, Fate.ALIVE),
         (RESTARTED, Fate.ALIVE),
         (WAITING, Fate.ALIVE),
-        (PodLife(POD, phase="Failed", ended_at=at(15)), Fate.ENDED),
+        (Pod(POD, phase="Failed", ended_at=at(15)), Fate.ENDED),
         (None, Fate.GONE),
     ],
 )
 @pytest.mark.parametrize("hours", [-12, -5, 0, 14])
-def test_without_a_known_time_zone_only_the_pod_tells(pod: PodLife | None, fate: Fate, hours: int) -> None:
+def test_without_a_known_time_zone_only_the_pod_tells(pod: Pod | None, fate: Fate, hours: int) -> None:
     assert fates([unsure(reading=10.4 + hours * 3600)], *([pod] if pod else [])) == [fate]

@@ -11,7 +11,8 @@ from fakes import refusal
 from django_task_operator.errors import WorkerGone
 from django_task_operator.keepers.migration import LONGEST_WORDS, NEIGHBOUR_SECONDS, last_words
 from django_task_operator.keepers.refusals import REFUSED_SECONDS
-from django_task_operator.observed.objects import JobPodState, JobState
+from django_task_operator.observed.objects import Job
+from django_task_operator.observed.pods import JobPod
 from django_task_operator.reconcile.reconciler import LONGEST_WAIT_SECONDS
 from django_task_operator.tasktable.errors import (
     AuthenticationFailed,
@@ -495,16 +496,16 @@ def container(state: Manifest, name: str = "worker") -> Manifest:
     ],
 )
 def test_a_pod_of_a_job(pod: Manifest, running: bool, failure: str | None) -> None:
-    state = JobPodState.of(pod)
+    state = JobPod.of(pod)
 
     assert (state.running, state.failure, state.job_uid) == (running, failure, "j-1")
 
 
 def test_a_job() -> None:
-    def job(*conditions: tuple[str, str]) -> JobState:
+    def job(*conditions: tuple[str, str]) -> Job:
         listed = [{"type": kind, "status": status, "message": "why"} for kind, status in conditions]
         metadata = {"name": "j", "uid": "j-1", "annotations": {"djangotasks.dev/migrated": "abc"}}
-        return JobState.of({"metadata": metadata, "status": {"conditions": listed}})
+        return Job.of({"metadata": metadata, "status": {"conditions": listed}})
 
     assert (job().migrates, job().is_over) == ("abc", False)
     assert job(("Complete", "True")).complete

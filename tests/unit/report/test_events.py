@@ -9,7 +9,7 @@ import pytest
 from tests.unit.report.test_status import DOWN, GOOD, MISSING, OTHER, TABLE, status_of, unsampled, with_pod
 
 from django_task_operator.errors import DeploymentNameTaken
-from django_task_operator.observed.objects import PodTrouble
+from django_task_operator.observed.pods import PodTrouble
 from django_task_operator.report.events import build_event, transitions
 from django_task_operator.spec import Key
 from django_task_operator.turn import Event, Turn

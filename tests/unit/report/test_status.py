@@ -19,7 +19,8 @@ from django_task_operator.errors import (
     Migrating,
     SecretMissing,
 )
-from django_task_operator.observed.objects import DeploymentState, PodState, PodTrouble
+from django_task_operator.observed.objects import Deployment
+from django_task_operator.observed.pods import Pod, PodTrouble
 from django_task_operator.report.status import build_status, conditions_of, differs, steady_part, timestamp
 from django_task_operator.scaling import Decision, Demand, History, Reason
 from django_task_operator.spec import Key
@@ -38,7 +39,7 @@ def decided(replicas: int, reason: Reason = Reason.DEMAND_MET, message: str = "w
     return Decision(replicas, reason, message, History())
 
 
-def deployed(wanted: int, there: int | None = None, ready: int | None = None, **more: Any) -> DeploymentState:
+def deployed(wanted: int, there: int | None = None, ready: int | None = None, **more: Any) -> Deployment:
     there = wanted if there is None else there
     values: dict[str, Any] = {
         "name": "emails",
@@ -53,7 +54,7 @@ def deployed(wanted: int, there: int | None = None, ready: int | None = None, **
         "ready_replicas": there if ready is None else ready,
         "failure": None,
     }
-    return DeploymentState(**values | more)
+    return Deployment(**values | more)
 
 
 GOOD = Turn(
@@ -69,7 +70,7 @@ DOWN = ConnectionRefused()
 
 
 def with_pod(trouble: PodTrouble, detail: str = "detail") -> Turn:
-    return replace(GOOD, deployment=deployed(2, ready=0), pods=(PodState("p-1", trouble, detail),))
+    return replace(GOOD, deployment=deployed(2, ready=0), pods=(Pod("p-1", trouble=trouble, detail=detail),))
 
 
 def unsampled(error: WorkerError | None, **more: Any) -> Turn:
@@ -219,7 +220,7 @@ TABLE: list[tuple[str, Turn, dict[str, str]]] = [
     # An unfinished rollout beside pods that work: not ready, because whoever rolls out waits for Ready.
     (
         "bad image beside good pods",
-        replace(GOOD, pods=(PodState("p-3", PodTrouble.IMAGE_PULL_FAILED, "no"),)),
+        replace(GOOD, pods=(Pod("p-3", trouble=PodTrouble.IMAGE_PULL_FAILED, detail="no"),)),
         {"Stalled": "T ImagePullFailed", "Ready": "F ImagePullFailed"},
     ),
     (
@@ -293,7 +294,9 @@ def test_whatever_happens(turn: Turn) -> None:
         ),
         (
             replace(
-                GOOD, deployment=deployed(2, ready=1), pods=(PodState("a", PodTrouble.CRASH_LOOPING, "x"),)
+                GOOD,
+                deployment=deployed(2, ready=1),
+                pods=(Pod("a", trouble=PodTrouble.CRASH_LOOPING, detail="x"),),
             ),
             "Ready",
             (
@@ -345,10 +348,10 @@ def test_message(turn: Turn, condition: str, message: str) -> None:
 
 def test_of_many_pods_the_most_telling_speaks() -> None:
     pods = (
-        PodState("c", PodTrouble.UNSCHEDULABLE, "no room"),
-        PodState("b", PodTrouble.CRASH_LOOPING, "exit code 1"),
-        PodState("d", PodTrouble.IMAGE_PULL_FAILED, "second"),
-        PodState("a", PodTrouble.IMAGE_PULL_FAILED, "first"),
+        Pod("c", trouble=PodTrouble.UNSCHEDULABLE, detail="no room"),
+        Pod("b", trouble=PodTrouble.CRASH_LOOPING, detail="exit code 1"),
+        Pod("d", trouble=PodTrouble.IMAGE_PULL_FAILED, detail="second"),
+        Pod("a", trouble=PodTrouble.IMAGE_PULL_FAILED, detail="first"),
     )
     turn = replace(GOOD, pods=pods)
     stalled = conditions_of(turn, NOW)["Stalled"]
