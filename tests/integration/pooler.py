@@ -1,8 +1,9 @@
-"""What a pooler such as PgBouncer does to a new client: it refuses settings of a session."""
+"""What a pooler such as PgBouncer does to a new client: it refuses settings of a session, or drops them."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import socketserver
 import struct
@@ -22,10 +23,12 @@ class Refusing(socketserver.ThreadingTCPServer):
 
     daemon_threads = True
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, drops: bool) -> None:
         super().__init__(("127.0.0.1", 0), _Client)
         self.behind = ("127.0.0.1", port)
+        self.drops = drops
         self.refused = 0
+        self.dropped = 0
 
 
 class _Client(socketserver.BaseRequestHandler):
@@ -36,6 +39,9 @@ class _Client(socketserver.BaseRequestHandler):
         while struct.unpack("!I", message[:4])[0] in ENCRYPTION:
             self.request.sendall(b"N")
             message = self._message()
+        if self.server.drops:
+            message, dropped = re.subn(rb"(?<=\0)options\0[^\0]*\0", b"", message)
+            self.server.dropped += dropped
         if b"\0options\0" in message:
             self.server.refused += 1
             self.request.sendall(b"E" + struct.pack("!I", len(REFUSAL) + 4) + REFUSAL)
@@ -61,8 +67,9 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def refusing(port: int) -> Iterator[Refusing]:
-    with Refusing(port) as pooler:
+def refusing(port: int, *, drops: bool = False) -> Iterator[Refusing]:
+    """Between client and server; ``drops`` is PgBouncer's ``ignore_startup_parameters = options``."""
+    with Refusing(port, drops=drops) as pooler:
         threading.Thread(target=pooler.serve_forever, daemon=True).start()
         yield pooler
         pooler.shutdown()

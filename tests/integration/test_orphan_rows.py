@@ -16,7 +16,7 @@ from tests.integration.pooler import refusing
 from tests.integration.test_tasktable import RealTable
 
 from django_task_operator.tasktable import DatabaseURL, Failed, Requeued, Selection, TaskTable
-from django_task_operator.tasktable.errors import PermissionDenied
+from django_task_operator.tasktable.errors import DatabaseReadOnly, PermissionDenied
 from django_task_operator.tasktable.running import running_rows
 
 if TYPE_CHECKING:
@@ -156,6 +156,20 @@ def test_a_user_who_may_only_read_is_refused_and_goes_on_reading(stocked: RealTa
 
     assert [each.id for each in table.running().rows] == [row.id]
     table.close()
+
+
+def test_a_database_that_takes_no_changes_says_so_and_is_read_on(postgres: Server) -> None:
+    url = create_database(postgres, "shop_read_only")
+    with as_default(url):
+        table = TaskTable(DatabaseURL.parse(url))
+        RealTable(table, url, timezone.now()).put([ROW])
+        postgres.administer("ALTER DATABASE shop_read_only SET default_transaction_read_only = on")
+        (row,) = table.running().rows
+        table.close()
+        with pytest.raises(DatabaseReadOnly):
+            table.settle(row, FAILED)
+        assert [each.id for each in table.running().rows] == [row.id]
+        table.close()
 
 
 def test_behind_a_pooler_rows_are_listed_and_settled_under_the_time_out(postgres: Server) -> None:

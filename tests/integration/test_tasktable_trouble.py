@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.contract.tasktable import DEFAULT
-from tests.integration.databases import PASSWORD, TABLE, create_database, execute, opened
+from tests.integration.databases import PASSWORD, TABLE, create_database, execute, opened, running
 from tests.integration.pooler import refusing
 
 from django_task_operator.tasktable import DatabaseError, DatabaseURL, TaskTable, errors
@@ -133,6 +133,48 @@ def test_certificate_file_that_the_operator_does_not_have(server: Server) -> Non
     assert type(trouble(server.url(query=query))) is errors.TLSFailed
 
 
+@pytest.fixture(scope="module")
+def german() -> Iterator[Server]:
+    with running("postgres", "-c", "lc_messages=de_DE.UTF-8", "-c", "max_connections=8") as server:
+        create_database(server, "shop_german")
+        yield server
+
+
+def test_a_server_that_speaks_german_is_understood(german: Server) -> None:
+    with pytest.raises(Exception, match="existiert nicht"), opened(german.url("nirgends")):
+        pass
+    german.administer(
+        "CREATE ROLE gast LOGIN PASSWORD 'x'",
+        "CREATE ROLE voll LOGIN PASSWORD 'x' CONNECTION LIMIT 0",
+        "CREATE ROLE stumm NOLOGIN PASSWORD 'x'",
+        "ALTER DATABASE shop_german CONNECTION LIMIT 3",
+        "CREATE DATABASE verboten ALLOW_CONNECTIONS false",
+    )
+    found = {
+        name: type(trouble(url))
+        for name, url in {
+            "wrong password": german.url(password="falsch"),
+            "unknown user": german.url(user="niemand"),
+            "user who may not log in": german.url(user="stumm", password="x"),
+            "missing database": german.url("nirgends"),
+            "no connection left for the user": german.url("shop_german", user="voll", password="x"),
+            "not migrated": german.url("shop"),
+            "no right": german.url("shop_german", user="gast", password="x"),
+            "no connections": german.url("verboten"),
+        }.items()
+    }
+    assert found == {
+        "wrong password": errors.AuthenticationFailed,
+        "unknown user": errors.AuthenticationFailed,
+        "user who may not log in": errors.AuthenticationFailed,
+        "missing database": errors.DatabaseMissing,
+        "no connection left for the user": errors.TooManyConnections,
+        "not migrated": errors.TableMissing,
+        "no right": errors.PermissionDenied,
+        "no connections": errors.DatabaseFailed,
+    }
+
+
 @contextlib.contextmanager
 def locked(server: Server, url: str) -> Iterator[None]:
     with opened(url) as connection:
@@ -172,6 +214,22 @@ def test_behind_a_pooler_the_timeout_goes_with_the_statement_and_stays_nobodys(p
             table.sample({DEFAULT: 1})
         assert table.sample({DEFAULT: 1}).demands
         assert pooler.refused == 1
+        table.close()
+
+
+def test_behind_a_pooler_that_drops_the_timeout_without_a_word_it_is_set_all_the_same(
+    postgres: Server,
+) -> None:
+    url = create_database(postgres, "shop_dropped", indexed=True)
+    with refusing(postgres.port, drops=True) as pooler:
+        through = url.replace(str(postgres.port), str(pooler.server_address[1]))
+        table = TaskTable(DatabaseURL.parse(through), statement_timeout=1)
+        assert table.sample({DEFAULT: 1}).indexed
+        assert (pooler.refused, pooler.dropped) == (0, 1)
+        for ask in (lambda: table.sample({DEFAULT: 1}), table.running):
+            with locked(postgres, url), pytest.raises(errors.SampleTimedOut):
+                ask()
+        assert table.sample({DEFAULT: 1}).demands
         table.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import random
+import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -257,8 +258,10 @@ class _Poller:
                 sample = await self._asked(lambda: self._table.sample(wanted))
         except DatabaseError as error:
             self._failed(error)
-        except Exception as error:
-            log.exception("sample_crashed")
+        except Exception as error:  # noqa: BLE001  a defect of ours must not end the polling
+            # The place tells, without the exception's text, which may quote anything.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            log.error("sample_crashed", extra={"at": f"{place.filename}:{place.lineno}"})  # noqa: TRY400
             self._failed(DatabaseFailed(code=type(error).__name__))
         else:
             self._succeeded(sample, wanted, started)

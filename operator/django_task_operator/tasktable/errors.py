@@ -74,6 +74,16 @@ class SampleTimedOut(DatabaseError):
     database_answers = True
 
 
+class DatabaseReadOnly(DatabaseError):
+    template = "The database takes no changes: it is a standby, or was made read-only. After a fail-over the URL's host has to lead to the new primary; add target_session_attrs=read-write where the URL names several hosts."
+
+
+class StatementConflict(DatabaseError):
+    template = "The database ended the statement in favour of another one: a deadlock, or a standby that has to catch up. It is tried again."
+
+    database_answers = True
+
+
 class TooManyConnections(DatabaseError):
     template = (
         "The database has no connection left for this user. Raise its limit, or put a pooler before it."

@@ -5,6 +5,7 @@ This is the one place that configures Django. Importing it is safe anywhere, any
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import django
@@ -24,6 +25,9 @@ if not settings.configured:
         USE_TZ=True,
         LOGGING_CONFIG=None,  # logging is the operator's own business
     )
+# At DEBUG psycopg logs hosts, and Django the statements.
+for talkative in ("psycopg", "django.db"):
+    logging.getLogger(talkative).setLevel(logging.WARNING)
 pymysql.install_as_MySQLdb()
 django.setup()
 
@@ -56,4 +60,5 @@ def new_connection(url: DatabaseURL, limits: Limits, *, pooled: bool = False) ->
     connection: BaseDatabaseWrapper = handler.create_connection("default")
     # The statement is plain SQL: projects on Django 5.2 run servers older than what our Django wants.
     vars(connection)["check_database_version_supported"] = lambda: None
+    engine.prepare(connection)
     return connection

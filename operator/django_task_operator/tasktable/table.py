@@ -235,6 +235,9 @@ class TaskTable:
         with connection.cursor() as cursor:
             for statement in self._engine.session_statements(connection, self._limits):
                 cursor.execute(statement)
+        if not self._pooled and not self._engine.has_settings(connection, self._limits):
+            # They go with each statement from now on, and the connection is as good as another.
+            self._pooled = True
         return connection
 
     def _asked[T](self, ask: Callable[[BaseDatabaseWrapper], T]) -> T:

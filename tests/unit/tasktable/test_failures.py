@@ -87,6 +87,30 @@ CASES: list[tuple[Exception, type[DatabaseError]]] = [
     (psycopg.errors.QueryCanceled("canceling statement due to statement timeout"), errors.SampleTimedOut),
     (psycopg.errors.LockNotAvailable("canceling statement due to lock timeout"), errors.SampleTimedOut),
     (psycopg.errors.TooManyConnections("too many connections"), errors.TooManyConnections),
+    (
+        psycopg.errors.InvalidPassword("Passwort-Authentifizierung fehlgeschlagen"),
+        errors.AuthenticationFailed,
+    ),
+    (psycopg.errors.InvalidAuthorizationSpecification("rôle inconnu"), errors.AuthenticationFailed),
+    (psycopg.errors.InvalidCatalogName("Datenbank existiert nicht"), errors.DatabaseMissing),
+    (psycopg.errors.TooManyConnections("Entschuldigung, schon zu viele Clients"), errors.TooManyConnections),
+    (psycopg.errors.CannotConnectNow("das Datenbanksystem startet"), errors.ConnectionLost),
+    (psycopg.errors.ReadOnlySqlTransaction("kann nicht ausgeführt werden"), errors.DatabaseReadOnly),
+    (psycopg.errors.SerializationFailure("Konflikt mit Wiederherstellung"), errors.StatementConflict),
+    (psycopg.errors.DeadlockDetected("Verklemmung entdeckt"), errors.StatementConflict),
+    (psycopg.errors.DatabaseDropped("verworfen"), errors.DatabaseMissing),
+    (psycopg.errors.ProtocolViolation("query_wait_timeout"), errors.ConnectionLost),
+    (psycopg.errors.ProtocolViolation("no more connections allowed"), errors.TooManyConnections),
+    (psycopg.errors.ProtocolViolation("what now"), errors.DatabaseFailed),
+    (psycopg.errors.InternalError_("timed out, says the shop"), errors.ConnectionTimedOut),
+    (
+        pymysql.OperationalError(1047, "WSREP has not yet prepared node for application use"),
+        errors.ConnectionLost,
+    ),
+    (pymysql.OperationalError(1290, "running with the --read-only option"), errors.DatabaseReadOnly),
+    (pymysql.OperationalError(1213, "Deadlock found"), errors.StatementConflict),
+    (pymysql.OperationalError(1045, "Zugriff verweigert"), errors.AuthenticationFailed),
+    (pymysql.OperationalError(3159, "Verbindung muss sicher sein"), errors.TLSFailed),
     (psycopg.errors.DiskFull("disk full"), errors.DatabaseFailed),
     (refused(2003, "Can't connect", ConnectionRefusedError()), errors.ConnectionRefused),
     (refused(2003, "Can't connect", socket.gaierror(-2, "unknown")), errors.HostUnknown),
@@ -160,5 +184,6 @@ def test_every_error_is_transient_and_explains_itself() -> None:
 def test_what_a_database_says_that_answers() -> None:
     answers = {kind for kind in DatabaseError.__subclasses__() if kind.database_answers}
     mended_by_a_migration = {errors.TableMissing, errors.TableOutdated}
-    assert answers == mended_by_a_migration | {errors.PermissionDenied, errors.SampleTimedOut}
+    own = {errors.PermissionDenied, errors.SampleTimedOut, errors.StatementConflict}
+    assert answers == mended_by_a_migration | own
     assert not errors.InvalidURL.database_answers

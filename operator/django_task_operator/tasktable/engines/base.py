@@ -85,6 +85,13 @@ class Engine(ABC):
     def session_statements(self, connection: BaseDatabaseWrapper, limits: Limits) -> list[str]:
         """What a new session is told where the connection's own options cannot say it."""
 
+    def prepare(self, connection: BaseDatabaseWrapper) -> None:  # noqa: B027  most engines need nothing
+        """Change Django's wrapper before it is first opened."""
+
+    @abstractmethod
+    def has_settings(self, connection: BaseDatabaseWrapper, limits: Limits) -> bool:
+        """Whether a new session runs under ``session_settings``: a pooler may drop them without a word."""
+
     @abstractmethod
     def is_poolers_refusal(self, error: Exception) -> bool:
         """Whether a pooler refuses the settings of a session that a connection came with."""

@@ -18,9 +18,11 @@ from django_task_operator.tasktable.errors import (
     DatabaseError,
     DatabaseFailed,
     DatabaseMissing,
+    DatabaseReadOnly,
     HostUnknown,
     PermissionDenied,
     SampleTimedOut,
+    StatementConflict,
     TableMissing,
     TableOutdated,
     TLSFailed,
@@ -54,10 +56,26 @@ _ERRNOS: dict[int, type[DatabaseError]] = {
     1142: PermissionDenied,
     1143: PermissionDenied,
     1205: SampleTimedOut,
+    1213: StatementConflict,
+    1290: DatabaseReadOnly,
+    1792: DatabaseReadOnly,
+    1836: DatabaseReadOnly,
+    1227: PermissionDenied,
+    1370: PermissionDenied,
+    3118: AuthenticationFailed,
+    3159: TLSFailed,
     1317: SampleTimedOut,
     1969: SampleTimedOut,
     3024: SampleTimedOut,
     2026: TLSFailed,
+    1047: ConnectionLost,  # Galera: the node has left its cluster, or not yet joined it
+    1152: ConnectionLost,
+    1158: ConnectionLost,
+    1159: ConnectionLost,
+    1160: ConnectionLost,
+    1161: ConnectionLost,
+    1184: ConnectionLost,
+    4031: ConnectionLost,
     1053: ConnectionLost,
     1077: ConnectionLost,
     1079: ConnectionLost,
@@ -108,6 +126,11 @@ class MySQL(Engine):
         else:
             limit = f"max_execution_time = {int(limits.statement_seconds * 1000)}"
         return [f"SET SESSION {limit}, SESSION lock_wait_timeout = {lock}"]
+
+    @override
+    def has_settings(self, connection: BaseDatabaseWrapper, limits: Limits) -> bool:
+        """There are none to lose."""
+        return True
 
     @override
     def is_poolers_refusal(self, error: Exception) -> bool:

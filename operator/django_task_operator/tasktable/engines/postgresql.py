@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import re
-from typing import TYPE_CHECKING, Any, override
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self, override
 
 import psycopg
+from psycopg import pq
+from psycopg.waiting import Wait
 
 from django_task_operator.tasktable.engines.base import APPLICATION_NAME, Engine, Limits
 from django_task_operator.tasktable.errors import (
@@ -16,9 +21,11 @@ from django_task_operator.tasktable.errors import (
     DatabaseError,
     DatabaseFailed,
     DatabaseMissing,
+    DatabaseReadOnly,
     HostUnknown,
     PermissionDenied,
     SampleTimedOut,
+    StatementConflict,
     TableMissing,
     TableOutdated,
     TLSFailed,
@@ -26,9 +33,10 @@ from django_task_operator.tasktable.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from django.db.backends.base.base import BaseDatabaseWrapper
+    from psycopg.waiting import Ready
 
 # What libpq takes from a URL. Left out are Django's own (a pool is useless for one connection;
 # server_side_binding hides the values from the planner, which then cannot use a partial index) and
@@ -66,13 +74,27 @@ _SQLSTATES: dict[str, type[DatabaseError]] = {
     "53300": TooManyConnections,
     "57014": SampleTimedOut,
     "55P03": SampleTimedOut,
+    "25006": DatabaseReadOnly,
+    "25P04": SampleTimedOut,
+    "40001": StatementConflict,
+    "40P01": StatementConflict,
+    "57P04": DatabaseMissing,
+    "53400": TooManyConnections,
+    "08000": ConnectionLost,
+    "08001": ConnectionLost,
+    "08003": ConnectionLost,
+    "08004": AuthenticationFailed,
+    "08006": ConnectionLost,
+    "25P03": ConnectionLost,
     "57P01": ConnectionLost,
     "57P02": ConnectionLost,
     "57P03": ConnectionLost,
     "57P05": ConnectionLost,
 }
 
-# libpq gives no SQLSTATE for a connection that was never made, only its own text and the server's.
+# What libpq says itself has no SQLSTATE, and is in English: the operator's process has no locale. Poolers
+# speak English too, and have one SQLSTATE for everything.
+_SAYS_NOTHING = {None, "08P01", "XX000"}
 _CONNECTING: dict[str, type[DatabaseError]] = {
     r"could not translate host name|failed to resolve host|Name or service not known": HostUnknown,
     r"Connection refused": ConnectionRefused,
@@ -83,10 +105,77 @@ _CONNECTING: dict[str, type[DatabaseError]] = {
     r"authentication failed|authentication method|no password supplied": AuthenticationFailed,
     r"role \".*\" (does not exist|is not)": AuthenticationFailed,
     r"does not support SSL|certificate|SSL error|sslmode|tlsv1 alert": TLSFailed,
+    r"query_wait_timeout|cannot connect to server|server login has been failing": ConnectionLost,
     r"starting up|shutting down|recovery mode|not yet accepting connections": ConnectionLost,
     r"(closed|terminating|lost).* connection|connection .*(closed|lost)": ConnectionLost,
     r"Connection reset|EOF detected|Broken pipe": ConnectionLost,
 }
+
+
+# https://www.postgresql.org/docs/current/libpq-control.html#LIBPQ-PQSETERRORVERBOSITY
+_PQERRORS_DEFAULT, _PQERRORS_VERBOSE = 1, 2
+# "FATAL:  28P01: password authentication failed": the severity and the text are in the server's language.
+_REFUSAL = re.compile(r":  ([0-9A-Z]{5}): ")
+
+
+class _Connection(psycopg.Connection[Any]):
+    """Tells a server's refusal by its SQLSTATE, which psycopg 3.3 has only after a connection was made.
+
+    libpq keeps it to itself, but writes it into its message where it is asked to be verbose.
+    """
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> Generator[tuple[int, Wait], Ready | int, Self]:
+        # As psycopg.generators.connect does it.
+        pgconn = pq.PGconn.connect_start(conninfo.encode())
+        _set_verbosity(pgconn, _PQERRORS_VERBOSE)
+        status = pq.PollingStatus.FAILED
+        while pgconn.status != pq.ConnStatus.BAD:
+            status = pq.PollingStatus(pgconn.connect_poll())
+            if status not in {pq.PollingStatus.READING, pq.PollingStatus.WRITING}:
+                break
+            wait = Wait.R if status == pq.PollingStatus.READING else Wait.W
+            while not (yield pgconn.socket, wait):
+                pass
+        if status != pq.PollingStatus.OK:
+            text = pgconn.get_error_message("utf-8")
+            pgconn.finish()
+            raise _refusal_class(text)(f"connection failed: {text}")
+        _set_verbosity(pgconn, _PQERRORS_DEFAULT)
+        pgconn.nonblocking = 1
+        return cls(pgconn)
+
+
+def _refusal_class(text: str) -> type[psycopg.Error]:
+    codes = _REFUSAL.findall(text)
+    if not codes:
+        return psycopg.OperationalError
+    try:
+        return psycopg.errors.lookup(codes[-1])
+    except KeyError:
+        return type("Refusal", (psycopg.OperationalError,), {"sqlstate": codes[-1]})
+
+
+def _set_verbosity(pgconn: Any, verbosity: int) -> None:
+    # psycopg does not wrap this function, and documents pgconn_ptr for those.
+    function = _libpq().PQsetErrorVerbosity
+    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_int], ctypes.c_int
+    function(pgconn.pgconn_ptr, verbosity)
+
+
+@cache
+def _libpq() -> ctypes.CDLL:
+    """The very libpq that psycopg's module is linked with: symbols are looked for in what it loads, too."""
+    return ctypes.CDLL(importlib.import_module(pq.PGconn.__module__).__file__)
+
+
+class _Psycopg:
+    """The module psycopg, as Django's wrapper sees it, but for how it connects."""
+
+    connect = _Connection.connect
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(psycopg, name)
 
 
 class PostgreSQL(Engine):
@@ -135,6 +224,18 @@ class PostgreSQL(Engine):
         return []
 
     @override
+    def prepare(self, connection: BaseDatabaseWrapper) -> None:
+        """Have it connect with the SQLSTATE of a refusal."""
+        vars(connection)["Database"] = _Psycopg()
+
+    @override
+    def has_settings(self, connection: BaseDatabaseWrapper, limits: Limits) -> bool:
+        """PgBouncer drops them where its ``ignore_startup_parameters`` has ``options``."""
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'")
+            return bool(cursor.fetchone() == (str(int(limits.statement_seconds * 1000)),))
+
+    @override
     def is_poolers_refusal(self, error: Exception) -> bool:
         """By PgBouncer's words, or Amazon RDS Proxy's."""
         return re.search(r"unsupported startup parameter|command-line options", str(error)) is not None
@@ -144,13 +245,13 @@ class PostgreSQL(Engine):
         """By the SQLSTATE, and by libpq's words where there is none."""
         if not isinstance(error, psycopg.Error):
             return None
-        if error.sqlstate is not None:
-            return _SQLSTATES.get(error.sqlstate, DatabaseFailed), f"SQLSTATE {error.sqlstate}"
-        text = str(error)
-        for pattern, kind in _CONNECTING.items():
-            if re.search(pattern, text, re.IGNORECASE):
-                return kind, ""
-        return DatabaseFailed, type(error).__name__
+        code = f"SQLSTATE {error.sqlstate}" if error.sqlstate else type(error).__name__
+        if error.sqlstate in _SAYS_NOTHING:
+            text = str(error)
+            for pattern, kind in _CONNECTING.items():
+                if re.search(pattern, text, re.IGNORECASE):
+                    return kind, code
+        return _SQLSTATES.get(error.sqlstate or "", DatabaseFailed), code
 
     @override
     def unusable_indexes(self, connection: BaseDatabaseWrapper, table: str) -> frozenset[str]:
