@@ -6,16 +6,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
 from django_task_operator.metrics_api.availability import Availability, State
+from django_task_operator.scaling import DRIVERS, NO_MARKS
 from django_task_operator.spec import Driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from django_task_operator.contract import EventReason
+    from django_task_operator.due import Due
     from django_task_operator.errors import WorkerError
     from django_task_operator.observed.objects import Autoscaler, Deployment
     from django_task_operator.observed.pods import Pod
-    from django_task_operator.scaling import Decision, Demand
+    from django_task_operator.scaling import Decision, Demand, Marks, ScalingDriver
     from django_task_operator.spec import Key
 
 SERVING = Availability(State.SERVING)
@@ -23,16 +26,36 @@ SERVING = Availability(State.SERVING)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a worker."""
+    """Something that happened to a worker; a condition's reason may be what is told.
+
+    ``autoscaler`` is the uid of the worker's HorizontalPodAutoscaler where it is to be told of it too.
+    """
 
     kind: Literal["Normal", "Warning"]
-    reason: str
+    reason: EventReason | str
     note: str
+    autoscaler: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a turn has decided to apply.
+
+    Args:
+        decision: the replicas that the Deployment gets, and why.
+        spec_replicas: what ``spec.replicas`` is to say; None is nothing at all.
+        marks: which pods are to be marked as the first to go. They are set before anything else, and
+            what is applied is then decided anew: a pod may have begun a task meanwhile.
+    """
+
+    decision: Decision
+    spec_replicas: int | None
+    marks: Marks = NO_MARKS
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Everything that one turn knows, for the status."""
+    """Everything that one turn knows, for the status and the next turn."""
 
     key: Key
     generation: int
@@ -60,8 +83,15 @@ class Turn:
     # Of the rows of its pods, as far as they are known.
     orphaned_tasks: int | None = None
     stuck_tasks: int | None = None
-    # When something is due that nobody will tell of.
-    wake_after: float | None = None
+    # What happened, in the order in which it is told.
+    events: tuple[Event, ...] = ()
+    # When the next turn is due although nothing is told to have changed; the soonest counts.
+    dues: tuple[Due, ...] = ()
+
+    @property
+    def scaling(self) -> ScalingDriver:
+        """The scaling driver."""
+        return DRIVERS[self.driver]
 
     def redacted(self, redact: Callable[[str], str]) -> Self:
         """The same, where what others wrote has gone through ``redact``; our own words stay as they are."""
@@ -74,7 +104,7 @@ class Turn:
     @property
     def awaits_sample(self) -> bool:
         """Whether the first sample after a start or a change is still on its way, and worth waiting for."""
-        return self.driver is not Driver.EXTERNAL and self.demand is None and self.database_error is None
+        return self.scaling.needs_demand and self.demand is None and self.database_error is None
 
     @property
     def database_answers(self) -> bool:

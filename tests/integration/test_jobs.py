@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from django_task_operator.resources import RuntimeSource, build_children, build_migration
+from django_task_operator.scaling import DRIVERS
 from django_task_operator.spec import Worker
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def manifests(case: Path, namespace: str) -> list[dict[str, Any]]:
     manifest["metadata"]["namespace"] = namespace
     manifest["spec"].setdefault("cleanup", {"schedule": "@daily"})
     worker = Worker.parse(manifest)
-    return [build_migration(worker, RUNTIME), *build_children(worker, RUNTIME)]
+    of_its_driver = DRIVERS[worker.spec.scaling.driver].children(worker)
+    return [build_migration(worker, RUNTIME), *build_children(worker, RUNTIME), *of_its_driver]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

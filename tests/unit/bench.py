@@ -99,7 +99,7 @@ class Bench:
         """One turn with the newest state of the worker, then what the cluster makes of it."""
         manifest = self.kube.read("worker", "shop", name)
         assert manifest
-        return await reconciler.turn(manifest)
+        return (await reconciler.turn(manifest)).seconds
 
     async def running(self, ready: int, name: str = "emails", **spec: Any) -> Reconciler:
         """A worker that has settled with ``ready`` tasks waiting."""

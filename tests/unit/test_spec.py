@@ -11,9 +11,8 @@ import yaml
 from fakes import worker_manifest
 from pydantic import BaseModel, ValidationError
 
-from django_task_operator import resources
+from django_task_operator import resources, scaling
 from django_task_operator.errors import InvalidSpec
-from django_task_operator.reconcile import reconciler
 from django_task_operator.spec import Key, Worker, WorkerSpec, key_of
 
 if TYPE_CHECKING:
@@ -182,7 +181,8 @@ def test_every_field_makes_a_difference(path: str) -> None:
         return (
             resources.build_deployment(worker, 1, source),
             resources.build_children(worker, source),
-            reconciler._policy(worker),
+            scaling.DRIVERS[worker.spec.scaling.driver].children(worker),
+            scaling.Policy.of(worker.spec),
         )
 
     field = DEFINED[path]

@@ -17,6 +17,7 @@ from django_task_operator.cluster.kube import (
     is_passing,
     require_worker,
 )
+from django_task_operator.contract import EventReason
 from django_task_operator.errors import (
     ApiUnavailable,
     DeploymentLeftOver,
@@ -28,6 +29,7 @@ from django_task_operator.keepers.refusals import Refusals
 from django_task_operator.observed.objects import Deployment
 from django_task_operator.resources import build_deployment
 from django_task_operator.resources.labels import object_labels
+from django_task_operator.turn import Event
 
 if TYPE_CHECKING:
     from django_task_operator.spec import Key, Manifest, Worker
@@ -38,14 +40,11 @@ KIND = "Deployment"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an apply: whether the replicas are as decided, and what stands in the way.
-
-    ``restored`` says in words what somebody else had done to the Deployment.
-    """
+    """What became of an apply: whether the replicas are as decided, and what stands in the way."""
 
     scaled: bool
     error: WorkerError | None = None
-    restored: str | None = None
+    events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +101,9 @@ class DeploymentKeeper:
         self._refusals.forget(KIND, self._key.name)
         before = self._applied
         self._applied = _Applied(digest, answer["metadata"]["uid"], answer["metadata"]["generation"])
-        restored = None
         if before and before.digest == digest and before != self._applied:
-            restored = "deleted" if before.uid != self._applied.uid else "changed"
-        return Outcome(scaled=True, restored=restored)
+            return Outcome(scaled=True, events=(_restored(deleted=before.uid != self._applied.uid),))
+        return Outcome(scaled=True)
 
     def _is_settled(self, digest: str, deployment: Deployment) -> bool:
         seen = _Applied(digest, deployment.uid, deployment.generation)
@@ -154,3 +152,9 @@ class DeploymentKeeper:
                     scaled=False, error=ApiUnavailable(action="number of replicas", problem=describe(again))
                 )
         return Outcome(scaled=True, error=error)
+
+
+def _restored(*, deleted: bool) -> Event:
+    how = "deleted" if deleted else "changed"
+    note = f"The Deployment was {how} by somebody else: put back."
+    return Event("Normal", EventReason.DEPLOYMENT_RESTORED, note)

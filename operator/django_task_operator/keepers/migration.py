@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django_task_operator.cluster.kube import API_ERRORS, JOBS, describe, require_worker
+from django_task_operator.contract import EventReason
+from django_task_operator.due import Due
 from django_task_operator.errors import (
     ApiUnavailable,
     Migrating,
@@ -18,6 +20,7 @@ from django_task_operator.observed.objects import Job
 from django_task_operator.redaction import Foreign
 from django_task_operator.resources import build_migration, migration_hash
 from django_task_operator.spec import Key
+from django_task_operator.turn import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -42,14 +45,14 @@ class Migration:
     """Where the migration for what the spec asks for stands.
 
     While there is an ``error`` no pod of it may start; without, ``migrated`` is to be written on the
-    Deployment. ``started`` is the Job that this very turn has made, ``pods`` are those of the Job at work.
+    Deployment. ``pods`` are those of the Job at work.
     """
 
     migrated: str | None = None
     error: WorkerError | None = None
     pods: tuple[Pod, ...] = ()
-    started: str | None = None
-    wake_after: float | None = None
+    due: Due | None = None
+    events: tuple[Event, ...] = ()
 
 
 class MigrationKeeper:
@@ -108,7 +111,7 @@ class MigrationKeeper:
         if not reachable:
             return Migration(error=Migrating(problem="Waits until the database answers, to migrate it."))
         if obstacle := self._obstacle():
-            return Migration(error=Migrating(problem=obstacle), wake_after=NEIGHBOUR_SECONDS)
+            return Migration(error=Migrating(problem=obstacle), due=Due(NEIGHBOUR_SECONDS, obstacle))
         # Nobody else may come to the same conclusion before the Job can be seen.
         async with self._world.migrating:
             try:
@@ -122,7 +125,7 @@ class MigrationKeeper:
             self._world.migrations.put(answer)
         self._refusals.forget(KIND, key.name)
         job = Job.of(answer)
-        return Migration(error=Migrating(problem=_progress(job)), started=None if found else job.name)
+        return Migration(error=Migrating(problem=_progress(job)), events=() if found else (_started(job),))
 
     def _obstacle(self) -> str | None:
         """Say what else migrates the same database: two at a time would get in each other's way."""
@@ -155,6 +158,11 @@ class MigrationKeeper:
             except API_ERRORS as error:
                 return ApiUnavailable(action="deletion of the Job", problem=describe(error))
         return None
+
+
+def _started(job: Job) -> Event:
+    note = f"Job {job.name} migrates the database before the new pods start."
+    return Event("Normal", EventReason.MIGRATION_STARTED, note)
 
 
 def last_words(log: str, redact: Callable[[str], str]) -> str:

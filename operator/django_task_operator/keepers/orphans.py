@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from django_task_operator import telemetry
 from django_task_operator.cluster.kube import API_ERRORS, describe
 from django_task_operator.contract import EventReason
+from django_task_operator.due import Due
 from django_task_operator.keepers.evidence import Fate, own_replica_sets, traces
 from django_task_operator.observed.pods import Pod
 from django_task_operator.resources.labels import MANAGED_SELECTOR
@@ -22,22 +23,21 @@ if TYPE_CHECKING:
 
     from django_task_operator.keepers.evidence import Trace
     from django_task_operator.observed.objects import Deployment
-    from django_task_operator.spec import Orphans as Policy
-    from django_task_operator.spec import Worker
+    from django_task_operator.spec import Orphans, Worker
     from django_task_operator.tasktable import Listing, Settlement, Subscription
     from django_task_operator.world import World
 
 log = logging.getLogger(__name__)
 
-# While tasks run, their rows are looked at so often even if no pod has changed.
-LOOK_SECONDS = 10.0
+# While tasks run, their rows are listed so often even if no pod has changed.
+LISTING_SECONDS = 10.0
 # A listing takes long where the table has no index: then it is made seldom, with a rest after it.
 SLOW_SECONDS = 0.1
-SLOW_LOOK_SECONDS = 60.0
+SLOW_LISTING_SECONDS = 60.0
 REST_PER_WORK = 10
-# Two looks are so far apart, whatever happens to pods.
-LEAST_SECONDS = 0.5
-# After a look that failed.
+# Two listings are so far apart, whatever happens to pods.
+LISTING_PAUSE_SECONDS = 0.5
+# After a listing that failed.
 RETRY_SECONDS = 5.0
 # What the database's user may not do now may be granted.
 DENIED_SECONDS = 60.0
@@ -49,6 +49,8 @@ MOST_EVENTS = 3
 
 # What the runtime's supervisor writes when a process dies under its task, and every image can import.
 EXCEPTION = "builtins.ChildProcessError"
+
+NEXT_LISTING = "rows are listed to find orphans"
 
 DENIED = (
     "{number} of the RUNNING tasks ran on pods that are gone, and the URL's user may not change their rows. "
@@ -66,18 +68,18 @@ class Findings:
     Args:
         orphaned: rows that nobody runs any more and that are not settled; None if that is not known.
         stuck: rows that have been RUNNING for too long on a pod that lives; None if that is not known.
-        wake_after: seconds until the next look is due, if any is.
+        due: when the rows are listed next; None if only a change makes that necessary.
         events: what people should hear of.
     """
 
     orphaned: int | None = None
     stuck: int | None = None
-    wake_after: float | None = None
+    due: Due | None = None
     events: tuple[Event, ...] = ()
 
 
-class Orphans:
-    """Looks after the rows of one worker's pods."""
+class OrphanKeeper:
+    """Settles the rows of one worker's pods that nobody runs any more."""
 
     def __init__(self, world: World, uid: str) -> None:
         """Work for the DjangoTaskWorker with that uid."""
@@ -87,39 +89,39 @@ class Orphans:
         self._since: dict[_Claim, float] = {}
         self._ignored: set[_Claim] = set()
         self._working: frozenset[tuple[str, datetime]] = frozenset()
-        # Pods that went, or whose container did, since the last look, and when that was told.
+        # Pods that went, or whose container did, since the last listing, and when that was told.
         self._went: dict[str, float] = {}
         self._found = Findings()
-        self._next_look = float("-inf")
-        self._has_looked = False
+        self._next_listing = float("-inf")
+        self._has_listed = False
         self._rest_until = float("-inf")
         self._denied_until = float("-inf")
 
-    async def look(
+    async def settle(
         self,
         worker: Worker,
         deployment: Deployment | None,
         subscription: Subscription | None,
         running: int | None,
     ) -> Findings:
-        """Look at the rows if that is due, and settle those whose grace is over.
+        """List the rows if that is due, and settle those whose grace is over.
 
         ``running`` is how many the last sample counted; None if that is not known.
         """
         self._notice_pods(worker)
         if subscription is None or running is None or deployment is None or not self._sees(deployment):
             # An unknown is never an orphan.
-            return replace(self._found, wake_after=None, events=())
-        must_look = bool(self._went) or not self._has_looked
-        if not (must_look or running or self._since):
+            return replace(self._found, due=None, events=())
+        must_list = bool(self._went) or not self._has_listed
+        if not (must_list or running or self._since):
             self._found = Findings(0, 0)
             return self._found
         now = self._world.clock()
-        due = max(self._rest_until, now if must_look else self._next_look)
+        due = max(self._rest_until, now if must_list else self._next_listing)
         if due > now:
-            return replace(self._found, wake_after=due - now, events=())
+            return replace(self._found, due=Due(due - now, NEXT_LISTING), events=())
         try:
-            self._found = await self._look(worker, deployment, subscription)
+            self._found = await self._list_and_settle(worker, deployment, subscription)
         except DatabaseError as error:
             log.info("rows not seen", extra={"worker": str(worker.key), "reason": error.reason})
         except API_ERRORS as error:
@@ -127,7 +129,7 @@ class Orphans:
         else:
             return self._found
         self._rest_until = now + RETRY_SECONDS
-        return replace(self._found, wake_after=RETRY_SECONDS, events=())
+        return replace(self._found, due=Due(RETRY_SECONDS, "the rows could not be listed"), events=())
 
     def _notice_pods(self, worker: Worker) -> None:
         working = frozenset(
@@ -142,7 +144,9 @@ class Orphans:
     def _sees(self, deployment: Deployment) -> bool:
         return deployment.belongs_to(self._uid) and self._world.pods.is_current
 
-    async def _look(self, worker: Worker, deployment: Deployment, subscription: Subscription) -> Findings:
+    async def _list_and_settle(
+        self, worker: Worker, deployment: Deployment, subscription: Subscription
+    ) -> Findings:
         policy, stuck_after = worker.spec.orphans, worker.spec.stuck_after_seconds
         # What a pod began in its last moment must be in it.
         listing = await subscription.running(fresh=bool(self._went))
@@ -155,7 +159,7 @@ class Orphans:
             claim: self._since.get(claim, self._went.get(trace.pod, now)) for claim, trace in dead.items()
         }
         self._went.clear()
-        self._has_looked = True
+        self._has_listed = True
         self._ignored &= dead.keys()
         ripe = {claim for claim, since in self._since.items() if now - since >= policy.grace_seconds}
         orphans = await self._proven(worker, listing, own, ripe) if ripe else []
@@ -169,14 +173,14 @@ class Orphans:
         return Findings(
             orphaned=sum(_claim(trace) in self._since for trace in orphans),
             stuck=sum(age >= stuck_after for age in ages) if stuck_after else 0,
-            wake_after=max(self._next_look, self._rest_until) - now if found else None,
+            due=Due(max(self._next_listing, self._rest_until) - now, NEXT_LISTING) if found else None,
             events=events,
         )
 
-    def _plan_next(self, policy: Policy, listing: Listing, now: float) -> None:
+    def _plan_next(self, policy: Orphans, listing: Listing, now: float) -> None:
         slow = listing.seconds > SLOW_SECONDS
-        self._rest_until = now + (REST_PER_WORK * listing.seconds if slow else LEAST_SECONDS)
-        dues = [now + (SLOW_LOOK_SECONDS if slow else LOOK_SECONDS)]
+        self._rest_until = now + (REST_PER_WORK * listing.seconds if slow else LISTING_PAUSE_SECONDS)
+        dues = [now + (SLOW_LISTING_SECONDS if slow else LISTING_SECONDS)]
         for since in self._since.values():
             ripe_at = since + policy.grace_seconds
             if ripe_at > now:
@@ -184,7 +188,7 @@ class Orphans:
             elif policy.policy != "Ignore":
                 # Left over: too many for one turn, or not to be settled just now.
                 dues.append(max(now + LEFT_OVER_SECONDS, self._denied_until))
-        self._next_look = min(dues)
+        self._next_listing = min(dues)
 
     async def _proven(
         self, worker: Worker, listing: Listing, own: frozenset[str], ripe: set[_Claim]
@@ -236,7 +240,7 @@ class Orphans:
         return [*events, *_told(settled)]
 
 
-def settlement_of(trace: Trace, policy: Policy) -> Settlement:
+def settlement_of(trace: Trace, policy: Orphans) -> Settlement:
     """What a proven orphan becomes, with the words that its task's error then has."""
     requeues = trace.row.attempts - 1
     if policy.policy == "Requeue" and requeues < policy.max_requeues:

@@ -1,41 +1,64 @@
-"""Takes replicas away so that no pod that runs a task goes, whoever decided that there be fewer."""
+"""Sees to it that no pod goes that runs a task, whoever decided that there be fewer pods."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kubernetes.aio.client.exceptions import ApiException
 
 from django_task_operator import scaling
 from django_task_operator.cluster.kube import API_ERRORS, CONFLICT, NOT_FOUND, describe
+from django_task_operator.due import Due
 from django_task_operator.keepers.evidence import is_own, own_replica_sets, pod_of
 from django_task_operator.observed.pods import DELETION_COST
 from django_task_operator.tasktable import DatabaseError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from django_task_operator.observed.objects import Deployment
     from django_task_operator.observed.pods import Pod
     from django_task_operator.spec import Key
-    from django_task_operator.tasktable import Subscription
+    from django_task_operator.tasktable import Listing, Subscription
     from django_task_operator.world import World
 
-log = logging.getLogger(__name__)
-
-# While busy pods are kept, this is how soon it is tried again even if nothing is told to have changed.
+# While pods are kept that were to go, this is how soon it is tried again even if nothing is told to
+# have changed.
 AGAIN_SECONDS = 2.0
 # A pod may begin a task while the marks are set, and then another is chosen: so often, and then later.
-PLANS = 3
+MOST_MARKINGS = 3
 # After a listing that took long, where the table has no index.
 SLOW_SECONDS = 0.1
 REST_PER_WORK = 4
 
 
-class ScaleIn:
-    """Chooses the pods of one worker that go."""
+@dataclass(frozen=True, slots=True)
+class Marking:
+    """How often marks were set within a turn, and what kept the last ones from being set, if anything."""
+
+    times: int = 0
+    refused: str | None = None
+
+
+NOT_YET = Marking()
+
+
+class _Unknown(Exception):
+    """Says why no pod can be chosen now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Busy:
+    """The pods that run a task; ``why_guessed`` says why they are only those that may."""
+
+    pods: frozenset[str]
+    why_guessed: str | None = None
+
+
+class VictimKeeper:
+    """Chooses and marks the pods of one worker that go."""
 
     def __init__(self, world: World, key: Key, uid: str) -> None:
         """Work for the DjangoTaskWorker with that key and uid."""
@@ -44,110 +67,105 @@ class ScaleIn:
         self._uid = uid
         self._rest_until = float("-inf")
 
-    async def spare_busy_pods(
+    async def choose(
         self,
         decision: scaling.Decision,
         deployment: Deployment | None,
         subscription: Subscription | None,
-    ) -> scaling.Decision:
-        """What to write of a decision now: a scale-in goes only as far as there are idle pods.
+        marking: Marking,
+    ) -> tuple[scaling.Decision, scaling.Marks]:
+        """How far a decision may be carried out now, and which pods are to be marked before it is.
 
-        These are marked as the first to go when this returns.
+        A scale-in goes only as far as there are idle pods. ``marking`` tells of the marks that were set
+        for the decision before, in the same turn. Lists the rows that run, and changes nothing.
         """
         # One without a controller is about to be taken over, with pods that may be at work.
         if deployment is None or deployment.controller_uid not in {self._uid, None}:
-            return decision
+            return decision, scaling.NO_MARKS
         if decision.replicas >= deployment.wanted_replicas:
-            await self._tidy(deployment)
-            return decision
-        if not self._world.pods.is_current:
-            return self._held(decision, deployment, "the pods are not known for sure")
+            # A mark too many does no harm that a later turn could not mend.
+            return decision, self._stale_marks(deployment) if not marking.times else scaling.NO_MARKS
+        current = deployment.wanted_replicas
         try:
-            return await self._go_down(decision, deployment, subscription)
-        except API_ERRORS as error:
-            why = f"pods cannot be marked as the ones to go: {describe(error)}"
-            return self._held(decision, deployment, why)
+            busy = await self._busy(deployment, subscription, marking)
+            candidates = self._candidates(deployment)
+        except _Unknown as unknown:
+            return scaling.held_up(decision, current, str(unknown), self._again()), scaling.NO_MARKS
+        scale_in = scaling.choose_victims(decision.replicas, current, candidates, busy.pods)
+        marks = scale_in.marks if scale_in.replicas < current else scaling.NO_MARKS
+        if busy.why_guessed and scale_in.kept:
+            return scaling.held_up(decision, scale_in.replicas, busy.why_guessed, self._again()), marks
+        return scaling.with_busy_kept(decision, scale_in, self._again()), marks
 
-    async def _go_down(
-        self, decision: scaling.Decision, deployment: Deployment, subscription: Subscription | None
-    ) -> scaling.Decision:
-        if subscription is None:
-            return await self._spare_started(decision, deployment, "it is not known which pods run tasks")
-        if self._world.clock() < self._rest_until:
-            return self._held(decision, deployment, "the running tasks were listed a moment ago")
-        try:
-            return await self._spare(decision, deployment, subscription)
-        except DatabaseError as error:
-            why = f"it cannot be seen which pods run tasks. {error.message}"
-            return await self._spare_started(decision, deployment, why)
-
-    async def _spare_started(
-        self, decision: scaling.Decision, deployment: Deployment, why: str
-    ) -> scaling.Decision:
-        """Where rows cannot be listed: a pod whose container runs may run a task, and no other does."""
+    async def mark(self, marks: scaling.Marks, before: Marking) -> Marking:
+        """Set and take off marks. Returns when the API server has them, or has refused one."""
         pods = self._pods()
-        candidates = self._candidates(pods, deployment)
-        if candidates is None:
-            return self._held(decision, deployment, "the pods are not known for sure")
-        started = {pod.name for pod in pods.values() if pod.is_replica and pod.running_since}
-        plan = scaling.plan(decision.replicas, deployment.wanted_replicas, candidates, started)
-        await self._mark(pods, plan.mark, plan.unmark)
-        return self._held(decision, deployment, why, at=plan.replicas) if plan.kept else decision
+        costs = {
+            **dict.fromkeys(marks.mark, str(scaling.VICTIM_COST)),
+            **dict.fromkeys(marks.unmark),
+        }
+        try:
+            await asyncio.gather(
+                *(self._annotate(pods[name], cost) for name, cost in costs.items() if name in pods)
+            )
+        except API_ERRORS as error:
+            return Marking(before.times + 1, refused=describe(error))
+        return Marking(before.times + 1)
 
-    async def _spare(
-        self, decision: scaling.Decision, deployment: Deployment, subscription: Subscription
-    ) -> scaling.Decision:
-        wanted, current = decision.replicas, deployment.wanted_replicas
-        for _ in range(PLANS):
+    async def _busy(
+        self, deployment: Deployment, subscription: Subscription | None, marking: Marking
+    ) -> _Busy:
+        if not self._world.pods.is_current:
+            raise _Unknown("the pods are not known for sure")
+        if marking.refused:
+            raise _Unknown(f"pods cannot be marked as the ones to go: {marking.refused}")
+        if marking.times == MOST_MARKINGS:
+            raise _Unknown("the idle pods keep beginning tasks")
+        if subscription is None:
+            return self._started("it is not known which pods run tasks")
+        now = self._world.clock()
+        if now < self._rest_until and not marking.times:
+            raise _Unknown("the running tasks were listed a moment ago")
+        try:
             listing = await subscription.running(fresh=True)
-            if listing.seconds > SLOW_SECONDS:
-                self._rest_until = self._world.clock() + REST_PER_WORK * listing.seconds
-            if not listing.complete:
-                return self._held(decision, deployment, "too many tasks run to see which pods do")
-            pods, replica_sets = self._pods(), self._world.replica_sets.of(self._key)
-            candidates = self._candidates(pods, deployment)
-            if candidates is None:
-                return self._held(decision, deployment, "the pods are not known for sure")
-            own = own_replica_sets(replica_sets, deployment.uid, self._uid)
-            rows = {pod_of(row.worker_id) for row in listing.rows}
-            # A pod that is about to go has its grace period and is no replica any more.
-            leaving = {pod.name for pod in pods.values() if not pod.is_replica}
-            busy = {name for name in rows if name in pods or is_own(name, own)} - leaving
-            plan = scaling.plan(wanted, current, candidates, busy)
-            if not (plan.mark or plan.unmark) or plan.replicas == current:
-                return self._kept(decision, plan)
-            # Seen by the controller before the replicas are (kubernetes#126138).
-            await self._mark(pods, plan.mark, plan.unmark)
-        return self._held(decision, deployment, "the idle pods keep beginning tasks")
+        except DatabaseError as error:
+            return self._started(f"it cannot be seen which pods run tasks. {error.message}")
+        if listing.seconds > SLOW_SECONDS:
+            self._rest_until = self._world.clock() + REST_PER_WORK * listing.seconds
+        if not listing.complete:
+            raise _Unknown("too many tasks run to see which pods do")
+        own = own_replica_sets(self._world.replica_sets.of(self._key), deployment.uid, self._uid)
+        return _Busy(busy_pods(listing, self._pods(), own))
+
+    def _started(self, why: str) -> _Busy:
+        """Where rows cannot be listed: a pod whose container runs may run a task, and no other does."""
+        started = (pod.name for pod in self._pods().values() if pod.is_replica and pod.running_since)
+        return _Busy(frozenset(started), why)
 
     def _pods(self) -> dict[str, Pod]:
         return {pod.name: pod for pod in self._world.pods.of(self._key)}
 
-    def _candidates(self, pods: dict[str, Pod], deployment: Deployment) -> list[scaling.Candidate] | None:
-        """The Deployment's replicas; None while a pod is known and its ReplicaSet is not yet."""
+    def _candidates(self, deployment: Deployment) -> list[scaling.Candidate]:
+        """The Deployment's replicas."""
         replica_sets = {each.name: each.controller_uid for each in self._world.replica_sets.of(self._key)}
-        there = [pod for pod in pods.values() if pod.is_replica and pod.replica_set]
+        there = [pod for pod in self._pods().values() if pod.is_replica and pod.replica_set]
         if any(pod.replica_set not in replica_sets for pod in there):
-            return None
+            # A pod is known, and its ReplicaSet is not yet.
+            raise _Unknown("the pods are not known for sure")
         return [
             scaling.Candidate(pod.name, pod.replica_set, pod.rank, pod.cost)
             for pod in there
             if replica_sets[pod.replica_set] == deployment.uid
         ]
 
-    async def _tidy(self, deployment: Deployment) -> None:
-        """Take the marks off pods that stayed: they are no worse than others any more."""
-        pods = self._pods()
-        candidates = self._candidates(pods, deployment) or []
-        marked = tuple(pod.name for pod in candidates if pod.is_marked)
-        if marked and self._world.pods.is_current and len(candidates) <= deployment.wanted_replicas:
-            # A mark too many does no harm that a later turn could not mend.
-            with suppress(*API_ERRORS):
-                await self._mark(pods, (), marked)
-
-    async def _mark(self, pods: dict[str, Pod], mark: tuple[str, ...], unmark: tuple[str, ...]) -> None:
-        costs = {**dict.fromkeys(mark, str(scaling.VICTIM_COST)), **dict.fromkeys(unmark)}
-        await asyncio.gather(*(self._annotate(pods[name], cost) for name, cost in costs.items()))
+    def _stale_marks(self, deployment: Deployment) -> scaling.Marks:
+        if not self._world.pods.is_current:
+            return scaling.NO_MARKS
+        try:
+            candidates = self._candidates(deployment)
+        except _Unknown:
+            return scaling.NO_MARKS
+        return scaling.stale_marks(deployment.wanted_replicas, candidates)
 
     async def _annotate(self, pod: Pod, cost: str | None) -> None:
         try:
@@ -161,28 +179,16 @@ class ScaleIn:
         else:
             self._world.pods.put(answer)
 
-    def _kept(self, decision: scaling.Decision, plan: scaling.ScaleIn) -> scaling.Decision:
-        if not plan.kept:
-            return decision
-        more = f"{plan.kept} more {'pods' if plan.kept > 1 else 'pod'}"
-        they = "they run tasks" if plan.kept > 1 else "it runs a task"
-        return self._instead(
-            decision,
-            plan.replicas,
-            scaling.Reason.BUSY_PODS_KEPT,
-            f"{decision.replicas} wanted; {more} kept because {they}",
-        )
+    def _again(self) -> Due:
+        rest = self._rest_until - self._world.clock()
+        return Due(max(AGAIN_SECONDS, rest), "pods that were kept may be idle")
 
-    def _held(
-        self, decision: scaling.Decision, deployment: Deployment, why: str, *, at: int | None = None
-    ) -> scaling.Decision:
-        kept = deployment.wanted_replicas if at is None else at
-        message = f"{decision.replicas} wanted; {kept} kept because {why}"
-        return self._instead(decision, kept, scaling.Reason.HELD, message)
 
-    def _instead(
-        self, decision: scaling.Decision, replicas: int, reason: scaling.Reason, message: str
-    ) -> scaling.Decision:
-        again = max(AGAIN_SECONDS, self._rest_until - self._world.clock())
-        wake_after = min(again, decision.wake_after) if decision.wake_after is not None else again
-        return replace(decision, replicas=replicas, reason=reason, message=message, wake_after=wake_after)
+def busy_pods(listing: Listing, pods: Mapping[str, Pod], replica_sets: Collection[str]) -> frozenset[str]:
+    """Name the worker's own pods that run a task, known or not, but those that are about to go anyway.
+
+    Such a one has its grace period, and is no replica any more.
+    """
+    rows = {pod_of(row.worker_id) for row in listing.rows}
+    leaving = {pod.name for pod in pods.values() if not pod.is_replica}
+    return frozenset({name for name in rows if name in pods or is_own(name, replica_sets)} - leaving)

@@ -112,7 +112,7 @@ class _Loop:
 
     async def _turn(self) -> float:
         try:
-            wait = await self._reconciler.turn(self._manifest)
+            due = await self._reconciler.turn(self._manifest)
         except WorkerGone:
             raise
         except Exception:
@@ -122,4 +122,4 @@ class _Loop:
             telemetry.TURNS.labels("failed").inc()
             return UNFORESEEN_SECONDS
         telemetry.TURNS.labels("done").inc()
-        return wait
+        return due.seconds

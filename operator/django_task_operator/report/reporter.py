@@ -10,6 +10,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from django_task_operator import telemetry
 from django_task_operator.cluster.kube import API_ERRORS, CONFLICT, NOT_FOUND, describe
+from django_task_operator.due import Due
 from django_task_operator.errors import WorkerGone
 from django_task_operator.report.events import build_event, transitions
 from django_task_operator.report.status import build_status, conditions_of, differs, steady_part
@@ -46,20 +47,22 @@ class Reporter:
         """Whether the worker has a status, from this operator or from the one before it."""
         return bool(self._status)
 
-    async def report(self, seen: Turn) -> float | None:
-        """Write what is news; return the seconds until the rest is due, if anything is left.
+    async def report(self, turn: Turn) -> Due | None:
+        """Tell of the turn's events and write what is news; return when the rest is due, if any is left.
 
         Raises:
             WorkerGone: the DjangoTaskWorker is deleted.
         """
+        for event in turn.events:
+            await self._tell(event)
         now = datetime.now(UTC)
-        status = build_status(seen, conditions_of(seen, now), self._status, now)
+        status = build_status(turn, conditions_of(turn, now), self._status, now)
         telemetry.observe(self._key.namespace, self._key.name, status)
         if not differs(status, self._status):
             return None
         waited = self._clock() - self._written_at
         if steady_part(status) == steady_part(self._status) and waited < STATUS_SECONDS:
-            return STATUS_SECONDS - waited
+            return Due(STATUS_SECONDS - waited, "the status has old counts")
         try:
             await self._kube.apply_worker_status(self._key, self._uid, status)
         except API_ERRORS as error:
@@ -67,22 +70,19 @@ class Reporter:
                 raise WorkerGone from None
             log.warning("status not written", extra={"worker": str(self._key), "error": describe(error)})
             wait, self._retry_seconds = self._retry_seconds, min(self._retry_seconds * 2, RETRY_SECONDS[1])
-            return wait
+            return Due(wait, "the status could not be written")
         self._retry_seconds = RETRY_SECONDS[0]
         before, self._status, self._written_at = self._status, status, self._clock()
         for event in transitions(before, status):
-            await self.tell(event)
+            await self._tell(event)
         return None
 
-    async def tell(self, event: Event, *, autoscaler: str | None = None) -> None:
-        """Write an event, and another for the worker's autoscaler where its uid is given.
-
-        It is a courtesy: one that cannot be written is logged and forgotten.
-        """
+    async def _tell(self, event: Event) -> None:
+        """Write an event. It is a courtesy: one that cannot be written is logged and forgotten."""
         level = logging.WARNING if event.kind == "Warning" else logging.INFO
         log.log(level, event.note, extra={"worker": str(self._key), "reason": event.reason})
         try:
-            for about in (None, autoscaler) if autoscaler else (None,):
+            for about in (None, event.autoscaler) if event.autoscaler else (None,):
                 built = build_event(self._key, self._uid, event, self._instance, autoscaler=about)
                 await self._kube.create_event(self._key.namespace, built)
         except API_ERRORS as error:

@@ -189,7 +189,7 @@ def _database(turn: Turn) -> Condition:
 
 def _scaling(turn: Turn, database: Condition) -> Condition:
     held = f" Replicas are held at {turn.decision.replicas}." if turn.decision else ""
-    if database.status is not True and turn.driver is not Driver.EXTERNAL:
+    if database.status is not True and turn.scaling.needs_demand:
         return Condition(False, database.reason, database.message + held)
     if turn.paused:
         return Condition(False, ConditionReason.PAUSED, f"spec.paused is set.{held}")
@@ -312,7 +312,7 @@ def _ready(turn: Turn, database: Condition, stalled: Condition, reconciling: Con
             False, reconciling.reason, f"0 of {wanted} replicas are ready. {reconciling.message}".strip()
         )
     if not wanted and turn.demand and turn.demand.tasks:
-        held = turn.paused or turn.driver is not Driver.EXTERNAL
+        held = turn.paused or turn.scaling.needs_demand
         return Condition(
             False,
             ConditionReason.PAUSED if held else ConditionReason.NO_REPLICAS_ASKED,

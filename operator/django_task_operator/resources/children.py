@@ -1,4 +1,4 @@
-"""Which objects a worker has beside its Deployment."""
+"""Which objects a worker has beside its Deployment, whatever its scaling driver is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 from django_task_operator.resources.cleanup import build_cleanup
 from django_task_operator.resources.disruption import build_disruption_budget
-from django_task_operator.resources.hpa import build_autoscaler
-from django_task_operator.spec import Driver
 
 if TYPE_CHECKING:
     from django_task_operator.resources.runtime import RuntimeSource
@@ -15,10 +13,8 @@ if TYPE_CHECKING:
 
 
 def build_children(worker: Worker, source: RuntimeSource) -> list[Manifest]:
-    """Build every one that the worker's spec calls for; what is not among them is deleted."""
+    """Build every one that the worker's spec calls for; those of its driver are in ``scaling/drivers/``."""
     children = [build_disruption_budget(worker)]
-    if worker.spec.scaling.driver is Driver.HPA:
-        children.append(build_autoscaler(worker))
     if worker.spec.cleanup.schedule:
         children.append(build_cleanup(worker, source))
     return children

@@ -1,4 +1,9 @@
-"""How many replicas a worker should have: pure functions on plain values."""
+"""How many replicas a worker should have, and which pods go: pure functions on plain values.
+
+In comes a Situation: the worker's policy, its tasks, and what was wanted lately. The driver of the worker
+(``drivers/``) makes a Decision of it, with a reason and words for people. ``victims.py`` then chooses the
+pods that go where there are to be fewer, and says how far down that allows.
+"""
 
 from django_task_operator.scaling.decision import (
     Decision,
@@ -6,25 +11,50 @@ from django_task_operator.scaling.decision import (
     History,
     Policy,
     Reason,
-    decide,
+    Situation,
     hold,
 )
-from django_task_operator.scaling.drivers import agree, follow, share
-from django_task_operator.scaling.victims import VICTIM_COST, Candidate, ScaleIn, plan
+from django_task_operator.scaling.drivers import (
+    DRIVERS,
+    ScalingDriver,
+    decide,
+    decide_external,
+    decide_hpa,
+    decide_operator,
+)
+from django_task_operator.scaling.victims import (
+    NO_MARKS,
+    VICTIM_COST,
+    Candidate,
+    Marks,
+    ScaleIn,
+    choose_victims,
+    held_up,
+    stale_marks,
+    with_busy_kept,
+)
 
 __all__ = [
+    "DRIVERS",
+    "NO_MARKS",
     "VICTIM_COST",
     "Candidate",
     "Decision",
     "Demand",
     "History",
+    "Marks",
     "Policy",
     "Reason",
     "ScaleIn",
-    "agree",
+    "ScalingDriver",
+    "Situation",
+    "choose_victims",
     "decide",
-    "follow",
+    "decide_external",
+    "decide_hpa",
+    "decide_operator",
+    "held_up",
     "hold",
-    "plan",
-    "share",
+    "stale_marks",
+    "with_busy_kept",
 ]

@@ -1,20 +1,21 @@
-"""Decides a worker's replicas from its demand, and says why."""
+"""What a decision about a worker's replicas is made from, and what it says: plain values."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-# While the oldest task waits longer than it should, replicas grow by half, and then get this long
-# to show their effect: the HorizontalPodAutoscaler's sync period.
-LATENCY_STEP_SECONDS = 15.0
-# The age of the oldest task is as old as its sample: to look again sooner is to see the same.
-LATENCY_LOOK_SECONDS = 1.0
+from django_task_operator.contract import EventReason
+from django_task_operator.due import Due
+
+if TYPE_CHECKING:
+    from django_task_operator.spec import WorkerSpec
 
 
 class Reason(StrEnum):
-    """Why the replicas are what they are: the reason of the event and of the condition."""
+    """Why the replicas are what they are: the reason of the condition ScalingActive."""
 
     SCALED_UP = "ScaledUp"
     SCALED_DOWN = "ScaledDown"
@@ -30,11 +31,22 @@ class Reason(StrEnum):
 class Policy:
     """What the user asked of the scaling; seconds are seconds."""
 
-    min_replicas: int = 0
-    max_replicas: int = 10
-    tasks_per_replica: int = 10
-    target_latency_seconds: float = 0
-    scale_down_delay_seconds: float = 60
+    min_replicas: int
+    max_replicas: int
+    tasks_per_replica: int
+    target_latency_seconds: float
+    scale_down_delay_seconds: float
+
+    @classmethod
+    def of(cls, spec: WorkerSpec) -> Policy:
+        """Read it from a worker's spec, which has the defaults."""
+        return cls(
+            min_replicas=spec.scaling.min_replicas,
+            max_replicas=spec.scaling.max_replicas,
+            tasks_per_replica=spec.tasks_per_replica,
+            target_latency_seconds=spec.scaling.target_latency_seconds,
+            scale_down_delay_seconds=spec.scaling.scale_down_delay_seconds,
+        )
 
     @property
     def limit(self) -> int:
@@ -86,93 +98,90 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """How many replicas, and why.
-
-    ``wake_after`` is the number of seconds after which the same demand would be decided otherwise,
-    or None if only a change can alter the decision.
-    """
-
-    replicas: int
-    reason: Reason
-    message: str
-    history: History
-    wake_after: float | None = None
-
-
-def decide(policy: Policy, demand: Demand, history: History, current: int, now: float) -> Decision:
-    """Decide the replicas: up at once, down to the highest demand of the scale-down delay.
+class Situation:
+    """Everything that a decision is made from.
 
     Args:
         policy: the worker's bounds and targets.
-        demand: what the last sample counted, ``ready`` up to ``policy.limit``.
+        demand: what the last sample counted, ``ready`` up to ``policy.limit``; None while that is not known.
         history: what earlier decisions returned; empty for a worker that is new.
         current: the replicas that were decided last.
+        asked: what ``spec.replicas`` says; None if nothing.
         now: seconds on a clock that never goes back.
     """
-    by_count = math.ceil(demand.tasks / policy.tasks_per_replica)
-    by_latency, stepped_at = _latency_step(policy, demand, history, current, now)
-    wanted = policy.clamp(max(by_count, by_latency))
-    why = _latency_message(policy, demand) if by_latency > by_count else count_message(policy, demand)
-    if wanted > max(by_count, by_latency):
-        why = f"{why}, minReplicas is {wanted}"
-    history = History(history.wanted, stepped_at).with_point(now, wanted, policy.scale_down_delay_seconds)
 
-    wake_after = _latency_wake(policy, demand, stepped_at, now)
-    if wanted > current:
-        return Decision(wanted, Reason.SCALED_UP, f"{why}: {current} -> {wanted}", history, wake_after)
-    highest_at, highest = history.highest
-    replicas = policy.clamp(min(current, highest))
-    if highest > wanted:
-        # One moment past the end of the window, where the point no longer counts.
-        expires = highest_at + policy.scale_down_delay_seconds - now + 0.001
-        wake_after = expires if wake_after is None else min(wake_after, expires)
-    if replicas < current:
-        if replicas == policy.max_replicas:
-            why = f"maxReplicas is {replicas}"
-        elif replicas > wanted:
-            why = f"no more than {replicas} wanted within scaleDownDelaySeconds"
-        return Decision(replicas, Reason.SCALED_DOWN, f"{why}: {current} -> {replicas}", history, wake_after)
-    if replicas > wanted:
-        message = f"{why} want {wanted}; scaleDownDelaySeconds keeps {replicas} for now"
-        return Decision(replicas, Reason.STABILIZING, message, history, wake_after)
-    if max(by_count, by_latency) > policy.max_replicas or demand.ready >= policy.limit:
-        return Decision(replicas, Reason.AT_MAXIMUM, maximum_message(policy, why), history, wake_after)
-    return Decision(replicas, Reason.DEMAND_MET, why, history, wake_after)
+    policy: Policy
+    demand: Demand | None
+    history: History
+    current: int
+    asked: int | None
+    now: float
+
+    def wanting(self, replicas: int) -> History:
+        """The history with what is wanted now."""
+        return self.history.with_point(self.now, replicas, self.policy.scale_down_delay_seconds)
 
 
-def hold(policy: Policy, history: History, current: int, why: str) -> Decision:
-    """Keep the replicas where they are while the demand is not known, but inside the bounds.
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How many replicas, and why.
+
+    Args:
+        before: the replicas that were decided last.
+        replicas: how many there should be.
+        reason: the reason of the condition ScalingActive.
+        why: the same for people, without the numbers before and after.
+        history: what the next decision has to know of this one.
+        due: when the same demand would be decided otherwise; None if only a change can alter the decision.
+        is_held: whether ``replicas`` is not what the tasks or ``spec.replicas`` ask for.
+    """
+
+    before: int
+    replicas: int
+    reason: Reason
+    why: str
+    history: History
+    due: Due | None = None
+    is_held: bool = False
+
+    @property
+    def message(self) -> str:
+        """What the condition says."""
+        return self.note if self.reason in {Reason.SCALED_UP, Reason.SCALED_DOWN} else self.why
+
+    @property
+    def note(self) -> str:
+        """What the event says, once the decision is carried out."""
+        return f"{self.why}: {self.before} -> {self.replicas}"
+
+    @property
+    def event(self) -> EventReason | None:
+        """What the event is called, once the decision is carried out; None where there is none to tell."""
+        if self.replicas < self.before:
+            return EventReason.SCALED_DOWN
+        # More that are held are pods that somebody else added, and that are not to go yet.
+        return EventReason.SCALED_UP if self.replicas > self.before and not self.is_held else None
+
+
+def hold(situation: Situation, why: str, *, at: int | None = None) -> Decision:
+    """Keep the replicas where they are, or ``at`` that number, but inside the bounds.
 
     minReplicas is promised whatever the demand, and maxReplicas is never exceeded.
     """
-    return Decision(policy.clamp(current), Reason.HELD, why, history)
+    replicas = situation.policy.clamp(situation.current if at is None else at)
+    return Decision(situation.current, replicas, Reason.HELD, why, situation.history, is_held=True)
 
 
-def _is_late(policy: Policy, demand: Demand) -> bool:
-    target = policy.target_latency_seconds
-    return bool(target) and demand.ready > 0 and demand.oldest_ready_seconds >= target
+def pause(situation: Situation) -> Decision:
+    """Keep the replicas exactly where they are, as ``spec.paused`` asks."""
+    current = situation.current
+    return Decision(current, current, Reason.HELD, "paused", situation.history, is_held=True)
 
 
-def _latency_step(
-    policy: Policy, demand: Demand, history: History, current: int, now: float
-) -> tuple[int, float]:
-    """The replicas that latency asks for (0 if it asks for none), and when it last took a step."""
-    if not _is_late(policy, demand):
-        return 0, history.latency_step_at
-    # A pod that has no task to run makes nothing faster.
-    most = demand.tasks
-    if now - history.latency_step_at < LATENCY_STEP_SECONDS:
-        return min(current, most), history.latency_step_at
-    return min(current + max(1, current // 2), most), now
-
-
-def _latency_wake(policy: Policy, demand: Demand, stepped_at: float, now: float) -> float | None:
-    if _is_late(policy, demand):
-        return max(0.0, stepped_at + LATENCY_STEP_SECONDS - now)
-    if policy.target_latency_seconds and demand.ready:
-        return max(LATENCY_LOOK_SECONDS, policy.target_latency_seconds - demand.oldest_ready_seconds)
-    return None
+def delay_over(policy: Policy, history: History, now: float) -> Due:
+    """When the highest point of the window no longer counts: one moment past its end."""
+    expires = history.highest[0] + policy.scale_down_delay_seconds - now + 0.001
+    return Due(expires, "scaleDownDelaySeconds are over")
 
 
 def count_message(policy: Policy, demand: Demand) -> str:
@@ -186,8 +195,3 @@ def count_message(policy: Policy, demand: Demand) -> str:
 def maximum_message(policy: Policy, why: str) -> str:
     """Say that maxReplicas is in the way, for people."""
     return f"{why} want more than maxReplicas {policy.max_replicas}"
-
-
-def _latency_message(policy: Policy, demand: Demand) -> str:
-    target = policy.target_latency_seconds
-    return f"{demand.ready} ready, the oldest for more than {target:g} s (targetLatencySeconds)"

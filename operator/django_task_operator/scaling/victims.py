@@ -8,11 +8,16 @@ the cost is ours. So pods go as far as that order, with the idle ones marked, me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from django_task_operator.scaling.decision import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+
+    from django_task_operator.due import Due
+    from django_task_operator.scaling.decision import Decision
 
 # Below whatever a user may have given pods, and not the very lowest, which a user might.
 VICTIM_COST = -(2**31) + 47
@@ -41,23 +46,40 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """Which pods are marked as the first to go.
+
+    Args:
+        mark: pods that are to get ``VICTIM_COST``; none where all go.
+        unmark: pods that have it and are to stay.
+    """
+
+    mark: tuple[str, ...] = ()
+    unmark: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.mark or self.unmark)
+
+
+NO_MARKS = Marks()
+
+
+@dataclass(frozen=True, slots=True)
 class ScaleIn:
     """How far to go down now.
 
     Args:
-        replicas: to write now.
-        mark: pods that are to get ``VICTIM_COST`` first; none where all go.
-        unmark: pods that have it and are to stay.
+        replicas: to write now, after the ``marks`` are set.
+        marks: which pods are to go, and which that were are not any more.
         kept: how many more pods stay than are wanted.
     """
 
     replicas: int
-    mark: tuple[str, ...] = ()
-    unmark: tuple[str, ...] = ()
+    marks: Marks = NO_MARKS
     kept: int = 0
 
 
-def plan(wanted: int, current: int, pods: Iterable[Candidate], busy: Collection[str]) -> ScaleIn:
+def choose_victims(wanted: int, current: int, pods: Iterable[Candidate], busy: Collection[str]) -> ScaleIn:
     """Plan the way down from ``current`` to ``wanted`` replicas.
 
     Args:
@@ -78,8 +100,37 @@ def plan(wanted: int, current: int, pods: Iterable[Candidate], busy: Collection[
     staying = pods[len(going) :]
     return ScaleIn(
         replicas,
-        # Whoever goes by its rank now may be ready in a moment, and then goes by its mark.
-        mark=tuple(pod.name for pod in going if staying and not pod.is_marked),
-        unmark=tuple(pod.name for pod in staying if pod.is_marked),
+        Marks(
+            # One that goes by its rank now may be ready in a moment, and then goes by its mark.
+            mark=tuple(pod.name for pod in going if staying and not pod.is_marked),
+            unmark=tuple(pod.name for pod in staying if pod.is_marked),
+        ),
         kept=replicas - wanted,
     )
+
+
+def stale_marks(replicas: int, pods: Collection[Candidate]) -> Marks:
+    """The marks of pods that stayed, now that ``replicas`` are as many as there are: they are like others."""
+    marked = tuple(pod.name for pod in pods if pod.is_marked)
+    return Marks(unmark=marked) if len(pods) <= replicas else NO_MARKS
+
+
+def with_busy_kept(decision: Decision, scale_in: ScaleIn, again: Due) -> Decision:
+    """The decision as far as it can be carried out without ending a pod that runs a task."""
+    if not scale_in.kept:
+        return decision
+    more = f"{scale_in.kept} more {'pods' if scale_in.kept > 1 else 'pod'}"
+    they = "they run tasks" if scale_in.kept > 1 else "it runs a task"
+    why = f"{decision.replicas} wanted; {more} kept because {they}"
+    return _held(decision, scale_in.replicas, Reason.BUSY_PODS_KEPT, why, again)
+
+
+def held_up(decision: Decision, replicas: int, why: str, again: Due) -> Decision:
+    """The decision where it is not known which pods may go: ``replicas`` stay."""
+    why = f"{decision.replicas} wanted; {replicas} kept because {why}"
+    return _held(decision, replicas, Reason.HELD, why, again)
+
+
+def _held(decision: Decision, replicas: int, reason: Reason, why: str, again: Due) -> Decision:
+    due = min(again, decision.due) if decision.due else again
+    return replace(decision, replicas=replicas, reason=reason, why=why, due=due, is_held=True)

@@ -17,7 +17,7 @@ from django_task_operator.keepers.orphans import (
     DENIED_SECONDS,
     EXCEPTION,
     LEFT_OVER_SECONDS,
-    LOOK_SECONDS,
+    LISTING_SECONDS,
     MOST_AT_ONCE,
     MOST_EVENTS,
     settlement_of,
@@ -80,7 +80,7 @@ async def test_a_row_whose_pod_is_gone_fails_after_the_grace(bench: Bench) -> No
     row = bench.databases.run(f"{gone}/1.1")
     bench.databases.run(f"{alive}/1.1")
     here.remove(gone)
-    assert await here.turn(after=1) <= LOOK_SECONDS
+    assert await here.turn(after=1) <= LISTING_SECONDS
     assert await here.turn(after=GRACE - 1) <= 1
     assert here.settled() == []
 
@@ -369,7 +369,7 @@ async def test_stuck_tasks_are_counted_and_left_alone(bench: Bench) -> None:
         bench.databases.run(here.pods[0], age=age)
     bench.databases.run("laptop", age=5000)
     bench.kube.events.clear()
-    await here.turn(after=LOOK_SECONDS)
+    await here.turn(after=LISTING_SECONDS)
 
     assert here.status["stuckTasks"] == 2
     assert here.settled() == []
@@ -379,7 +379,7 @@ async def test_stuck_tasks_are_counted_and_left_alone(bench: Bench) -> None:
     gauge = telemetry.STUCK_TASKS.labels("shop", "emails")
     assert gauge._value.get() == 2
     bench.databases.rows.clear()
-    await here.turn(after=LOOK_SECONDS)
+    await here.turn(after=LISTING_SECONDS)
     assert here.status["stuckTasks"] == 0
 
 

@@ -36,7 +36,7 @@ OTHER = Key(namespace="shop", name="mails")
 
 
 def decided(replicas: int, reason: Reason = Reason.DEMAND_MET, message: str = "why") -> Decision:
-    return Decision(replicas, reason, message, History())
+    return Decision(replicas, replicas, reason, message, History())
 
 
 def deployed(wanted: int, there: int | None = None, ready: int | None = None, **more: Any) -> Deployment:

@@ -14,6 +14,7 @@ from django_task_operator.resources import (
     build_migration,
     migration_hash,
 )
+from django_task_operator.scaling import DRIVERS
 from django_task_operator.spec import Worker
 
 RUNTIME = RuntimeSource("registry.example/django-task-worker:0.1.0")
@@ -41,8 +42,9 @@ def test_golden(case: Path) -> None:
 def test_golden_children(case: Path) -> None:
     worker = Worker.parse(yaml.safe_load((case / "worker.yaml").read_text()))
     expected = (case / "children.yaml").read_text()
+    children = build_children(worker, RUNTIME) + DRIVERS[worker.spec.scaling.driver].children(worker)
 
-    assert yaml.dump_all(build_children(worker, RUNTIME), Dumper=Plain, sort_keys=False) == expected
+    assert yaml.dump_all(children, Dumper=Plain, sort_keys=False) == expected
 
 
 @pytest.mark.parametrize("case", WITH_MIGRATION, ids=lambda case: case.name)

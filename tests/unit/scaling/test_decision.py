@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_task_operator.scaling import Decision, Demand, History, Policy, Reason, decide, hold
+from django_task_operator.scaling import (
+    Decision,
+    Demand,
+    History,
+    Policy,
+    Reason,
+    Situation,
+    decide_operator,
+    hold,
+)
 
 NEW = History()
 
@@ -20,7 +29,22 @@ def was(*points: tuple[float, int]) -> History:
     return History(tuple((100.0 - ago, replicas) for ago, replicas in points))
 
 
-P = Policy
+def P(  # noqa: N802
+    min_replicas: int = 0,
+    max_replicas: int = 10,
+    tasks_per_replica: int = 10,
+    target_latency_seconds: float = 0,
+    scale_down_delay_seconds: float = 60,
+) -> Policy:
+    return Policy(
+        min_replicas, max_replicas, tasks_per_replica, target_latency_seconds, scale_down_delay_seconds
+    )
+
+
+def decide(policy: Policy, demand: Demand, history: History, current: int, now: float) -> Decision:
+    return decide_operator(Situation(policy, demand, history, current, None, now))
+
+
 D = Demand
 
 
@@ -77,37 +101,41 @@ def test_situation(
 
 def test_what_was_wanted_last_counts_until_now() -> None:
     """Nobody decides while nothing changes: silence is not a lull."""
-    decision = decide(Policy(), Demand(0, 0), was((1000, 5)), 5, 100.0)
+    decision = decide(P(), Demand(0, 0), was((1000, 5)), 5, 100.0)
 
     assert decision.replicas == 5
-    assert decision.wake_after == pytest.approx(60, abs=0.01)
+    assert decision.due
+    assert decision.due.seconds == pytest.approx(60, abs=0.01)
 
 
 def test_from_nothing_to_the_target_in_one_decision() -> None:
-    decision = decide(Policy(max_replicas=1000, tasks_per_replica=1), Demand(1000, 0), NEW, 0, 0.0)
+    decision = decide(P(max_replicas=1000, tasks_per_replica=1), Demand(1000, 0), NEW, 0, 0.0)
 
     assert decision.replicas == 1000
 
 
 def test_a_latency_step_has_time_to_show_its_effect() -> None:
-    policy, demand = Policy(max_replicas=100, target_latency_seconds=5), Demand(50, 9, 60)
+    policy, demand = P(max_replicas=100, target_latency_seconds=5), Demand(50, 9, 60)
     trace = [(0.0, 2)]
     history, now = NEW, 0.0
     while len(trace) < 6:
         decision = decide(policy, demand, history, trace[-1][1], now)
         trace.append((now, decision.replicas))
-        history, now = decision.history, now + (decision.wake_after or 0)
+        history, now = decision.history, now + (decision.due.seconds if decision.due else 0)
 
     # Count alone asks for 6.
     assert trace[1:] == [(0, 6), (15, 9), (30, 13), (45, 19), (60, 28)]
 
 
 def test_held_means_where_it_is_but_inside_the_bounds() -> None:
-    policy, history = Policy(min_replicas=2, max_replicas=6), was((0, 4))
+    policy, history = P(min_replicas=2, max_replicas=6), was((0, 4))
 
-    assert hold(policy, history, 4, "why") == Decision(4, Reason.HELD, "why", history)
-    assert hold(policy, history, 0, "why").replicas == 2
-    assert hold(policy, history, 9, "why").replicas == 6
+    def held(current: int) -> Decision:
+        return hold(Situation(policy, None, history, current, None, 100.0), "why")
+
+    assert held(4) == Decision(4, 4, Reason.HELD, "why", history, is_held=True)
+    assert held(0).replicas == 2
+    assert held(9).replicas == 6
 
 
 # Quarters of seconds are exact, so that the reference below may compare times.
@@ -117,7 +145,7 @@ SECONDS = st.integers(0, 800).map(lambda quarters: quarters / 4)
 @st.composite
 def policies(draw: st.DrawFn, *, latency: bool = True) -> Policy:
     most = draw(st.integers(1, 40))
-    return Policy(
+    return P(
         min_replicas=draw(st.integers(0, most)),
         max_replicas=most,
         tasks_per_replica=draw(st.sampled_from([1, 2, 7, 10, 1000])),
@@ -196,7 +224,9 @@ def test_before_it_asks_to_be_woken_nothing_would_be_decided_otherwise(
     policy: Policy, trace: list[tuple[float, Demand]], running: int, when: float
 ) -> None:
     for now, demand, decision in follow(policy, trace, running):
-        later = now + when * (100_000 if decision.wake_after is None else decision.wake_after)
+        # The turn is due one moment after that from which another number would be decided.
+        rest = 100_000 if decision.due is None else max(0.0, decision.due.seconds - 0.002)
+        later = now + when * rest
         assert (
             decide(policy, demand, decision.history, decision.replicas, later).replicas == decision.replicas
         )
@@ -208,9 +238,9 @@ def test_waking_when_asked_ends_at_what_is_wanted(
 ) -> None:
     now, demand, decision = follow(policy, trace, running)[-1]
     turns = 0
-    while decision.wake_after is not None:
-        assert decision.wake_after > 0
-        now += decision.wake_after
+    while decision.due is not None:
+        assert decision.due.seconds > 0
+        now += decision.due.seconds
         decision = decide(policy, demand, decision.history, decision.replicas, now)
         turns += 1
 

@@ -9,12 +9,45 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_task_operator.scaling import Demand, History, Policy, agree, follow, share
+from django_task_operator.scaling import (
+    DRIVERS,
+    Decision,
+    Demand,
+    History,
+    Policy,
+    Situation,
+    decide,
+    decide_external,
+    decide_hpa,
+)
 from django_task_operator.spec import Driver
 
 NEW = History()
 NOW = 100.0
-P = Policy
+
+
+def P(  # noqa: N802
+    min_replicas: int = 0,
+    max_replicas: int = 10,
+    tasks_per_replica: int = 10,
+    target_latency_seconds: float = 0,
+    scale_down_delay_seconds: float = 60,
+) -> Policy:
+    return Policy(
+        min_replicas, max_replicas, tasks_per_replica, target_latency_seconds, scale_down_delay_seconds
+    )
+
+
+def follow(policy: Policy, history: History, current: int, asked: int | None, now: float) -> Decision:
+    return decide_external(Situation(policy, None, history, current, asked, now))
+
+
+def share(
+    policy: Policy, demand: Demand | None, history: History, current: int, asked: int | None, now: float
+) -> Decision:
+    return decide_hpa(Situation(policy, demand, history, current, asked, now))
+
+
 D = Demand
 
 
@@ -58,19 +91,15 @@ SHARED = [
     (P(), None, was((60, 5), (0, 0)), 0, 0, 0, "Held", "the demand is not known"),
 ]
 AGREED = [
-    # driver, decided, asked, paused: what spec.replicas becomes
-    (Driver.OPERATOR, 5, None, False, None),
-    (Driver.OPERATOR, 5, 3, False, None),
-    (Driver.OPERATOR, 5, 3, True, 3),
-    (Driver.EXTERNAL, 5, None, False, 5),
-    (Driver.EXTERNAL, 3, 3, False, 3),
-    (Driver.EXTERNAL, 5, 3, True, 3),
-    (Driver.EXTERNAL, 5, None, True, None),
-    (Driver.HPA, 5, None, False, 5),
-    (Driver.HPA, 5, 0, False, 5),
-    (Driver.HPA, 0, 5, False, 0),
-    (Driver.HPA, 5, 5, False, 5),
-    (Driver.HPA, 0, 5, True, 5),
+    # driver, decided, asked: what spec.replicas becomes
+    (Driver.OPERATOR, 5, None, None),
+    (Driver.OPERATOR, 5, 3, None),
+    (Driver.EXTERNAL, 5, None, 5),
+    (Driver.EXTERNAL, 3, 3, 3),
+    (Driver.HPA, 5, None, 5),
+    (Driver.HPA, 5, 0, 5),
+    (Driver.HPA, 0, 5, 0),
+    (Driver.HPA, 5, 5, 5),
 ]
 # fmt: on
 
@@ -101,22 +130,31 @@ def test_hpa(
     assert (decision.replicas, decision.reason, decision.message) == (replicas, reason, message)
 
 
-@pytest.mark.parametrize(("driver", "decided", "asked", "paused", "becomes"), AGREED)
-def test_what_the_scale_says(
-    driver: Driver, decided: int, asked: int | None, paused: bool, becomes: int | None
-) -> None:
-    assert agree(driver, decided, asked, paused=paused) == becomes
+@pytest.mark.parametrize(("driver", "decided", "asked", "becomes"), AGREED)
+def test_what_the_scale_says(driver: Driver, decided: int, asked: int | None, becomes: int | None) -> None:
+    assert DRIVERS[driver].write(decided, asked) == becomes
+
+
+@pytest.mark.parametrize("driver", Driver)
+@pytest.mark.parametrize("asked", [None, 0, 3, 5])
+def test_what_the_scale_says_while_the_worker_is_paused(driver: Driver, asked: int | None) -> None:
+    situation = Situation(P(max_replicas=4), D(42, 0), was((0, 5)), 5, asked, NOW)
+    decision, spec_replicas = decide(driver, situation, paused=True)
+
+    assert spec_replicas == asked
+    assert (decision.replicas, decision.reason, decision.message) == (5, "Held", "paused")
 
 
 def test_the_way_to_zero_is_looked_at_when_it_is_over() -> None:
     decision = share(P(), D(0, 0), was((20, 5), (0, 0)), 5, 1, NOW)
 
-    assert decision.wake_after == pytest.approx(40, abs=0.01)
-    assert share(P(), D(0, 0), decision.history, 1, 1, NOW + decision.wake_after).replicas == 0
+    assert decision.due
+    assert decision.due.seconds == pytest.approx(40, abs=0.01)
+    assert share(P(), D(0, 0), decision.history, 1, 1, NOW + decision.due.seconds).replicas == 0
 
 
 policies = st.builds(
-    Policy,
+    P,
     min_replicas=st.integers(0, 3),
     max_replicas=st.integers(3, 12),
     tasks_per_replica=st.integers(1, 20),
@@ -146,7 +184,7 @@ def test_shared_between_the_operator_and_an_autoscaler(
         before = asked
         decision = share(policy, demand, history, current, asked, now)
         current, history = decision.replicas, decision.history
-        asked = agree(Driver.HPA, decision.replicas, asked, paused=False)
+        asked = DRIVERS[Driver.HPA].write(decision.replicas, asked)
 
         assert asked == current, "what runs is what the scale says"
         assert policy.min_replicas <= current <= policy.max_replicas
@@ -155,7 +193,7 @@ def test_shared_between_the_operator_and_an_autoscaler(
         if before and current != policy.clamp(before):
             assert current == 0, "above zero the autoscaler's number is law"
             assert demand is not None
-        if before == 0 and current:
+        if before == 0 and current and not policy.min_replicas:
             assert demand
             wanted = math.ceil(min(demand.tasks, policy.limit + demand.running) / policy.tasks_per_replica)
             assert current == policy.clamp(wanted), "awake at once, with all that are needed"
@@ -165,7 +203,7 @@ def test_shared_between_the_operator_and_an_autoscaler(
 
 @given(policy=policies, history=st.integers(1, 12), demand=demands)
 def test_no_change_of_the_driver_ends_a_pod_at_once(policy: Policy, history: int, demand: Demand) -> None:
-    policy = Policy(0, 12, policy.tasks_per_replica, scale_down_delay_seconds=30)
+    policy = P(0, 12, policy.tasks_per_replica, scale_down_delay_seconds=30)
     followed = follow(policy, History(((NOW - 5, history),)), history, history, NOW)
     shared = share(policy, demand, followed.history, followed.replicas, None, NOW + 1)
 

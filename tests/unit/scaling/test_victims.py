@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_task_operator.scaling import VICTIM_COST, Candidate, ScaleIn, plan
+from django_task_operator.scaling import VICTIM_COST, Candidate, Marks, ScaleIn, choose_victims
 
 if TYPE_CHECKING:
     import random
@@ -32,34 +32,34 @@ def pods(text: str) -> list[Candidate]:
     ("there", "busy", "wanted", "expected"),
     [
         ("a b c d", "", 0, ScaleIn(0)),
-        ("a b c d", "", 2, ScaleIn(2, mark=("a", "b"))),
-        ("a b c d", "a", 2, ScaleIn(2, mark=("b", "c"))),
-        ("a b c d", "a b c", 2, ScaleIn(3, mark=("d",), kept=1)),
+        ("a b c d", "", 2, ScaleIn(2, Marks(("a", "b")))),
+        ("a b c d", "a", 2, ScaleIn(2, Marks(("b", "c")))),
+        ("a b c d", "a b c", 2, ScaleIn(3, Marks(("d",)), kept=1)),
         ("a b c d", "a b c d", 2, ScaleIn(4, kept=2)),
-        ("a b c d", "a", 0, ScaleIn(1, mark=("b", "c", "d"), kept=1)),
+        ("a b c d", "a", 0, ScaleIn(1, Marks(("b", "c", "d")), kept=1)),
         # Those that Kubernetes takes first anyway.
-        ("a b? c d..", "a", 2, ScaleIn(2, mark=("d", "b"))),
+        ("a b? c d..", "a", 2, ScaleIn(2, Marks(("d", "b")))),
         ("a b? c d", "b", 1, ScaleIn(4, kept=3)),
-        ("a b? c? d", "b", 1, ScaleIn(3, mark=("c",), kept=2)),
+        ("a b? c? d", "b", 1, ScaleIn(3, Marks(("c",)), kept=2)),
         # What was chosen stays chosen, unless it became busy.
         ("a b c! d", "", 3, ScaleIn(3)),
-        ("a b c! d", "c", 3, ScaleIn(3, mark=("a",), unmark=("c",))),
-        ("a b! c! d", "", 3, ScaleIn(3, unmark=("c",))),
+        ("a b c! d", "c", 3, ScaleIn(3, Marks(("a",), ("c",)))),
+        ("a b! c! d", "", 3, ScaleIn(3, Marks(unmark=("c",)))),
         # In the middle of a rollout.
         ("old/a old/b c d", "a", 2, ScaleIn(4, kept=2)),
-        ("old/a old/b c d", "", 2, ScaleIn(2, mark=("a", "b"))),
+        ("old/a old/b c d", "", 2, ScaleIn(2, Marks(("a", "b")))),
         # Not all are there yet, or some are going already.
         ("a b", "a b", 1, ScaleIn(2, kept=1)),
         ("a b", "", 3, ScaleIn(3)),
         ("", "", 0, ScaleIn(0)),
         # One that is not known counts as one that cannot go.
-        ("a b c", "x", 1, ScaleIn(1, mark=("a", "b"))),
-        ("a b c", "a x", 1, ScaleIn(2, mark=("b",), kept=1)),
+        ("a b c", "x", 1, ScaleIn(1, Marks(("a", "b")))),
+        ("a b c", "a x", 1, ScaleIn(2, Marks(("b",)), kept=1)),
     ],
     ids=str,
 )
 def test_who_goes(there: str, busy: str, wanted: int, expected: ScaleIn) -> None:
-    found = plan(wanted, 4, pods(there), set(busy.split()))
+    found = choose_victims(wanted, 4, pods(there), set(busy.split()))
 
     assert found == expected
 
@@ -79,7 +79,7 @@ CANDIDATES = st.lists(
 
 def taken_by_kubernetes(there: list[Candidate], found: ScaleIn, chance: random.Random) -> list[Candidate]:
     """Which pods go when the marks are set and the replicas are written: equal ones by chance."""
-    costs = {**dict.fromkeys(found.mark, VICTIM_COST), **dict.fromkeys(found.unmark, 0)}
+    costs = {**dict.fromkeys(found.marks.mark, VICTIM_COST), **dict.fromkeys(found.marks.unmark, 0)}
     now = [replace(pod, cost=costs.get(pod.name, pod.cost)) for pod in there]
     chance.shuffle(now)
     now.sort(key=lambda pod: (pod.rank, pod.cost))
@@ -92,14 +92,14 @@ def test_a_busy_pod_never_goes(there: list[Candidate], data: st.DataObject, chan
     busy = set(data.draw(st.lists(st.sampled_from(names)))) if names else set()
     current = len(there) + data.draw(st.integers(0, 2))
     wanted = data.draw(st.integers(0, max(0, current - 1)))
-    found = plan(wanted, current, there, busy)
+    found = choose_victims(wanted, current, there, busy)
 
     assert not {pod.name for pod in taken_by_kubernetes(there, found, chance)} & busy
     assert min(wanted, current) <= found.replicas <= current
     assert found.replicas >= len(busy)
     assert found.kept == found.replicas - wanted
-    assert not set(found.mark) & set(found.unmark)
-    assert not set(found.mark) & busy
+    assert not set(found.marks.mark) & set(found.marks.unmark)
+    assert not set(found.marks.mark) & busy
 
 
 @given(CANDIDATES, st.data(), st.randoms(use_true_random=False))
@@ -110,11 +110,11 @@ def test_it_goes_as_far_as_idle_pods_allow(
     names = [pod.name for pod in there]
     busy = set(data.draw(st.lists(st.sampled_from(names)))) if names else set()
     wanted = data.draw(st.integers(0, len(there)))
-    found = plan(wanted, len(there) + 1, there, busy)
+    found = choose_victims(wanted, len(there) + 1, there, busy)
 
     assert found.replicas == max(wanted, len(busy))
     # Once planned, and the marks set, there is nothing more to mark.
-    costs = {**dict.fromkeys(found.mark, VICTIM_COST), **dict.fromkeys(found.unmark, 0)}
+    costs = {**dict.fromkeys(found.marks.mark, VICTIM_COST), **dict.fromkeys(found.marks.unmark, 0)}
     marked = [replace(pod, cost=costs.get(pod.name, pod.cost)) for pod in there]
-    again = plan(wanted, len(there) + 1, marked, busy)
-    assert (again.mark, again.unmark, again.replicas) == ((), (), found.replicas)
+    again = choose_victims(wanted, len(there) + 1, marked, busy)
+    assert (again.marks.mark, again.marks.unmark, again.replicas) == ((), (), found.replicas)

@@ -1,0 +1,118 @@
+"""What a turn sees: the worker's objects, its database URL, and its tasks as they were counted last."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from django_task_operator import scaling
+from django_task_operator.errors import WorkerError
+from django_task_operator.redaction import Redactor
+from django_task_operator.spec import Driver
+from django_task_operator.tasktable import DatabaseURL, Selection
+from django_task_operator.turn import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_task_operator.spec import Key, Worker
+    from django_task_operator.tasktable import Subscription
+    from django_task_operator.world import World
+
+
+class Observer:
+    """Sees for one worker, and holds its place at the database.
+
+    ``redact`` takes everything that is known of the worker's database URLs out of a text, and
+    ``subscription`` is None until there was a URL.
+    """
+
+    def __init__(self, world: World, key: Key, wake: Callable[[], None]) -> None:
+        """``wake`` is called when the tasks that were counted call for a turn."""
+        self.redact = Redactor()
+        self.subscription: Subscription | None = None
+        self._world = world
+        self._key = key
+        self._wake = wake
+        self._url_refused = False
+        self._subscribed: tuple[object, ...] = ()
+        world.figures.expect(key)
+
+    def close(self) -> None:
+        """Give back what the worker held: its place at the database, its queues, its figures."""
+        if self.subscription:
+            self.subscription.close()
+        self._world.served_queues.drop(self._key)
+        self._world.figures.drop(self._key)
+
+    def objects(self, generation: int) -> Turn:
+        """What the caches have of the worker's objects, for a turn with a spec of that generation."""
+        deployments = self._world.deployments.of(self._key)
+        return Turn(
+            self._key,
+            generation,
+            deployment=next((each for each in deployments if each.name == self._key.name), None),
+            pods=tuple(self._world.pods.of(self._key)),
+        )
+
+    async def observe(self, worker: Worker, asked: int | None) -> Turn:
+        """Everything that a turn is decided from; ``asked`` is what ``spec.replicas`` says."""
+        driver = worker.spec.scaling.driver
+        autoscalers = self._world.autoscalers.of(self._key) if driver is Driver.HPA else ()
+        seen = replace(
+            self.objects(worker.generation),
+            driver=driver,
+            asked=asked,
+            paused=worker.spec.paused,
+            autoscaler=next((a for a in autoscalers if a.controller_uid == worker.uid), None),
+            metrics=self._world.metrics_api.availability,
+        )
+        failing = bool(self.subscription and self.subscription.observation.error)
+        try:
+            url = await self._world.secrets.read(
+                self._key.namespace,
+                worker.spec.database.url_secret_ref,
+                in_trouble=failing or self._url_refused,
+            )
+            self.redact.learn(url)
+            subscription = self._subscribe(worker, DatabaseURL.parse(url))
+        except WorkerError as error:
+            self._url_refused = True
+            self._world.figures.fail(self._key, worker.spec.database.url_secret_ref.name, error.message)
+            return replace(seen, database_error=error)
+        self._url_refused = False
+        self._world.figures.follow(self._key, subscription, worker.spec.database.url_secret_ref.name)
+        observation = subscription.observation
+        demand = None
+        if observation.demand and not observation.error:
+            demand = scaling.Demand(
+                observation.demand.ready, observation.demand.running, observation.oldest_ready_seconds
+            )
+        return replace(
+            seen,
+            demand=demand,
+            database_error=observation.error,
+            sampled_at=observation.sampled_at,
+            sample_seconds=observation.sample_seconds,
+            indexed=observation.indexed,
+            shared_queue=self._world.served_queues.shared(self._key),
+            unserved_queues=tuple(sorted(unserved.queue for unserved in subscription.unserved)),
+        )
+
+    def _subscribe(self, worker: Worker, url: DatabaseURL) -> Subscription:
+        spec, limit = worker.spec, scaling.Policy.of(worker.spec).limit
+        selection = Selection(spec.backend, spec.queues, spec.exclude_queues)
+        wanted = (url, selection, limit, spec.scaling.poll_interval_seconds)
+        if self.subscription is None or wanted != self._subscribed:
+            if self.subscription:
+                self.subscription.close()
+            self._subscribed = wanted
+            self.subscription = self._world.databases.subscribe(
+                url,
+                selection,
+                limit=limit,
+                poll_seconds=spec.scaling.poll_interval_seconds,
+                wake=self._wake,
+            )
+            self._world.served_queues.set(self._key, url, selection)
+        return self.subscription
