@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 
 from benchmarks import cluster
-from django_task_operator.cluster.kube import Kube, collection_path
+from django_task_operator.cluster.kube import DEPLOYMENTS, Kube
 
 QUEUE = "bursts"
 
@@ -31,7 +31,7 @@ class Deployment:
 
     async def follow(self, kube: Kube) -> None:
         """Keep up until cancelled."""
-        path = collection_path("apps", "v1", "deployments", self.namespace)
+        path = DEPLOYMENTS.path(self.namespace)
         while True:
             async for kind, item in kube.list_and_watch(path, "djangotasks.dev/worker=bursts"):
                 for deployment in item["items"] if kind == "LIST" else [item]:

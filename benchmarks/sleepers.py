@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import cluster
-from django_task_operator.cluster.kube import Kube, collection_path
+from django_task_operator.cluster.kube import PODS, Kube
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -97,7 +97,7 @@ class Pods:
 
     async def follow(self, kube: Kube) -> None:
         """Keep up until cancelled."""
-        path = collection_path("", "v1", "pods", self.namespace)
+        path = PODS.path(self.namespace)
         while True:
             async for kind, item in kube.list_and_watch(path, f"djangotasks.dev/worker={NAME}"):
                 for pod in item["items"] if kind == "LIST" else [item]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -123,7 +124,11 @@ async def serve(port: int, *, alive: Callable[[], bool], ready: Callable[[], boo
 
     def probe(good: Callable[[], bool]) -> Callable[[web.Request], object]:
         async def answer(_: web.Request) -> web.Response:
-            return web.Response(text="ok") if good() else web.Response(status=503, text="not ready")
+            return (
+                web.Response(text="ok")
+                if good()
+                else web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, text="not ready")
+            )
 
         return answer
 

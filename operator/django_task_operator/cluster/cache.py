@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from kubernetes.aio.client.exceptions import ApiException
-
-from django_task_operator.cluster.kube import API_ERRORS, collection_path, describe
+from django_task_operator.backoff import Backoff
+from django_task_operator.cluster.kube import API_ERRORS, describe, has_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # A refused connection costs little, and every second of it the operator is blind.
-LONGEST_WATCH_DELAY = 4.0
+WATCH_DELAY, LONGEST_WATCH_DELAY = 0.5, 4.0
 
-GONE = 410
 # What ``keep_watching`` tells beside the API server's own kinds of events.
 EXPIRED, BROKEN = "EXPIRED", "BROKEN"
 
@@ -34,17 +33,18 @@ async def keep_watching(
     (BROKEN, {}) means that it broke off, and is taken up again after a short delay; (EXPIRED, {}) that it
     fell behind, which is ordinary, and begins anew with a list.
     """
-    delay = 0.0
+    backoff = Backoff(WATCH_DELAY, LONGEST_WATCH_DELAY)
     while True:
+        delay = 0.0
         try:
             async for event in kube.list_and_watch(path, label_selector, field_selector=field_selector):
-                delay = 0.0
+                backoff.reset()
                 yield event
         except API_ERRORS as error:
-            if isinstance(error, ApiException) and error.status == GONE:
+            if has_status(error, HTTPStatus.GONE):
                 yield EXPIRED, {}
             else:
-                delay = min(LONGEST_WATCH_DELAY, delay * 2 or 0.5)
+                delay = backoff.next()
                 watched = {"path": path, "fields": field_selector}
                 log.warning("watch broken", extra={**watched, "error": describe(error), "retry_in": delay})
                 yield BROKEN, {}
@@ -129,7 +129,7 @@ class Watched[T]:
                 watches.create_task(self._watch(namespace))
 
     async def _watch(self, namespace: str | None) -> None:
-        path, was_away = collection_path(*self._kind, namespace), False
+        path, was_away = self._kind.path(namespace), False
         async for kind, item in keep_watching(self._kube, path, self._selector):
             if kind in {BROKEN, EXPIRED}:
                 self._broken.add(namespace)

@@ -13,11 +13,12 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.cluster.kube import API_ERRORS, CONFLICT, NOT_FOUND, describe
+from django_task_operator.cluster.kube import API_ERRORS, describe, has_status
 from django_task_operator.spec import GROUP, Key
 from django_task_operator.telemetry import LEADER
 
@@ -187,7 +188,7 @@ class Elector:
                     return
             except API_ERRORS as error:
                 # Another was quicker: that is no trouble.
-                if not isinstance(error, ApiException) or error.status != CONFLICT:
+                if not has_status(error, HTTPStatus.CONFLICT):
                     self._tell("the Lease cannot be had", error)
             else:
                 self._trouble = ""
@@ -223,7 +224,7 @@ class Elector:
         try:
             self._lease = await self._kube.put_lease(build(self._lease))
         except ApiException as refused:
-            if refused.status not in {CONFLICT, NOT_FOUND}:
+            if not has_status(refused, HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
                 raise
             # Somebody edited or deleted it, or it is a renewal whose answer was lost.
             lease = await self._kube.get_lease(self._key)
@@ -264,7 +265,7 @@ class Elector:
         try:
             await self._kube.label_pod(self._pod(pod), LEADER_LABEL, None)
         except ApiException as refused:
-            if refused.status != NOT_FOUND:
+            if not has_status(refused, HTTPStatus.NOT_FOUND):
                 raise
 
     def _pod(self, name: str) -> Key:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from http import HTTPStatus
 from math import inf, isinf
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -36,11 +37,6 @@ CONNECT_SECONDS = 1.0
 
 MERGE_PATCH = "application/merge-patch+json"
 
-NOT_FOUND = 404
-CONFLICT = 409
-TOO_MANY_REQUESTS = 429
-SERVER_ERROR = 500
-
 # Everything that a request can raise: an answer that says no, or no answer.
 API_ERRORS = (ApiException, aiohttp.ClientError, TimeoutError, OSError)
 
@@ -52,12 +48,29 @@ class Kind(NamedTuple):
     version: str
     plural: str
 
+    def path(self, namespace: str | None = None, name: str | None = None) -> str:
+        """Path of the collection in a namespace, or in the whole cluster, or of one object of it."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        within = f"/namespaces/{namespace}" if namespace else ""
+        return f"{root}{within}/{self.plural}" + (f"/{name}" if name else "")
 
+    def path_of(self, key: Key) -> str:
+        """Path of one object."""
+        return self.path(key.namespace, key.name)
+
+
+WORKERS = Kind(GROUP, VERSION, PLURAL)
 DEPLOYMENTS = Kind("apps", "v1", "deployments")
 PODS = Kind("", "v1", "pods")
 REPLICA_SETS = Kind("apps", "v1", "replicasets")
 AUTOSCALERS = Kind("autoscaling", "v2", "horizontalpodautoscalers")
 JOBS = Kind("batch", "v1", "jobs")
+SECRETS = Kind("", "v1", "secrets")
+CONFIG_MAPS = Kind("", "v1", "configmaps")
+EVENTS = Kind("events.k8s.io", "v1", "events")
+LEASES = Kind("coordination.k8s.io", "v1", "leases")
+CLUSTER_ROLES = Kind("rbac.authorization.k8s.io", "v1", "clusterroles")
+ACCESS_REVIEWS = Kind("authorization.k8s.io", "v1", "subjectaccessreviews")
 API_SERVICES = Kind("apiregistration.k8s.io", "v1", "apiservices")
 
 
@@ -108,11 +121,11 @@ class Kube:
         Raises:
             ApiException: status 404 where it does not exist.
         """
-        return await self._json("GET", _worker_path(key))
+        return await self._json("GET", WORKERS.path_of(key))
 
     async def list_workers(self, namespace: str | None) -> Manifest:
         """List the DjangoTaskWorkers of a namespace, or of the cluster."""
-        return await self._json("GET", collection_path(GROUP, VERSION, PLURAL, namespace))
+        return await self._json("GET", WORKERS.path(namespace))
 
     async def apply_worker_status(self, key: Key, uid: str, status: Manifest) -> Manifest:
         """Make ``status`` the status of a worker: fields that it leaves out are removed.
@@ -126,7 +139,7 @@ class Kube:
             "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
             "status": status,
         }
-        return await self._apply(f"{_worker_path(key)}/status", body, force=True)
+        return await self._apply(f"{WORKERS.path_of(key)}/status", body, force=True)
 
     async def write_worker_replicas(self, key: Key, version: str, replicas: int | None) -> Manifest:
         """Change ``spec.replicas`` alone, or take it away, of the worker as it was in that version.
@@ -138,7 +151,7 @@ class Kube:
         """
         return await self._json(
             "PATCH",
-            _worker_path(key),
+            WORKERS.path_of(key),
             query={"fieldManager": FIELD_MANAGER},
             body={"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}},
             content=MERGE_PATCH,
@@ -147,9 +160,9 @@ class Kube:
     async def get_object(self, kind: Kind, key: Key) -> Manifest | None:
         """Read an object; None where there is none."""
         try:
-            return await self._json("GET", _object_path(kind, key))
+            return await self._json("GET", kind.path_of(key))
         except ApiException as refused:
-            if refused.status == NOT_FOUND:
+            if has_status(refused, HTTPStatus.NOT_FOUND):
                 return None
             raise
 
@@ -162,24 +175,24 @@ class Kube:
         metadata = manifest["metadata"]
         if uid:
             manifest = {**manifest, "metadata": {**metadata, "uid": uid}}
-        path = f"{collection_path(*kind, metadata.get('namespace'))}/{metadata['name']}"
+        path = kind.path(metadata.get("namespace"), metadata["name"])
         return await self._apply(path, manifest, force=bool(uid))
 
     async def delete_object(self, kind: Kind, key: Key, uid: str) -> None:
         """Delete that very object, and what belongs to it after it; one that is gone is no error."""
         body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         try:
-            await self._json("DELETE", _object_path(kind, key), body=body)
+            await self._json("DELETE", kind.path_of(key), body=body)
         except ApiException as refused:
             # A conflict: the name belongs to another object by now.
-            if refused.status not in {NOT_FOUND, CONFLICT}:
+            if not has_status(refused, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise
 
     async def scale_deployment(self, key: Key, replicas: int) -> Manifest:
         """Change the replicas alone, where the rest of the Deployment cannot be applied."""
         return await self._json(
             "PATCH",
-            _object_path(DEPLOYMENTS, key),
+            DEPLOYMENTS.path_of(key),
             query={"fieldManager": FIELD_MANAGER},
             body={"spec": {"replicas": replicas}},
             content=MERGE_PATCH,
@@ -187,7 +200,7 @@ class Kube:
 
     async def list_pods(self, namespace: str, label_selector: str) -> list[Manifest]:
         """List pods as they are now, whatever a watch has told so far."""
-        path = collection_path("", "v1", "pods", namespace)
+        path = PODS.path(namespace)
         listed = await self._json("GET", path, query={"labelSelector": label_selector})
         items: list[Manifest] = listed["items"]
         return items
@@ -202,7 +215,7 @@ class Kube:
         """
         return await self._json(
             "PATCH",
-            _pod_path(Key(namespace=namespace, name=name)),
+            PODS.path(namespace, name),
             query={"fieldManager": FIELD_MANAGER},
             body={"metadata": {"uid": uid, "annotations": dict(annotations)}},
             content=MERGE_PATCH,
@@ -214,11 +227,11 @@ class Kube:
         Raises:
             ApiException: status 404 where it does not exist, 403 where the operator may not.
         """
-        return await self._json("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        return await self._json("GET", SECRETS.path(namespace, name))
 
     async def create_event(self, namespace: str, event: Manifest) -> None:
         """Tell the cluster's users something."""
-        await self._json("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", body=event)
+        await self._json("POST", EVENTS.path(namespace), body=event)
 
     async def get_cluster_role(self, name: str) -> Manifest:
         """Read a ClusterRole.
@@ -226,7 +239,7 @@ class Kube:
         Raises:
             ApiException: status 404 where it does not exist.
         """
-        return await self._json("GET", f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}")
+        return await self._json("GET", CLUSTER_ROLES.path(name=name))
 
     async def apply_secret(self, namespace: str, name: str, data: Mapping[str, str]) -> None:
         """Make ``data`` what a Secret of the operator's own holds."""
@@ -236,7 +249,7 @@ class Kube:
             "metadata": {"name": name, "namespace": namespace},
             "stringData": dict(data),
         }
-        await self._apply(f"/api/v1/namespaces/{namespace}/secrets/{name}", body, force=True)
+        await self._apply(SECRETS.path(namespace, name), body, force=True)
 
     async def review_access(self, spec: Manifest) -> Manifest:
         """Ask whether somebody may do something; returns the status of the SubjectAccessReview."""
@@ -244,7 +257,7 @@ class Kube:
         # Not among the slots: whoever waits for the answer must not wait for a thousand Deployments.
         response = await self._request(
             "POST",
-            "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+            ACCESS_REVIEWS.path(),
             body=body,
             timeout=REVIEW_TIMEOUT,
         )
@@ -255,9 +268,9 @@ class Kube:
     async def get_lease(self, key: Key) -> Manifest | None:
         """Read a Lease; None where there is none."""
         try:
-            return await self._exchange("GET", _lease_path(key))
+            return await self._exchange("GET", LEASES.path_of(key))
         except ApiException as refused:
-            if refused.status == NOT_FOUND:
+            if has_status(refused, HTTPStatus.NOT_FOUND):
                 return None
             raise
 
@@ -267,18 +280,18 @@ class Kube:
         Asks nobody for leave, and waits for no other request: what may be written hangs on it.
         """
         metadata = lease["metadata"]
-        path = _lease_path(Key(namespace=metadata["namespace"], name=metadata["name"]))
+        namespace, name = metadata["namespace"], metadata["name"]
         if "resourceVersion" in metadata:
-            return await self._exchange("PUT", path, body=lease)
-        return await self._exchange("POST", path.rpartition("/")[0], body=lease)
+            return await self._exchange("PUT", LEASES.path(namespace, name), body=lease)
+        return await self._exchange("POST", LEASES.path(namespace), body=lease)
 
     async def label_pod(self, key: Key, label: str, value: str | None) -> None:
         """Give a label to a pod, or take it away."""
-        await self._json("PATCH", _pod_path(key), body=_labels(label, value), content=MERGE_PATCH)
+        await self._json("PATCH", PODS.path_of(key), body=_labels(label, value), content=MERGE_PATCH)
 
     async def unlabel_pod(self, key: Key, label: str) -> None:
         """Take a label from this process's own pod: it may say without leave that it does not lead."""
-        await self._exchange("PATCH", _pod_path(key), body=_labels(label, None), content=MERGE_PATCH)
+        await self._exchange("PATCH", PODS.path_of(key), body=_labels(label, None), content=MERGE_PATCH)
 
     async def list_and_watch(
         self, path: str, label_selector: str = "", *, field_selector: str = ""
@@ -413,17 +426,16 @@ async def require_worker(kube: Kube, key: Key, uid: str) -> None:
     try:
         manifest = await kube.get_worker(key)
     except ApiException as refused:
-        if refused.status == NOT_FOUND:
+        if has_status(refused, HTTPStatus.NOT_FOUND):
             raise WorkerGone from None
         raise
     if manifest["metadata"]["uid"] != uid or manifest["metadata"].get("deletionTimestamp"):
         raise WorkerGone
 
 
-def collection_path(group: str, version: str, plural: str, namespace: str | None) -> str:
-    """Path of a collection: of one namespace, or of the whole cluster."""
-    root = f"/apis/{group}/{version}" if group else f"/api/{version}"
-    return f"{root}/namespaces/{namespace}/{plural}" if namespace else f"{root}/{plural}"
+def has_status(error: BaseException, *statuses: HTTPStatus) -> bool:
+    """Whether an error is an answer of the API server with one of these statuses."""
+    return _status_of(error) in statuses
 
 
 def describe(error: BaseException) -> str:
@@ -441,8 +453,12 @@ def describe(error: BaseException) -> str:
 
 def is_passing(error: BaseException) -> bool:
     """Whether the same request may succeed later, with nothing changed by anybody."""
-    status = error.status if isinstance(error, ApiException) else None
-    passing = status in {None, CONFLICT, TOO_MANY_REQUESTS} or status >= SERVER_ERROR
+    status = _status_of(error)
+    passing = (
+        status is None
+        or status in {HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
+        or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    )
     # The API server answers 500 to an apply whose fields it does not know.
     return passing and "field not declared in schema" not in describe(error)
 
@@ -457,20 +473,9 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
                 yield line
 
 
-def _worker_path(key: Key) -> str:
-    return f"{collection_path(GROUP, VERSION, PLURAL, key.namespace)}/{key.name}"
-
-
-def _object_path(kind: Kind, key: Key) -> str:
-    return f"{collection_path(*kind, key.namespace)}/{key.name}"
-
-
-def _lease_path(key: Key) -> str:
-    return f"{collection_path('coordination.k8s.io', 'v1', 'leases', key.namespace)}/{key.name}"
-
-
-def _pod_path(key: Key) -> str:
-    return f"{collection_path('', 'v1', 'pods', key.namespace)}/{key.name}"
+def _status_of(error: BaseException) -> int | None:
+    """Status of the API server's answer; None where there was no answer."""
+    return error.status if isinstance(error, ApiException) else None
 
 
 def _labels(label: str, value: str | None) -> Manifest:

@@ -6,11 +6,10 @@ import asyncio
 import base64
 import binascii
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from kubernetes.aio.client.exceptions import ApiException
-
-from django_task_operator.cluster.kube import API_ERRORS, NOT_FOUND, Kube, describe
+from django_task_operator.cluster.kube import API_ERRORS, Kube, describe, has_status
 from django_task_operator.errors import (
     ApiUnavailable,
     SecretForbidden,
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 # A rotated Secret takes effect within a minute, and at once where its old value no longer works.
 MAX_AGE_SECONDS = 60.0
 MAX_AGE_IN_TROUBLE_SECONDS = 5.0
-
-_FORBIDDEN = 403
 
 
 @dataclass(slots=True)
@@ -79,10 +76,9 @@ class Secrets:
         try:
             secret = await self._kube.get_secret(namespace, name)
         except API_ERRORS as error:
-            status = error.status if isinstance(error, ApiException) else None
-            if status == NOT_FOUND:
+            if has_status(error, HTTPStatus.NOT_FOUND):
                 cached.data, cached.error = None, SecretMissing(secret=name, namespace=namespace)
-            elif status == _FORBIDDEN:
+            elif has_status(error, HTTPStatus.FORBIDDEN):
                 cached.data, cached.error = None, SecretForbidden(secret=name, namespace=namespace)
             elif cached.data is None:
                 # What was read before stays good while the API server is away.

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
-
-from kubernetes.aio.client.exceptions import ApiException
 
 from django_task_operator.cluster.kube import (
     API_ERRORS,
-    CONFLICT,
     DEPLOYMENTS,
     describe,
+    has_status,
     is_passing,
     require_worker,
 )
@@ -128,9 +127,8 @@ class DeploymentKeeper:
     async def _refused(
         self, error: BaseException, deployment: Deployment | None, manifest: Manifest
     ) -> Outcome:
-        status = error.status if isinstance(error, ApiException) else None
         problem = describe(error)
-        if status == CONFLICT and deployment is None:
+        if has_status(error, HTTPStatus.CONFLICT) and deployment is None:
             return Outcome(scaled=False, error=DeploymentNameTaken(name=self._key.name))
         if is_passing(error):
             return Outcome(scaled=False, error=ApiUnavailable(action=KIND, problem=problem))

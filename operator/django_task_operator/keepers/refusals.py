@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from kubernetes.aio.client.exceptions import ApiException
-
-from django_task_operator.cluster.kube import CONFLICT, describe, is_passing
+from django_task_operator.cluster.kube import describe, has_status, is_passing
 from django_task_operator.errors import ApiUnavailable, ObjectNameTaken, ObjectRejected
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Refusals:
 
         ``new`` says that the object was to be created: a conflict is then another's object of that name.
         """
-        if isinstance(error, ApiException) and error.status == CONFLICT and new:
+        if new and has_status(error, HTTPStatus.CONFLICT):
             return ObjectNameTaken(kind=kind, name=name)
         if is_passing(error):
             return ApiUnavailable(action=kind, problem=describe(error))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from kubernetes.aio.client.exceptions import ApiException
-
-from django_task_operator.cluster.kube import API_ERRORS, CONFLICT, NOT_FOUND, describe
+from django_task_operator.cluster.kube import API_ERRORS, describe, has_status
 from django_task_operator.errors import ApiUnavailable, WorkerError, WorkerGone
 
 if TYPE_CHECKING:
@@ -54,10 +53,9 @@ class ScaleKeeper:
             version = manifest["metadata"]["resourceVersion"]
             self._learn(await self._kube.write_worker_replicas(self._key, version, replicas))
         except API_ERRORS as error:
-            status = error.status if isinstance(error, ApiException) else None
-            if status == NOT_FOUND:
+            if has_status(error, HTTPStatus.NOT_FOUND):
                 raise WorkerGone from None
-            if status == CONFLICT:
+            if has_status(error, HTTPStatus.CONFLICT):
                 raise ScaleMoved from None
             return ApiUnavailable(action="number for spec.replicas", problem=describe(error))
         return None

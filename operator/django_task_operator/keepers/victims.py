@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from kubernetes.aio.client.exceptions import ApiException
 
 from django_task_operator import scaling
-from django_task_operator.cluster.kube import API_ERRORS, CONFLICT, NOT_FOUND, describe
+from django_task_operator.cluster.kube import API_ERRORS, describe, has_status
 from django_task_operator.due import Due
 from django_task_operator.keepers.evidence import is_own, own_replica_sets, pod_of
 from django_task_operator.observed.pods import DELETION_COST
@@ -174,7 +175,7 @@ class VictimKeeper:
             )
         except ApiException as refused:
             # Gone already.
-            if refused.status not in {NOT_FOUND, CONFLICT}:
+            if not has_status(refused, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise
         else:
             self._world.pods.put(answer)

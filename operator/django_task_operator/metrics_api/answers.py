@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from django_task_operator.metrics_api.figures import METRICS
@@ -16,17 +17,17 @@ type Body = dict[str, Any]
 
 # metav1.StatusReason, for each code that is answered.
 _REASONS = {
-    400: "BadRequest",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "NotFound",
-    405: "MethodNotAllowed",
-    500: "InternalError",
-    503: "ServiceUnavailable",
+    HTTPStatus.BAD_REQUEST: "BadRequest",
+    HTTPStatus.UNAUTHORIZED: "Unauthorized",
+    HTTPStatus.FORBIDDEN: "Forbidden",
+    HTTPStatus.NOT_FOUND: "NotFound",
+    HTTPStatus.METHOD_NOT_ALLOWED: "MethodNotAllowed",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "InternalError",
+    HTTPStatus.SERVICE_UNAVAILABLE: "ServiceUnavailable",
 }
 
 
-def status(code: int, message: str) -> Body:
+def status(code: HTTPStatus, message: str) -> Body:
     """What went wrong, as a Status object."""
     return {
         "kind": "Status",
@@ -35,7 +36,7 @@ def status(code: int, message: str) -> Body:
         "status": "Failure",
         "message": message,
         "reason": _REASONS[code],
-        "code": code,
+        "code": int(code),
     }
 
 

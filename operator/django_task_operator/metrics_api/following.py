@@ -9,17 +9,21 @@ from django_task_operator.cluster.cache import BROKEN, EXPIRED, keep_watching
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from django_task_operator.cluster.kube import Kube
+    from django_task_operator.cluster.kube import Kind, Kube
     from django_task_operator.spec import Manifest
 
 
-async def follow(kube: Kube, path: str, name: str, seen: Callable[[Manifest | None], None]) -> None:
-    """Tell of the object ``name`` of a collection now and whenever it changes, None while it is missing.
+async def follow(
+    kube: Kube, kind: Kind, namespace: str | None, name: str, seen: Callable[[Manifest | None], None]
+) -> None:
+    """Tell of one object now and whenever it changes, None while it is missing.
 
     Runs until cancelled.
     """
-    async for kind, found in keep_watching(kube, path, field_selector=f"metadata.name={name}"):
-        if kind == "LIST":
+    async for event, found in keep_watching(
+        kube, kind.path(namespace), field_selector=f"metadata.name={name}"
+    ):
+        if event == "LIST":
             seen(next(iter(found["items"]), None))
-        elif kind not in {BROKEN, EXPIRED}:
-            seen(None if kind == "DELETED" else found)
+        elif event not in {BROKEN, EXPIRED}:
+            seen(None if event == "DELETED" else found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import tempfile
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -30,17 +31,14 @@ log = logging.getLogger(__name__)
 # the first to close, it would now and then send a request into the closing.
 KEEP_ALIVE_SECONDS = 120.0
 
-BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND = 400, 401, 403, 404
-METHOD_NOT_ALLOWED, INTERNAL_ERROR, SERVICE_UNAVAILABLE = 405, 500, 503
-
 
 class Refused(Exception):
     """An answer that says no."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, status: HTTPStatus, message: str) -> None:
         """Say why, for people."""
         super().__init__(message)
-        self.code = code
+        self.status = status
 
 
 class Listener:
@@ -100,17 +98,17 @@ class Listener:
         try:
             return await self._answer(request)
         except Refused as refused:
-            code, message = refused.code, str(refused)
+            status, message = refused.status, str(refused)
         except NotAuthenticated as error:
-            code, message = UNAUTHORIZED, f"Unauthorized: {error}"
+            status, message = HTTPStatus.UNAUTHORIZED, f"Unauthorized: {error}"
         except Exception:
             # The API server's clients understand nothing but a Status, whatever went wrong.
             log.exception("metrics answer failed")
-            code, message = INTERNAL_ERROR, "internal error"
-        answer = web.json_response(answers.status(code, message), status=code)
-        if code == METHOD_NOT_ALLOWED:
+            status, message = HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"
+        answer = web.json_response(answers.status(status, message), status=status)
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
             answer.headers["Allow"] = "GET"
-        if code == UNAUTHORIZED:
+        if status == HTTPStatus.UNAUTHORIZED:
             answer.force_close()
         return answer
 
@@ -120,12 +118,13 @@ class Listener:
             return web.Response(text="ok")
         user = self._front_proxy.user(self._peer(request), request.headers)
         if what is None:
-            raise Refused(NOT_FOUND, "the server could not find the requested resource")
+            raise Refused(HTTPStatus.NOT_FOUND, "the server could not find the requested resource")
         if isinstance(what, Metric):
             await self._authorize(user, what)
         if request.method != "GET" or request.query.get("watch") in {"1", "true"}:
             raise Refused(
-                METHOD_NOT_ALLOWED, "the server does not allow this method on the requested resource"
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                "the server does not allow this method on the requested resource",
             )
         if isinstance(what, Metric):
             return self._values(what, request.query.get("labelSelector", ""))
@@ -147,10 +146,10 @@ class Listener:
             verdict = await self._access.may_list(user, metric.namespace, metric.name)
         except API_ERRORS as error:
             problem = f"the API server does not say whether this is allowed: {describe(error)}"
-            raise Refused(SERVICE_UNAVAILABLE, problem) from None
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, problem) from None
         if not verdict.allowed:
             raise Refused(
-                FORBIDDEN,
+                HTTPStatus.FORBIDDEN,
                 f'{metric.name}.{GROUP} is forbidden: User "{user.name}" cannot list resource "{metric.name}"'
                 f' in API group "{GROUP}" in the namespace "{metric.namespace}"'
                 + (f": {verdict.reason}" if verdict.reason else ""),
@@ -160,9 +159,9 @@ class Listener:
         try:
             items = self._figures.items(metric.namespace, metric.name, Selector.parse(label_selector))
         except BadSelector as error:
-            raise Refused(BAD_REQUEST, str(error)) from None
+            raise Refused(HTTPStatus.BAD_REQUEST, str(error)) from None
         except NotKnown as error:
-            raise Refused(SERVICE_UNAVAILABLE, str(error)) from None
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
         return web.json_response(answers.metric_values(metric.name, items))
 
 

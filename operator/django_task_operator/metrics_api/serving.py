@@ -8,18 +8,17 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from kubernetes.aio.client.exceptions import ApiException
 
 from django_task_operator.cluster.kube import (
     API_ERRORS,
     API_SERVICES,
-    NOT_FOUND,
+    CONFIG_MAPS,
     Kube,
-    collection_path,
     describe,
+    has_status,
 )
 from django_task_operator.metrics_api import registration
 from django_task_operator.metrics_api.access import Access
@@ -49,12 +48,8 @@ RESTORE_SECONDS = 1.0
 FILES_SECONDS = 10.0
 # Clocks may jump: nothing is slept over for longer.
 LONGEST_SLEEP_SECONDS = 3600.0
-CONFIG_MAPS, CONFIG_MAP = (
-    collection_path("", "v1", "configmaps", "kube-system"),
-    "extension-apiserver-authentication",
-)
-REGISTRATIONS = collection_path(*API_SERVICES, None)
-FORBIDDEN = 403
+# Where the API server says how it proves itself to the servers behind it.
+AUTHENTICATION = ("kube-system", "extension-apiserver-authentication")
 # Until every API server of the cluster has heard whom to trust, a new certificate waits.
 SPREAD_SECONDS = 5.0
 LONGEST_TRUST_SECONDS = 60.0
@@ -125,13 +120,14 @@ class ExternalMetrics:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(
-                    follow(self._kube, CONFIG_MAPS, CONFIG_MAP, self._front_proxy_seen), name="front proxy"
+                    follow(self._kube, CONFIG_MAPS, *AUTHENTICATION, self._front_proxy_seen),
+                    name="front proxy",
                 )
                 group.create_task(self._serve(), name="metrics server")
                 await self._listening.wait()
                 # The API server gives up on a Service that does not answer for a while.
                 group.create_task(
-                    follow(self._kube, REGISTRATIONS, registration.NAME, self._registration_seen),
+                    follow(self._kube, API_SERVICES, None, registration.NAME, self._registration_seen),
                     name="APIService",
                 )
                 group.create_task(self._register(), name="registration")
@@ -209,7 +205,7 @@ class ExternalMetrics:
                 return None
             except API_ERRORS as error:
                 log.warning("serving certificate not read", extra={"error": describe(error)})
-                if isinstance(error, ApiException) and error.status in {FORBIDDEN, NOT_FOUND}:
+                if has_status(error, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
                     return None
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -278,7 +274,7 @@ class ExternalMetrics:
                 role = await self._kube.get_cluster_role(self._settings.owner)
             except API_ERRORS as error:
                 log.warning("ClusterRole not read", extra={"error": describe(error)})
-                if isinstance(error, ApiException) and error.status in {FORBIDDEN, NOT_FOUND}:
+                if has_status(error, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
                     break
                 await asyncio.sleep(RETRY_SECONDS)
             else:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from django_task_operator import scaling, telemetry
+from django_task_operator.backoff import Backoff
 from django_task_operator.due import Due
 from django_task_operator.errors import InvalidSpec, TransientError, UserError, WorkerError
 from django_task_operator.keepers.children import WITH_IMAGE, ChildrenKeeper
@@ -60,7 +61,7 @@ class Reconciler:
         self._reporter = Reporter(world, self._key, uid, manifest.get("status") or {})
         self._observer = Observer(world, self._key, wake)
         self._last_scale_time: str | None = None
-        self._retry_seconds = RETRY_SECONDS[0]
+        self._backoff = Backoff(*RETRY_SECONDS)
         # A restarted operator takes over what runs, and scales nothing in before the delay is over.
         deployment = self._deployment.current()
         if deployment and deployment.controller_uid not in {uid, None}:
@@ -190,10 +191,9 @@ class Reconciler:
         """When what went wrong is tried again."""
         dues = []
         if isinstance(turn.apply_error, TransientError):
-            dues.append(Due(self._retry_seconds, f"{turn.apply_error.reason} may be over"))
-            self._retry_seconds = min(self._retry_seconds * 2, RETRY_SECONDS[1])
+            dues.append(Due(self._backoff.next(), f"{turn.apply_error.reason} may be over"))
         else:
-            self._retry_seconds = RETRY_SECONDS[0]
+            self._backoff.reset()
         if isinstance(turn.apply_error, UserError):
             dues.append(Due(TROUBLE_SECONDS, f"{turn.apply_error.reason} may have been mended"))
         if turn.database_error:

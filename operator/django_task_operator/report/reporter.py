@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from kubernetes.aio.client.exceptions import ApiException
-
 from django_task_operator import telemetry
-from django_task_operator.cluster.kube import API_ERRORS, CONFLICT, NOT_FOUND, describe
+from django_task_operator.backoff import Backoff
+from django_task_operator.cluster.kube import API_ERRORS, describe, has_status
 from django_task_operator.due import Due
 from django_task_operator.errors import WorkerGone
 from django_task_operator.report.events import build_event, transitions
@@ -40,7 +40,7 @@ class Reporter:
         self._uid = uid
         self._status = stored
         self._written_at = float("-inf")
-        self._retry_seconds = RETRY_SECONDS[0]
+        self._backoff = Backoff(*RETRY_SECONDS)
 
     @property
     def has_reported(self) -> bool:
@@ -66,12 +66,11 @@ class Reporter:
         try:
             await self._kube.apply_worker_status(self._key, self._uid, status)
         except API_ERRORS as error:
-            if isinstance(error, ApiException) and error.status in {NOT_FOUND, CONFLICT}:
+            if has_status(error, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise WorkerGone from None
             log.warning("status not written", extra={"worker": str(self._key), "error": describe(error)})
-            wait, self._retry_seconds = self._retry_seconds, min(self._retry_seconds * 2, RETRY_SECONDS[1])
-            return Due(wait, "the status could not be written")
-        self._retry_seconds = RETRY_SECONDS[0]
+            return Due(self._backoff.next(), "the status could not be written")
+        self._backoff.reset()
         before, self._status, self._written_at = self._status, status, self._clock()
         for event in transitions(before, status):
             await self._tell(event)

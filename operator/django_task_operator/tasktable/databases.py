@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from django_task_operator import telemetry
+from django_task_operator.backoff import Backoff
 from django_task_operator.tasktable.errors import ConnectionLost, DatabaseError, DatabaseFailed
 from django_task_operator.tasktable.table import Table, TaskTable
 from django_task_operator.tasktable.thread import Lane, ThreadLane
@@ -172,7 +173,6 @@ class _Poller:
     ) -> None:
         self._table = table
         self._lane = lane
-        self._jitter = jitter
         self._forget = forget
         self._loop = asyncio.get_running_loop()
         self._subscriptions: set[Subscription] = set()
@@ -180,7 +180,7 @@ class _Poller:
         self._due = self._loop.time()
         self._last_poll = self._due - JOIN_PAUSE_SECONDS
         self._next_search: float | None = None
-        self._failures = 0
+        self._backoff = Backoff(RETRY_SECONDS, RETRY_CAP_SECONDS, jitter)
         self._error: DatabaseError | None = None
         self._one_at_a_time = asyncio.Lock()
         self._listing: Listing | None = None
@@ -280,7 +280,8 @@ class _Poller:
 
     def _succeeded(self, sample: Sample, wanted: dict[Selection, int], started: float) -> None:
         now = self._loop.time()
-        self._failures, self._error = 0, None
+        self._backoff.reset()
+        self._error = None
         telemetry.SAMPLE_SECONDS.observe(sample.seconds)
         if self._next_search is None:
             self._next_search = now + FIRST_SEARCH_SECONDS
@@ -295,11 +296,9 @@ class _Poller:
             subscription.observe(Observation(demand, None, sample.at, sample.seconds, sample.indexed))
 
     def _failed(self, error: DatabaseError) -> None:
-        delay = min(RETRY_CAP_SECONDS, RETRY_SECONDS * 2**self._failures) * self._jitter()
-        self._failures = min(self._failures + 1, 10)
         telemetry.SAMPLE_ERRORS.labels(error.reason).inc()
         self._error = error
-        self._due = self._loop.time() + delay
+        self._due = self._loop.time() + self._backoff.next()
         for subscription in list(self._subscriptions):
             subscription.observe(replace(subscription.observation, error=error))
 

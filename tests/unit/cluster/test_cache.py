@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -12,7 +13,15 @@ from bench import simulated
 from fakes import refusal
 
 from django_task_operator.cluster.cache import Watched
-from django_task_operator.cluster.kube import API_ERRORS, PODS, collection_path, describe
+from django_task_operator.cluster.kube import (
+    API_ERRORS,
+    CLUSTER_ROLES,
+    DEPLOYMENTS,
+    PODS,
+    Kind,
+    describe,
+    has_status,
+)
 from django_task_operator.observed.objects import owner_of
 from django_task_operator.spec import Key
 
@@ -255,13 +264,23 @@ def test_an_answer_that_is_no_status_object(body: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "namespace", "path"),
+    ("kind", "namespace", "name", "path"),
     [
-        (("", "v1", "pods"), None, "/api/v1/pods"),
-        (("", "v1", "pods"), "shop", "/api/v1/namespaces/shop/pods"),
-        (("apps", "v1", "deployments"), None, "/apis/apps/v1/deployments"),
-        (("apps", "v1", "deployments"), "shop", "/apis/apps/v1/namespaces/shop/deployments"),
+        (PODS, None, None, "/api/v1/pods"),
+        (PODS, "shop", None, "/api/v1/namespaces/shop/pods"),
+        (PODS, "shop", "a", "/api/v1/namespaces/shop/pods/a"),
+        (DEPLOYMENTS, None, None, "/apis/apps/v1/deployments"),
+        (DEPLOYMENTS, "shop", None, "/apis/apps/v1/namespaces/shop/deployments"),
+        (CLUSTER_ROLES, None, "a", "/apis/rbac.authorization.k8s.io/v1/clusterroles/a"),
     ],
 )
-def test_paths(kind: tuple[str, str, str], namespace: str | None, path: str) -> None:
-    assert collection_path(*kind, namespace) == path
+def test_paths(kind: Kind, namespace: str | None, name: str | None, path: str) -> None:
+    assert kind.path(namespace, name) == path
+    if namespace and name:
+        assert kind.path_of(Key(namespace=namespace, name=name)) == path
+
+
+def test_statuses_of_errors() -> None:
+    assert has_status(refusal(404), HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND)
+    assert not has_status(refusal(404), HTTPStatus.CONFLICT)
+    assert not has_status(TimeoutError(), HTTPStatus.NOT_FOUND)

@@ -15,17 +15,18 @@ import pytest
 from cryptography import x509
 from fakes import Clock, refusal
 
-from django_task_operator.cluster.kube import API_SERVICES, Kind
+from django_task_operator.cluster.kube import API_SERVICES, CONFIG_MAPS, Kind
 from django_task_operator.metrics_api import registration, serving
 from django_task_operator.metrics_api.availability import State
 from django_task_operator.metrics_api.certificates import ServingCertificate
 from django_task_operator.metrics_api.figures import Figures
-from django_task_operator.metrics_api.serving import CONFIG_MAPS, REGISTRATIONS, ExternalMetrics, Settings
+from django_task_operator.metrics_api.serving import ExternalMetrics, Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+API_SERVICES_PATH, CONFIG_MAPS_PATH = API_SERVICES.path(), CONFIG_MAPS.path("kube-system")
 AUTHORITY = ServingCertificate.make(("front-proxy",), timedelta(days=1), datetime.now(UTC)).authority
 FRONT_PROXY = {
     "requestheader-client-ca-file": AUTHORITY,
@@ -53,7 +54,7 @@ class FakeApi:
         assert field_selector.startswith("metadata.name=")
         events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self._watches.append((path, events))
-        found = self.config_map if path == CONFIG_MAPS else self.api_service
+        found = self.config_map if path == CONFIG_MAPS_PATH else self.api_service
         yield "LIST", {"items": [copy.deepcopy(found)] if found else []}
         while True:
             yield await events.get()
@@ -98,11 +99,11 @@ class FakeApi:
         assert seen
         seen["metadata"]["resourceVersion"] = str(next(self._versions))
         self.api_service = api_service
-        self._tell(REGISTRATIONS, kind, seen)
+        self._tell(API_SERVICES_PATH, kind, seen)
 
     def put_config_map(self, data: dict[str, str]) -> None:
         self.config_map = {"data": data}
-        self._tell(CONFIG_MAPS, "MODIFIED", self.config_map)
+        self._tell(CONFIG_MAPS_PATH, "MODIFIED", self.config_map)
 
     def edit(self, **spec: Any) -> None:
         assert self.api_service
