@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from django_task_operator import logs, telemetry
 from django_task_operator.cluster.cache import Watched
-from django_task_operator.cluster.election import Elector
+from django_task_operator.cluster.election import Elector, LeasePermit
 from django_task_operator.cluster.handlers import Watcher
 from django_task_operator.cluster.kube import (
     API_ERRORS,
@@ -26,6 +26,7 @@ from django_task_operator.cluster.kube import (
     JOBS,
     PODS,
     REPLICA_SETS,
+    UNLIMITED,
     Kind,
     Kube,
     describe,
@@ -48,6 +49,7 @@ from django_task_operator.world import World
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from django_task_operator.cluster.kube import WritePermit
     from django_task_operator.spec import Manifest
 
 log = logging.getLogger("django_task_operator")
@@ -174,9 +176,10 @@ async def operate(options: Options) -> int:
         loop.add_signal_handler(number, stopping.set)
 
     async with AsyncExitStack() as stack:
-        kube = await Kube.connect(options.kubeconfig)
+        permit = LeasePermit() if options.lease else None
+        kube = await Kube.connect(options.kubeconfig, permit or UNLIMITED)
         stack.push_async_callback(kube.close)
-        elector = Elector(kube, options.lease, options.instance) if options.lease else None
+        elector = Elector(kube, options.lease, options.instance, permit) if options.lease and permit else None
         # One that stands by is as ready as it can be.
         readiness = [ready, elector.standing_by] if elector else [ready]
         server = await telemetry.serve(
@@ -195,7 +198,8 @@ async def operate(options: Options) -> int:
 
         tasks = [
             asyncio.create_task(
-                _run(kube, fleet, databases, watcher, elector, options, warm, ready), name="run"
+                _run(kube, fleet, databases, watcher, elector, options, warm, ready, permit or UNLIMITED),
+                name="run",
             ),
             asyncio.create_task(stopping.wait(), name="stop"),
             asyncio.create_task(broken.wait(), name="broken"),
@@ -228,6 +232,7 @@ async def _run(
     options: Options,
     warm: asyncio.Event,
     ready: asyncio.Event,
+    permit: WritePermit,
 ) -> None:
     """Watch first and turn afterwards, so that the first turn already sees what runs."""
 
@@ -272,6 +277,7 @@ async def _run(
         )
         fleet.world = World(
             kube=kube,
+            permit=permit,
             deployments=deployments,
             replica_sets=replica_sets,
             pods=pods,

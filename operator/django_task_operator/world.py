@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from django_task_operator.cluster.cache import Watched
-    from django_task_operator.cluster.kube import Kube
+    from django_task_operator.cluster.kube import Kube, WritePermit
     from django_task_operator.cluster.secrets import Secrets
     from django_task_operator.metrics_api.availability import MetricsApi
     from django_task_operator.metrics_api.figures import Figures
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class World:
     """The doors to the cluster and the databases, and what the operator was started with.
 
-    ``children`` has a cache for each kind of object beside the Deployment, ``autoscalers`` says how
+    ``permit`` says whether the cluster and the databases may be written to. ``children`` has a cache
+    for each kind of object beside the Deployment, ``autoscalers`` says how
     the autoscalers among them fare, ``migrations`` has the Jobs that migrate and ``migration_pods``
     their pods, ``clock`` tells seconds and never goes back, ``instance`` names the operator's pod,
     ``runtime`` is where runtime Injected is copied from, and ``metrics_api`` tells whether an HPA can
@@ -33,6 +34,7 @@ class World:
     """
 
     kube: Kube
+    permit: WritePermit
     deployments: Watched[Deployment]
     replica_sets: Watched[ReplicaSet]
     pods: Watched[Pod]

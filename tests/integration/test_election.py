@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.cluster.election import LEADER_LABEL, LOOK_SECONDS, Elector
+from django_task_operator.cluster.election import LEADER_LABEL, LOOK_SECONDS, Elector, LeasePermit
 from django_task_operator.cluster.kube import CONNECT_SECONDS, Kube
 from django_task_operator.spec import Key
 
@@ -25,9 +25,14 @@ if TYPE_CHECKING:
 PATIENCE = 60
 
 
+@pytest.fixture
+def permits() -> list[LeasePermit]:
+    return [LeasePermit(), LeasePermit()]
+
+
 @pytest_asyncio.fixture
-async def kubes(kubeconfig: Path) -> AsyncIterator[list[Kube]]:
-    made = [await Kube.connect(str(kubeconfig)) for _ in range(2)]
+async def kubes(kubeconfig: Path, permits: list[LeasePermit]) -> AsyncIterator[list[Kube]]:
+    made = [await Kube.connect(str(kubeconfig), permit) for permit in permits]
     yield made
     for kube in made:
         await kube.close()
@@ -51,12 +56,17 @@ async def becomes_labelled(here: Kubectl, alone: str) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def test_one_leads_and_hands_over(kubes: list[Kube], kubectl: Kubectl, namespace: str) -> None:
+async def test_one_leads_and_hands_over(
+    kubes: list[Kube], permits: list[LeasePermit], kubectl: Kubectl, namespace: str
+) -> None:
     here = kubectl.within(namespace)
     for name in ("a", "b"):
         here("create", "-f", "-", manifest=pod(name))
     key = Key(namespace=namespace, name="operator")
-    a, b = (Elector(kube, key, name) for kube, name in zip(kubes, ("a", "b"), strict=True))
+    a, b = (
+        Elector(kube, key, name, permit)
+        for kube, name, permit in zip(kubes, ("a", "b"), permits, strict=True)
+    )
 
     async with asyncio.timeout(PATIENCE):
         leading = asyncio.create_task(a.run())
@@ -64,7 +74,7 @@ async def test_one_leads_and_hands_over(kubes: list[Kube], kubectl: Kubectl, nam
         following = asyncio.create_task(b.run())
         await b.standing_by.wait()
         await becomes_labelled(here, "pod/a")
-        assert b.permit() == 0
+        assert permits[1].seconds() == 0
         leading.cancel()
         await asyncio.wait([leading])
         await a.resign()
@@ -81,17 +91,24 @@ async def test_one_leads_and_hands_over(kubes: list[Kube], kubectl: Kubectl, nam
 
 
 async def test_the_api_server_gives_a_write_up_that_comes_too_late(
-    kubes: list[Kube], kubectl: Kubectl, namespace: str
+    kubeconfig: Path, kubectl: Kubectl, namespace: str
 ) -> None:
-    kube, here = kubes[0], kubectl.within(namespace)
+    class Permit:
+        granted = CONNECT_SECONDS + 0.000001
+
+        def seconds(self) -> float:
+            return self.granted
+
+    permit, here = Permit(), kubectl.within(namespace)
+    kube = await Kube.connect(str(kubeconfig), permit)
     here("create", "-f", "-", manifest=pod("a"))
-    kube.permit = lambda: CONNECT_SECONDS + 0.000001
 
     with pytest.raises(ApiException) as refused:
         await kube.label_pod(Key(namespace=namespace, name="a"), LEADER_LABEL, "operator")
 
     assert refused.value.status == 504
     assert labelled(here) == []
-    kube.permit = lambda: CONNECT_SECONDS + 60
+    permit.granted = CONNECT_SECONDS + 60
     await kube.label_pod(Key(namespace=namespace, name="a"), LEADER_LABEL, "operator")
     assert labelled(here) == ["pod/a"]
+    await kube.close()

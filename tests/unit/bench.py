@@ -8,7 +8,7 @@ import functools
 import selectors
 from typing import TYPE_CHECKING, Any
 
-from fakes import MIGRATION_LABEL, WORKER_LABEL, Clock, FakeDatabases, FakeKube, worker_manifest
+from fakes import MIGRATION_LABEL, WORKER_LABEL, Clock, FakeDatabases, FakeKube, Permit, worker_manifest
 
 from django_task_operator.cluster.cache import Watched
 from django_task_operator.cluster.kube import Kind
@@ -40,7 +40,7 @@ class Bench:
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self.kube, self.databases, self.fleet = FakeKube(), FakeDatabases(), Fleet()
-        self.clock = Clock()
+        self.clock, self.permit = Clock(), Permit()
         self.kube.create(
             "secrets", {"metadata": {"name": "shop-db", "namespace": "shop"}, "data": encoded(URL)}
         )
@@ -65,6 +65,7 @@ class Bench:
 
         self.world = self.fleet.world = World(
             kube=self.kube,  # type: ignore[arg-type]
+            permit=self.permit,
             deployments=watched("deployments", Deployment.of),
             replica_sets=watched("replicasets", ReplicaSet.of),
             pods=watched("pods", Pod.of),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from fakes import refusal
 
+from django_task_operator.cluster.kube import UNLIMITED
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from django_task_operator.cluster.kube import WritePermit
     from django_task_operator.spec import Key
 
 type Manifest = dict[str, Any]
@@ -65,12 +67,12 @@ class Line:
 
     def __init__(self, server: LeaseServer, delays: Iterable[Delay] = ()) -> None:
         self.server = server
+        self.permit: WritePermit = UNLIMITED
         self.delays = itertools.chain(delays, itertools.repeat((0.0, 0.0)))
         self.down: BaseException | None = None
         self.requests: list[str] = []
         self.writes_end = True
         self.is_cut = False
-        self.permit: Callable[[], float] = lambda: inf
 
     async def get_lease(self, _: Key) -> Manifest | None:
         return await self._ask("get", lambda: copy.deepcopy(self.server.lease))
@@ -92,14 +94,14 @@ class Line:
         return await self._ask("list", found)
 
     async def label_pod(self, key: Key, label: str, value: str | None) -> None:
-        assert self.permit() > 0
+        assert self.permit.seconds() > 0
         await self._ask(f"label {key.name}", lambda: self.server.label(key.name, label, value))
 
     async def unlabel_pod(self, key: Key, label: str) -> None:
         await self._ask(f"unlabel {key.name}", lambda: self.server.label(key.name, label, None))
 
     async def written(self, within: float) -> bool:
-        assert self.permit() == 0, "another write may begin"
+        assert self.permit.seconds() == 0, "another write may begin"
         await asyncio.sleep(0 if self.writes_end else within)
         return self.writes_end
 

@@ -81,6 +81,16 @@ class Clock:
         self.now += seconds
 
 
+class Permit:
+    """What a test permits: everything to begin with."""
+
+    def __init__(self) -> None:
+        self.granted = math.inf
+
+    def seconds(self) -> float:
+        return self.granted
+
+
 @dataclass(slots=True)
 class _Stored:
     """An object, and what the operator applied of it last."""
@@ -103,7 +113,6 @@ class FakeKube:
         self.statuses: list[Manifest] = []
         self.forbidden_secrets: set[tuple[str, str]] = set()
         self.down: BaseException | None = None
-        self.permit: Callable[[], float] = lambda: math.inf
         self.refuse: dict[str, list[BaseException]] = {}
         self.after_annotating: list[Callable[[], object]] = []
         self._objects: dict[tuple[str, str, str], _Stored] = {}

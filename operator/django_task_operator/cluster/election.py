@@ -116,25 +116,42 @@ def clock() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-class Elector:
-    """Stands for election, and lets ``kube`` write only while it leads."""
+class LeasePermit:
+    """The right to write that comes from a Lease: an ``Elector`` grants it, and whoever writes asks."""
 
-    def __init__(self, kube: Kube, lease: Key, me: str, clock: Callable[[], float] = clock) -> None:
+    def __init__(self, clock: Callable[[], float] = clock) -> None:
+        """Permit nothing before the first ``grant``; ``clock`` tells seconds and never goes back."""
+        self.clock = clock
+        self.renewed_at = float("-inf")
+        self._granted = False
+
+    def grant(self, renewed_at: float) -> None:
+        """Permit writes because of a renewal that began at that time."""
+        self.renewed_at, self._granted = renewed_at, True
+
+    def withdraw(self) -> None:
+        """Permit nothing any more."""
+        self._granted = False
+
+    def seconds(self) -> float:
+        """For how many seconds a write that begins now may take effect; at 0 it must not begin."""
+        return permit(self.renewed_at, self.clock()) if self._granted else 0.0
+
+
+class Elector:
+    """Stands for election, and grants a permit to write while it leads."""
+
+    def __init__(self, kube: Kube, lease: Key, me: str, permit: LeasePermit) -> None:
         """``me`` is the name of this pod, which is in the namespace of the Lease."""
         self._kube = kube
         self._key = lease
         self._me = me
-        self._clock = clock
+        self._permit = permit
+        self._clock = permit.clock
         self._lease: Manifest | None = None
-        self._renewed_at = float("-inf")
         self._trouble = ""
         self.leading = asyncio.Event()
         self.standing_by = asyncio.Event()
-        kube.permit = self.permit
-
-    def permit(self) -> float:
-        """Tell for how many seconds a write that begins now may take effect; 0 if it must not begin."""
-        return permit(self._renewed_at, self._clock()) if self.leading.is_set() else 0.0
 
     async def run(self) -> None:
         """Stand by, lead, and return when that is over: the process must end then, and may begin anew."""
@@ -147,16 +164,14 @@ class Elector:
         finally:
             labelling.cancel()
         # Before anything else: what is on its way must not arrive after another has begun.
-        self.leading.clear()
+        self._step_down()
         await self._kube.cut()
-        LEADER.set(0)
         log.error("stepped down", extra={"lease": str(self._key), "reason": why})
 
     async def resign(self) -> None:
         """Let another lead at once; to be called when ``run`` has been cancelled."""
-        valid = self.permit() > 0
-        self.leading.clear()
-        LEADER.set(0)
+        valid = self._permit.seconds() > 0
+        self._step_down()
         if not valid:
             return
         if not await self._kube.written(LAST_WRITE_SECONDS):
@@ -170,6 +185,11 @@ class Elector:
         else:
             log.info("released" if given else "not held", extra={"lease": str(self._key)})
 
+    def _step_down(self) -> None:
+        self._permit.withdraw()
+        self.leading.clear()
+        LEADER.set(0)
+
     async def _campaign(self) -> None:
         seen: Sighting | None = None
         while True:
@@ -182,7 +202,7 @@ class Elector:
                     started = self._clock()
                     async with asyncio.timeout(REQUEST_SECONDS):
                         self._lease = await self._kube.put_lease(self._mine(lease))
-                    self._renewed_at = started
+                    self._permit.grant(started)
                     self.leading.set()
                     log.info("leading", extra={"lease": str(self._key), "after": seen.holder})
                     return
@@ -200,12 +220,12 @@ class Elector:
 
     async def _keep(self) -> str:
         """Renew the Lease until that has failed for too long; return why."""
-        attempted_at = self._renewed_at
+        attempted_at = self._permit.renewed_at
         while True:
             await asyncio.sleep(
-                min(attempted_at + RETRY_SECONDS, self._renewed_at + RENEW_SECONDS) - self._clock()
+                min(attempted_at + RETRY_SECONDS, self._permit.renewed_at + RENEW_SECONDS) - self._clock()
             )
-            left = self._renewed_at + RENEW_SECONDS - self._clock()
+            left = self._permit.renewed_at + RENEW_SECONDS - self._clock()
             if left <= 0:
                 return "not renewed in time"
             attempted_at = self._clock()
@@ -216,7 +236,7 @@ class Elector:
             except API_ERRORS as error:
                 self._tell("not renewed", error)
             else:
-                self._renewed_at = attempted_at
+                self._permit.grant(attempted_at)
                 self._trouble = ""
 
     async def _write(self, build: Callable[[Manifest | None], Manifest]) -> bool:

@@ -1,4 +1,4 @@
-"""The only door to the API server: requests with a time-out, and writes only with leave."""
+"""The only door to the API server: requests with a time-out, and writes only with a permit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from contextlib import suppress
 from http import HTTPStatus
 from math import inf, isinf
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import aiohttp
 from kubernetes.aio import config
@@ -21,7 +21,7 @@ from django_task_operator.spec import GROUP, PLURAL, VERSION, Key, Manifest
 from django_task_operator.telemetry import API_REQUESTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
 FIELD_MANAGER = "django-task-operator"
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
@@ -74,31 +74,45 @@ ACCESS_REVIEWS = Kind("authorization.k8s.io", "v1", "subjectaccessreviews")
 API_SERVICES = Kind("apiregistration.k8s.io", "v1", "apiservices")
 
 
+class WritePermit(Protocol):
+    """Says whether this operator may write, or whether another may be at work."""
+
+    def seconds(self) -> float:
+        """For how many seconds a write that begins now may take effect; at 0 it must not begin."""
+
+
+class Unlimited:
+    """The permit of an operator that is the only one."""
+
+    def seconds(self) -> float:
+        """Say that it may write, for ever."""
+        return inf
+
+
+UNLIMITED = Unlimited()
+
+
 class Kube:
-    """Speaks to one API server, as the operator or as the user of a kubeconfig.
+    """Speaks to one API server, as the operator or as the user of a kubeconfig."""
 
-    ``permit`` tells for how many seconds a write that begins now may take effect; at 0 it is refused
-    here. Whoever holds an election sets it.
-    """
-
-    def __init__(self, client: ApiClient) -> None:
-        """Take over ``client``; ``close`` ends it."""
+    def __init__(self, client: ApiClient, permit: WritePermit = UNLIMITED) -> None:
+        """Take over ``client``, which ``close`` ends, and send no write that ``permit`` does not allow."""
         client.rest_client = RestClient(client.configuration)
         self._client = client
         self._slots = asyncio.Semaphore(CONCURRENT_REQUESTS)
         self._writes: set[asyncio.Task[Manifest]] = set()
         self._cut = False
-        self.permit: Callable[[], float] = lambda: inf
+        self._permit = permit
 
     @classmethod
-    async def connect(cls, kubeconfig: str | None = None) -> Self:
+    async def connect(cls, kubeconfig: str | None = None, permit: WritePermit = UNLIMITED) -> Self:
         """Use the pod's service account, or the current context of ``kubeconfig``."""
         configuration = Configuration()
         if kubeconfig:
             await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
         else:
             config.load_incluster_config(client_configuration=configuration)
-        return cls(ApiClient(configuration))
+        return cls(ApiClient(configuration), permit)
 
     async def close(self) -> None:
         """End every connection."""
@@ -277,7 +291,7 @@ class Kube:
     async def put_lease(self, lease: Manifest) -> Manifest:
         """Create a Lease, or replace it if it has a resourceVersion, and is still in that version.
 
-        Asks nobody for leave, and waits for no other request: what may be written hangs on it.
+        It needs no permit and waits for no other request, because the permit comes from the Lease.
         """
         metadata = lease["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
@@ -290,7 +304,7 @@ class Kube:
         await self._json("PATCH", PODS.path_of(key), body=_labels(label, value), content=MERGE_PATCH)
 
     async def unlabel_pod(self, key: Key, label: str) -> None:
-        """Take a label from this process's own pod: it may say without leave that it does not lead."""
+        """Take a label from this process's own pod: to say that it does not lead, it needs no permit."""
         await self._exchange("PATCH", PODS.path_of(key), body=_labels(label, None), content=MERGE_PATCH)
 
     async def list_and_watch(
@@ -352,7 +366,7 @@ class Kube:
         self, method: str, path: str, *, query: Mapping[str, str] | None, body: Manifest | None, content: str
     ) -> Manifest:
         async with self._slots:
-            permitted = self.permit()
+            permitted = self._permit.seconds()
             if permitted <= 0:
                 raise NotLeading("this operator does not lead")
             # The API server gives a request up that it could not finish by then, however late it began.
@@ -361,7 +375,7 @@ class Kube:
                 query = {**(query or {}), "timeout": f"{least:f}s"}
 
             def still_permitted() -> None:
-                if self.permit() < least:
+                if self._permit.seconds() < least:
                     raise NotLeading("there was no connection in time")
 
             BEFORE_SENDING.set(still_permitted)

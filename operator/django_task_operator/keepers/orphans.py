@@ -217,7 +217,7 @@ class OrphanKeeper:
             self._ignored |= {_claim(trace) for trace in new}
             counter.labels(key.namespace, key.name, "Ignored").inc(len(new))
             return []
-        if self._world.clock() < self._denied_until or self._world.kube.permit() <= 0:
+        if self._world.clock() < self._denied_until or self._world.permit.seconds() <= 0:
             # Another operator may lead by now, and rows are written as little as objects are then.
             return []
         settled: list[tuple[Trace, Settlement]] = []

@@ -20,6 +20,7 @@ from django_task_operator.cluster.election import (
     LEASE_SECONDS,
     RENEW_SECONDS,
     Elector,
+    LeasePermit,
     Sighting,
     held,
     look_again_in,
@@ -192,6 +193,7 @@ class Pod:
     offset: int
     line: Line
     elector: Elector = field(init=False)
+    permit: LeasePermit = field(init=False)
     name: str = field(init=False)
     alive: bool = True
     past: dict[str, float] = field(default_factory=dict)
@@ -211,14 +213,15 @@ class Pod:
     @property
     def renewals(self) -> dict[str, float]:
         """When the last one began under each name, by the clock of this pod."""
-        return self.past | {self.name: max(self.elector._renewed_at, self.past.get(self.name, float("-inf")))}
+        return self.past | {self.name: max(self.permit.renewed_at, self.past.get(self.name, float("-inf")))}
 
     def start(self) -> None:
-        self.elector = Elector(self.line, LEASE, self.name, self.clock)  # type: ignore[arg-type]
+        self.permit = self.line.permit = LeasePermit(self.clock)
+        self.elector = Elector(self.line, LEASE, self.name, self.permit)  # type: ignore[arg-type]
 
     @property
     def writes(self) -> bool:
-        return self.alive and self.elector.permit() > 0
+        return self.alive and self.permit.seconds() > 0
 
     async def live(self, incidents: list[tuple[float, str]]) -> None:
         """Run, and run again after a second."""
@@ -228,7 +231,7 @@ class Pod:
                 running = asyncio.create_task(self.elector.run())
                 await asyncio.wait([running], timeout=at - loop.time())
                 if not running.cancel():
-                    assert self.elector.permit() == 0, "stepped down"
+                    assert self.permit.seconds() == 0, "stepped down"
                     await running
                 else:
                     await asyncio.wait([running])
@@ -282,7 +285,9 @@ def test_two_never_lead_at_once(
 
 def candidate(server: LeaseServer, name: str, line: Line | None = None) -> Elector:
     server.pods.setdefault(name, {})
-    return Elector(line or Line(server), LEASE, name, asyncio.get_running_loop().time)  # type: ignore[arg-type]
+    line = line or Line(server)
+    line.permit = permit = LeasePermit(asyncio.get_running_loop().time)
+    return Elector(line, LEASE, name, permit)  # type: ignore[arg-type]
 
 
 def now() -> float:
@@ -293,13 +298,13 @@ def now() -> float:
 async def test_a_lease_that_never_was_is_taken_at_once() -> None:
     server = LeaseServer()
     a = candidate(server, "a")
-    assert a.permit() == 0
+    assert a._permit.seconds() == 0
     running = asyncio.create_task(a.run())
     await a.leading.wait()
 
     assert now() == 0
     assert server.holder == "a"
-    assert a.permit() == LEASE_SECONDS
+    assert a._permit.seconds() == LEASE_SECONDS
     assert not a.standing_by.is_set()
     assert LEADER._value.get() == 1
     running.cancel()
@@ -349,7 +354,7 @@ async def test_an_orderly_stop_lets_the_other_lead_within_a_second() -> None:
     stopped_at = now()
     await a.resign()
     assert server.holder == ""
-    assert a.permit() == 0
+    assert a._permit.seconds() == 0
     await b.leading.wait()
 
     assert now() - stopped_at <= 1
@@ -439,7 +444,7 @@ async def test_a_leader_cut_off_steps_down_before_another_can_lead(
 
     assert stepped_down_at == 10 + RENEW_SECONDS
     assert line.is_cut
-    assert a.permit() == 0
+    assert a._permit.seconds() == 0
     assert not b.leading.is_set()
     assert caplog.messages[-1] == "stepped down"
     assert caplog.messages.count("not renewed") == 1, "told once"
@@ -480,7 +485,7 @@ async def test_a_lease_that_somebody_touches_goes_on(what: str) -> None:
 
     assert server.holder == "a"
     assert not b.leading.is_set()
-    assert a.permit() > 0
+    assert a._permit.seconds() > 0
     for task in (leading, following):
         task.cancel()
 

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from fakes import Permit
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
@@ -69,12 +70,17 @@ def server() -> Server:
     return Server()
 
 
+@pytest.fixture
+def permit() -> Permit:
+    return Permit()
+
+
 @pytest_asyncio.fixture
-async def kube(server: Server) -> AsyncIterator[Kube]:
+async def kube(server: Server, permit: Permit) -> AsyncIterator[Kube]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.handle)
     async with TestServer(app) as running:
-        kube = Kube(ApiClient(Configuration(host=str(running.make_url("")).rstrip("/"))))
+        kube = Kube(ApiClient(Configuration(host=str(running.make_url("")).rstrip("/"))), permit)
         yield kube
         await kube.close()
 
@@ -283,8 +289,8 @@ async def test_labels_of_pods(kube: Kube, server: Server) -> None:
     assert server.asked[1]["type"] == "application/merge-patch+json"
 
 
-async def test_without_a_permit_nothing_is_written(kube: Kube, server: Server) -> None:
-    kube.permit = lambda: 0.0
+async def test_without_a_permit_nothing_is_written(kube: Kube, server: Server, permit: Permit) -> None:
+    permit.granted = 0.0
     for write in (
         kube.apply_object(DEPLOYMENTS, DEPLOYMENT, uid=None),
         kube.scale_deployment(EMAILS, 3),
@@ -304,8 +310,10 @@ async def test_without_a_permit_nothing_is_written(kube: Kube, server: Server) -
     assert len(server.asked) == 3
 
 
-async def test_the_api_server_is_told_until_when_a_write_may_take_effect(kube: Kube, server: Server) -> None:
-    kube.permit = lambda: 4.25
+async def test_the_api_server_is_told_until_when_a_write_may_take_effect(
+    kube: Kube, server: Server, permit: Permit
+) -> None:
+    permit.granted = 4.25
     await kube.scale_deployment(EMAILS, 3)
     await kube.get_worker(EMAILS)
 
@@ -313,9 +321,11 @@ async def test_the_api_server_is_told_until_when_a_write_may_take_effect(kube: K
     assert server.asked[1]["query"] == {}
 
 
-async def test_a_permit_that_ends_while_a_connection_is_made(kube: Kube, server: Server) -> None:
+async def test_a_permit_that_ends_while_a_connection_is_made(
+    kube: Kube, server: Server, permit: Permit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     permits = iter([4.0, 2.9])
-    kube.permit = lambda: next(permits)
+    monkeypatch.setattr(permit, "seconds", lambda: next(permits))
 
     with pytest.raises(API_ERRORS):
         await kube.scale_deployment(EMAILS, 3)

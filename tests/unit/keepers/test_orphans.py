@@ -245,12 +245,12 @@ async def test_an_operator_that_leads_no_more_settles_nothing(bench: Bench) -> N
     here = await shop(bench)
     bench.databases.run(here.pods[0])
     here.remove(here.pods[0])
-    bench.kube.permit = lambda: 0.0
+    bench.permit.granted = 0.0
     await here.turn(after=1)
     await here.turn(after=GRACE)
     assert here.settled() == []
 
-    bench.kube.permit = lambda: 2.0
+    bench.permit.granted = 2.0
     await here.turn(after=LEFT_OVER_SECONDS)
     assert here.settled() == ["Failed"]
 
