@@ -49,7 +49,7 @@ def test_a_missing_secret_is_named_and_taken_up_when_it_is_made(
     [
         ({"URL": "postgres://user:hush@host/name"}, "SecretKeyMissing", "has no key DATABASE_URL"),
         ({"DATABASE_URL": "user:hush@host"}, "InvalidURL", "does not start with postgres:// or mysql://"),
-        ({"DATABASE_URL": "postgres://user:hush@host:port/name"}, "InvalidURL", "not a well-formed URL"),
+        ({"DATABASE_URL": "postgres://user:hush@host:port/name"}, "InvalidURL", "its port is no number"),
         ({"DATABASE_URL": "sqlite:////data/hush.sqlite3"}, "UnsupportedDatabase", "SQLite"),
     ],
     ids=["key", "no-url", "malformed", "sqlite"],

@@ -24,6 +24,10 @@ class HostUnknown(DatabaseError):
     template = "The name of the database's host cannot be resolved from the operator's pod. Use a full name, as in db.NAMESPACE.svc; the operator runs in another namespace than the worker."
 
 
+class HostIsLoopback(DatabaseError):
+    template = "The URL's host is localhost or a loopback address, which for the operator is its own pod, where no database is. Where the pods reach the database through a proxy beside them (Cloud SQL, RDS), give the operator a URL of its own: docs/database.md says how."
+
+
 class ConnectionRefused(DatabaseError):
     template = "The database's host refuses connections on this port. Is the database running, and is the port right?"
 
@@ -37,7 +41,7 @@ class ConnectionLost(DatabaseError):
 
 
 class TLSFailed(DatabaseError):
-    template = "The database and the operator could not agree on TLS. Check sslmode in the URL; certificate files that the URL names have to exist in the operator's pod."
+    template = "The database and the operator could not agree on TLS. Check sslmode in the URL. The operator verifies certificates by the authorities that its image has: PostgreSQL needs sslrootcert=system for that."
 
 
 class AuthenticationFailed(DatabaseError):

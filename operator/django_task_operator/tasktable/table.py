@@ -15,7 +15,11 @@ from django.db import Error as DjangoDatabaseError
 
 from django_task_operator.tasktable import orm
 from django_task_operator.tasktable.engines import Limits
-from django_task_operator.tasktable.errors import DatabaseFailed
+from django_task_operator.tasktable.errors import (
+    ConnectionRefused,
+    DatabaseFailed,
+    HostIsLoopback,
+)
 from django_task_operator.tasktable.failures import classified
 from django_task_operator.tasktable.queues import is_indexed, layout, unserved_queues
 from django_task_operator.tasktable.running import MOST_ROWS, StartTimes, running_rows, settle_row
@@ -247,6 +251,8 @@ class TaskTable:
             connected = self._connection is not None and self._connection.connection is not None
             self.close()
             failure = classified(error, self._engine, self._limits, connected=connected)
+            if self._url.is_loopback and isinstance(failure, ConnectionRefused):
+                failure = HostIsLoopback()
             if type(failure) is DatabaseFailed:
                 # It may be a defect of ours: the place tells, without the exception's text.
                 place = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,18 +1,29 @@
-"""A database URL as a value that cannot leak: parsed once, never shown."""
+"""A database URL as a value that cannot leak: parsed once, never shown.
+
+It is read as ``dj-database-url`` and ``django-environ`` read it, for the pods get the same one; and what
+they do not know, libpq's several hosts for example, as libpq does.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from django_task_operator.tasktable.engines import Engine, engine_of_scheme
+from django_task_operator.tasktable.engines import Engine, Place, engine_of_scheme
 from django_task_operator.tasktable.errors import InvalidURL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HIDDEN = "***"
+
+_SCHEME = re.compile(r"([A-Za-z][\w+.-]*):")
+_CONNINFO = re.compile(r"\s*(host|hostaddr|port|dbname|user|password|service)\s*=")
+_ASSIGNMENT = re.compile(r"(export\s+)?[A-Z][A-Z0-9_]*\s*=")
+_LOCALHOST = re.compile(r"localhost\.?|.*\.localhost\.?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -33,50 +44,165 @@ class DatabaseURL:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a URL as ``dj-database-url`` does.
+        """Read a URL.
 
         Raises:
             InvalidURL: it is no URL, or lacks a host or a database name.
             UnsupportedDatabase: it names a database that cannot be sampled.
         """
-        text = text.strip()  # a Secret made from a file ends in a newline
-        scheme, _, rest = text.partition(":")
-        engine = engine_of_scheme(scheme)
-        if not text or not rest.startswith("//") or engine is None:
-            problem = "it is empty" if not text else "it does not start with postgres:// or mysql://"
-            raise InvalidURL(problem=problem)
+        # As urlsplit does for the pods: a Secret made from a file ends in a newline.
+        text = re.sub(r"[\r\n\t]", "", text).lstrip()
+        engine = _engine(text)
+        if text.endswith(" "):
+            raise InvalidURL(problem="it ends in a space, which becomes a part of the database's name")
         parts = _split(text)
-        if parts is None:
-            raise InvalidURL(problem="it is not a well-formed URL")
-        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        host = unquote(parts.hostname or "") or options.get("host", "")
-        name = unquote(parts.path[1:])
-        if host.startswith("/") or "unix_socket" in options:
+        if isinstance(parts, str):
+            raise InvalidURL(problem=parts)
+        place = engine.read(_place(parts))
+        if place.host.startswith("/") or place.name.startswith("/"):
             raise InvalidURL(problem="it names a Unix socket, which the operator's pod does not have")
-        if not host:
+        if not place.host:
             raise InvalidURL(problem="it names no host")
-        if not name:
+        if not place.name:
             raise InvalidURL(problem="it names no database")
         return cls(
             text=text,
             engine=engine,
-            host=host,
-            port=str(parts.port or ""),
-            name=name,
-            user=unquote(parts.username or ""),
-            password=unquote(parts.password or ""),
-            options=options,
+            host=place.host,
+            port=place.port,
+            name=place.name,
+            user=place.user,
+            password=place.password,
+            options=place.options,
         )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the host is the machine, or the pod, that connects."""
+        if _LOCALHOST.fullmatch(self.host):
+            return True
+        try:
+            address = ip_address(self.host)
+        except ValueError:
+            return False
+        return address.is_loopback or address.is_unspecified
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({HIDDEN})"
 
 
-def _split(text: str) -> SplitResult | None:
+def _engine(text: str) -> Engine:
+    """Find what the scheme names.
+
+    Raises:
+        InvalidURL: it names nothing that is known.
+        UnsupportedDatabase: it names a database that cannot be sampled.
+    """
+    if not text.strip():
+        raise InvalidURL(problem="it is empty")
+    match = _SCHEME.match(text)
+    scheme = match[1].lower() if match else ""
+    engine = engine_of_scheme(scheme)
+    if engine is not None and text[len(scheme) :].startswith("://"):
+        return engine
+    first, _, driver = scheme.partition("+")
+    if driver and engine_of_scheme(first) is not None:
+        raise InvalidURL(problem=f"it is a URL for SQLAlchemy: write {first}:// instead of {first}+DRIVER://")
+    if scheme == "jdbc":
+        problem = "it is a URL for Java: leave jdbc: out, and write USER:PASSWORD@ before the host"
+    elif text[0] in "'\"`":
+        problem = "it is in quotation marks: the URL has to be alone"
+    elif _CONNINFO.match(text):
+        problem = "it is a connection string of keywords and values: write it as a URL"
+    elif _ASSIGNMENT.match(text):
+        problem = "it begins with a name and an equals sign: the URL has to be alone"
+    else:
+        problem = "it does not start with postgres:// or mysql://"
+    raise InvalidURL(problem=problem)
+
+
+def _split(text: str) -> SplitResult | str:
+    """The parts of a URL, or why it has none, without quoting any of it.
+
+    The reason of urllib's exceptions quotes parts of the URL; returning leaves it behind.
+    """
+    authority, rest = re.fullmatch(r"[^:]*://([^/?#]*)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    if problem := _unencoded(authority, rest):
+        return problem
     try:
         parts = urlsplit(text)
-        _ = parts.port
     except ValueError:
-        # The reason quotes parts of the URL; returning leaves it behind.
-        return None
+        return "it has a character that has to be percent-encoded"
     return parts
+
+
+def _unencoded(authority: str, rest: str) -> str | None:
+    """Which character of a password ends the part of the URL that it should be in, if one does."""
+    path = re.split(r"[?#]", rest, maxsplit=1)[0]
+    userinfo, at, hosts = authority.rpartition("@")
+    if "@" in path and (at or ":" in authority):
+        return _write("/", "%2F")
+    if rest.startswith("?") and "@" in rest.partition("=")[0]:
+        return _write("?", "%3F")
+    if "#" in rest:
+        return _write("#", "%23")
+    for bracket, code in (("[", "%5B"), ("]", "%5D")):
+        if bracket in userinfo:
+            return _write(bracket, code)
+    if "\ufffd" in unquote(userinfo) and "\ufffd" not in userinfo and "%EF%BF%BD" not in userinfo.upper():
+        return _write("%", "%25")
+    return _host_problem(hosts)
+
+
+def _write(character: str, code: str) -> str:
+    return (
+        f"a {character} in the user, the password or the database's name is not percent-encoded: "
+        f"write {code} for it"
+    )
+
+
+def _host_problem(hosts: str) -> str | None:
+    for host in hosts.split(","):
+        name, _, port = host.rpartition(":") if ":" in host else (host, "", "")
+        if host.startswith("["):
+            inside, closing, port = host[1:].partition("]")
+            if not closing or (port and not port.startswith(":")) or not _is_ipv6(inside):
+                return "what is in brackets is no IPv6 address; a bracket in a password is written %5B or %5D"
+            port = port[1:]
+        elif "[" in host or "]" in host:
+            return "there is a bracket in the host; one in a password is written %5B or %5D"
+        elif ":" in name:
+            return "an IPv6 address has to be in brackets, as in [fd00::7]:5432"
+        if port and not (port.isascii() and port.isdigit() and int(port) <= 65535):  # noqa: PLR2004  TCP's
+            return (
+                "its port is no number between 0 and 65535; if that is a part of the password, "
+                "write %2F for /, %3F for ? and %23 for # in it"
+            )
+    return None
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text.partition("%")[0]).version == 6  # noqa: PLR2004
+    except ValueError:
+        return False
+
+
+def _place(parts: SplitResult) -> Place:
+    userinfo, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    names, ports = [], []
+    for each in hosts.split(","):
+        bracketed = re.fullmatch(r"\[(.*)\](?::(\d*))?", each)
+        name, _, port = each.partition(":")
+        names.append(bracketed[1] if bracketed else unquote(name))
+        ports.append((bracketed[2] or "") if bracketed else port)
+    return Place(
+        host=",".join(names),
+        # libpq wants one port for all hosts, or one for each.
+        port=",".join(ports) if len(set(ports)) > 1 else ports[0],
+        name=unquote(parts.path[1:]),
+        user=unquote(user),
+        password=unquote(password),
+        options={name: values[-1] for name, values in parse_qs(parts.query).items()},
+    )

@@ -4,6 +4,7 @@ import traceback
 from typing import Any
 from urllib.parse import quote
 
+import dj_database_url
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +35,9 @@ def test_every_part_is_read() -> None:
         ("pgsql", "postgresql"),
         ("postgis", "postgresql"),
         ("timescale", "postgresql"),
+        ("psql", "postgresql"),
+        ("POSTGRES", "postgresql"),
+        ("mariadb", "mysql"),
         ("mysql", "mysql"),
         ("mysql2", "mysql"),
         ("mysqlgis", "mysql"),
@@ -52,9 +56,48 @@ def test_schemes(scheme: str, vendor: str) -> None:
         ("user:hunter2@db/shop", "it does not start with"),
         ("hunter2://db/shop", "it does not start with"),
         ("postgres:hunter2", "it does not start with"),
-        ("postgres://user:hunter2/x@db/shop", "it is not a well-formed URL"),
-        ("postgres://user:hunter2@db:five/shop", "it is not a well-formed URL"),
-        ("postgres://user:hunter2@[db/shop", "it is not a well-formed URL"),
+        ("'postgres://user:hunter2@db/shop'", "it is in quotation marks"),
+        ("DATABASE_URL=postgres://user:hunter2@db/shop", "it begins with a name and an equals sign"),
+        ("host=db password=hunter2", "it is a connection string of keywords and values"),
+        ("jdbc:postgresql://db/shop?password=hunter2", "it is a URL for Java"),
+        (
+            "mysql+pymysql://user:hunter2@db/shop",
+            "it is a URL for SQLAlchemy: write mysql:// instead",
+        ),
+        (
+            "postgresql+asyncpg://user:hunter2@db/shop",
+            "it is a URL for SQLAlchemy: write postgresql://",
+        ),
+        ("postgres://user:hunter2@db/shop ", "it ends in a space"),
+        ("postgres://user:hunter2/x@db/shop", "a / in the user, the password"),
+        ("postgres://user:12/hunter2@db/shop", "a / in the user, the password"),
+        ("postgres://user:hunter2@x/y@db/shop", "a / in the user, the password"),
+        ("postgres://user:hunter2?x@db/shop", "a ? in the user, the password"),
+        ("postgres://user:hunter2#x@db/shop", "a # in the user, the password"),
+        ("postgres://user:p@db/shop?password=hunter2#x", "a # in the user, the password"),
+        ("postgres://user:hunter2]x@db/shop", "a ] in the user, the password"),
+        ("postgres://user:hunt[er2@db/shop", "a [ in the user, the password"),
+        ("postgres://user:hunter2%de@db/shop", "a % in the user, the password"),
+        ("postgres://user:hunter2@db:five/shop", "its port is no number between 0 and 65535"),
+        ("postgres://user:hunter2@db:65536/shop", "its port is no number between 0 and 65535"),
+        (
+            "postgres://user:hunter2/shop",
+            "its port is no number between 0 and 65535; if that is a",
+        ),
+        ("postgres://user:hunter2@[db/shop", "what is in brackets is no IPv6 address"),
+        ("postgres://user:hunter2@[db]/shop", "what is in brackets is no IPv6 address"),
+        ("postgres://user:hunter2@fd00::7/shop", "an IPv6 address has to be in brackets"),
+        ("postgres://user:hunter2\u2100@db/shop", "it has a character that has to be percent-encoded"),
+        ("mysql://user:hunter2@db1,db2/shop", "it names several hosts, of which MySQL's drivers take one"),
+        ("postgres://user:hunter2@//cloudsql/a:b:c/shop", "it names a Unix socket"),
+        *(
+            (f"postgres://user:hunter2@db/shop?{option}=/x", f"{option} is not taken from a URL")
+            for option in ("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir", "passfile", "service")
+        ),
+        *(
+            (f"mysql://user:hunter2@db/shop?{option}=/x", f"{option} is not taken from a URL")
+            for option in ("ssl-ca", "ssl_ca", "ssl_cert", "ssl-key", "ssl_capath", "read_default_file")
+        ),
         ("postgres://user:hunter2@/shop", "it names no host"),
         ("postgres://user:hunter2@db", "it names no database"),
         ("postgres://user:hunter2@db/", "it names no database"),
@@ -116,19 +159,126 @@ def test_any_password_is_read(password: str) -> None:
     assert DatabaseURL.parse(f"mysql://user:{quote(password, safe='')}@db/shop").password == password
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "postgresql://db.shop.svc/orders?user=shop&password=s%26t&port=6432",
+            {"host": "db.shop.svc", "port": "6432", "dbname": "orders", "user": "shop", "password": "s&t"},
+        ),
+        (
+            "postgresql:///orders?host=db.shop.svc&user=shop&password=x",
+            {"host": "db.shop.svc", "port": None, "dbname": "orders", "user": "shop", "password": "x"},
+        ),
+        (
+            "postgresql://shop@db?dbname=orders&password=x",
+            {"host": "db", "dbname": "orders", "user": "shop", "password": "x"},
+        ),
+        (
+            "postgresql://shop:x@a,b/orders?target_session_attrs=read-write",
+            {"host": "a,b", "port": None, "target_session_attrs": "read-write"},
+        ),
+        ("postgresql://shop:x@a:1,b:2/orders", {"host": "a,b", "port": "1,2"}),
+        ("postgresql://shop:x@a:1,b/orders", {"host": "a,b", "port": "1,"}),
+        ("postgresql://shop:x@a:7,b:7/orders", {"host": "a,b", "port": "7"}),
+        ("postgresql://shop:x@[fd00::7]:5433/orders", {"host": "fd00::7", "port": "5433"}),
+        ("postgresql://shop:x@[fd00::7],[fd00::8]:1/orders", {"host": "fd00::7,fd00::8", "port": ",1"}),
+        ("postgresql://shop:x@h/orders?hostaddr=10.0.0.7", {"host": "h", "hostaddr": "10.0.0.7"}),
+        ("postgresql://shop:p@ss:w%rd@h/orders", {"user": "shop", "password": "p@ss:w%rd", "host": "h"}),
+        ("postgresql://joe%40x:x@h/or%2Fders", {"user": "joe@x", "dbname": "or/ders"}),
+        ("postgresql://h/orders?user=joe@x&password=a/b@c", {"user": "joe@x", "password": "a/b@c"}),
+        ("postgresql://h/n?sslmode=require&sslsni=0", {"sslmode": "require", "sslsni": "0"}),
+        ("  postgresql://h/n\r\n", {"dbname": "n"}),
+    ],
+)
+def test_what_libpq_and_django_take_from_a_url(text: str, expected: dict[str, object]) -> None:
+    found = _params(DatabaseURL.parse(text))
+    assert {name: found.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [
+        ("schema=tasks", "-c search_path=tasks"),
+        ("currentSchema=tasks", "-c search_path=tasks"),
+        ("schema=my%20tasks", "-c search_path=my\\ tasks"),
+        ("options=-c%20search_path%3Dtasks%2Cpublic", "-c search_path=tasks,public"),
+        ("options=-csearch_path%3Dtasks", "-csearch_path=tasks"),
+    ],
+)
+def test_a_schema_in_each_form(query: str, path: str) -> None:
+    options = _params(DatabaseURL.parse(f"postgres://u:p@h/n?{query}"))["options"]
+    assert options == f"{path} -c statement_timeout=10000 -c jit=off"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "mysql://db/orders?user=shop&password=x&port=3307",
+            {"host": "db", "port": 3307, "database": "orders", "user": "shop", "password": "x"},
+        ),
+        ("mysql://u:p@db/orders?passwd=x&db=other", {"password": "x", "database": "other"}),
+        ("mariadb://u:p@[fd00::7]:3307/orders", {"host": "fd00::7", "port": 3307}),
+    ],
+)
+def test_what_mysql_takes_from_a_url(text: str, expected: dict[str, object]) -> None:
+    found = _params(DatabaseURL.parse(text))
+    assert {name: found.get(name) for name in expected} == expected
+
+
+@given(
+    scheme=st.sampled_from(["postgres", "postgresql", "mysql"]),
+    user=st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
+    password=st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
+    host=st.sampled_from(["db", "db.shop.svc", "10.0.0.7", "[fd00::7]"]),
+    port=st.sampled_from(["", ":5432"]),
+    name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9),
+)
+def test_a_well_formed_url_means_what_it_means_to_the_pods(
+    scheme: str, user: str, password: str, host: str, port: str, name: str
+) -> None:
+    userinfo = f"{quote(user, safe='')}:{quote(password, safe='')}@"
+    text = f"{scheme}://{userinfo}{host}{port}/{quote(name, safe='')}"
+    pods = dj_database_url.parse(text)
+    if name.startswith("/"):
+        return
+    url = DatabaseURL.parse(text)
+    assert (url.user, url.password, url.host) == (pods["USER"], pods["PASSWORD"], pods["HOST"])
+    assert (url.port, url.name) == (str(pods["PORT"]), pods["NAME"])
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("localhost", True),
+        ("LOCALHOST", True),
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("[::1]", True),
+        ("0.0.0.0", True),
+        ("localhost.shop.svc", False),
+        ("10.0.0.7", False),
+        ("db,localhost", False),
+    ],
+)
+def test_the_operators_own_pod(host: str, loopback: bool) -> None:
+    assert DatabaseURL.parse(f"postgres://u:p@{host}/n").is_loopback is loopback
+
+
 def test_postgresql_options_of_the_url_are_honoured_and_ours_win() -> None:
     url = DatabaseURL.parse(
-        "postgres://u:p@h/n?sslmode=verify-full&sslrootcert=/ca&currentSchema=tasks&connect_timeout=999"
-        "&application_name=mine&pool=true&server_side_binding=true&prepare_threshold=1&passfile=/etc/shadow"
+        "postgres://u:p@h/n?sslmode=verify-full&sslrootcert=system&currentSchema=tasks&connect_timeout=999"
+        "&application_name=mine&pool=true&server_side_binding=true&prepare_threshold=1"
     )
     options = _params(url)
     assert options["sslmode"] == "verify-full"
-    assert options["sslrootcert"] == "/ca"
+    assert options["sslrootcert"] == "system"
     assert options["options"] == "-c search_path=tasks -c statement_timeout=10000 -c jit=off"
     assert options["application_name"] == "django-task-operator"
     assert options["connect_timeout"] == 5
     assert options["prepare_threshold"] is None
-    assert not {"pool", "server_side_binding", "passfile"} & options.keys()
+    assert not {"pool", "server_side_binding"} & options.keys()
 
 
 @pytest.mark.parametrize(
@@ -157,9 +307,9 @@ def test_mysql_tls(query: str, tls: str) -> None:
     assert found == tls
 
 
-def test_mysql_options_that_reach_into_the_operators_pod_are_dropped() -> None:
-    url = DatabaseURL.parse("mysql://u:p@h/n?local_infile=1&read_default_file=/etc/my.cnf&init_command=DROP")
-    assert not {"local_infile", "read_default_file", "init_command"} & _params(url).keys()
+def test_other_mysql_options_are_the_applications_alone() -> None:
+    url = DatabaseURL.parse("mysql://u:p@h/n?local_infile=1&init_command=DROP")
+    assert not {"local_infile", "init_command"} & _params(url).keys()
 
 
 def _params(url: DatabaseURL) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django_task_operator.tasktable.engines.base import Engine, Limits
+from django_task_operator.tasktable.engines.base import Engine, Limits, Place
 from django_task_operator.tasktable.engines.mysql import MySQL
 from django_task_operator.tasktable.engines.postgresql import PostgreSQL
 from django_task_operator.tasktable.errors import UnsupportedDatabase
@@ -20,7 +20,7 @@ from django_task_operator.tasktable.errors import UnsupportedDatabase
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["ENGINES", "Engine", "Limits", "engine_of_connection", "engine_of_scheme"]
+__all__ = ["ENGINES", "Engine", "Limits", "Place", "engine_of_connection", "engine_of_scheme"]
 
 ENGINES: tuple[Engine, ...] = (PostgreSQL(), MySQL())
 
@@ -31,6 +31,8 @@ _REFUSED = {
     "oraclegis": ("Oracle", "the operator has no driver for it"),
     "mssql": ("SQL Server", "the operator has no driver for it"),
     "mssqlms": ("SQL Server", "the operator has no driver for it"),
+    "pyodbc": ("SQL Server", "the operator has no driver for it"),
+    "cockroachdb": ("CockroachDB", "the operator's query is not tried on it"),
     "redshift": ("Redshift", "it is no store for a queue of tasks"),
     "cockroach": ("CockroachDB", "the operator's query is not tried on it"),
 }

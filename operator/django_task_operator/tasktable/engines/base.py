@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from django_task_operator.tasktable.errors import InvalidURL
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -33,6 +35,31 @@ class Limits:
     def silence_seconds(self) -> float:
         """After which a server that says nothing is given up, later than it would end a statement itself."""
         return self.connect_seconds + self.statement_seconds
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Place:
+    """What a URL says, its parts decoded: the host may be several, with as many ports, joined by commas."""
+
+    host: str
+    port: str
+    name: str
+    user: str
+    password: str
+    options: Mapping[str, str]
+
+    def refuse_files(self, names: Collection[str]) -> None:
+        """Have no file read in the operator's pod because a tenant's URL names it.
+
+        Raises:
+            InvalidURL: one of the options ``names`` is given.
+        """
+        for name in self.options:
+            if name.replace("-", "_").lower() in names:
+                raise InvalidURL(
+                    problem=f"{name} is not taken from a URL, because the operator would read its own files. "
+                    "Where your pods need it, give the operator a URL of its own (docs/database.md)"
+                )
 
 
 class Engine(ABC):
@@ -60,6 +87,14 @@ class Engine(ABC):
 
     equal_names_are_one: ClassVar[bool]
     """Whether the column of queues compares names as Python does; MySQL's ignores case and accents."""
+
+    @abstractmethod
+    def read(self, place: Place) -> Place:
+        """Complete what a URL says by what its options say, as the driver does for the pods.
+
+        Raises:
+            InvalidURL: it says something that cannot be used.
+        """
 
     @abstractmethod
     def options(

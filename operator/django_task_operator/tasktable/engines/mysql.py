@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, override
 import pymysql
 from pymysql.constants import CR
 
-from django_task_operator.tasktable.engines.base import APPLICATION_NAME, Engine, Limits
+from django_task_operator.tasktable.engines.base import APPLICATION_NAME, Engine, Limits, Place
 from django_task_operator.tasktable.errors import (
     AuthenticationFailed,
     ConnectionLost,
@@ -20,6 +20,7 @@ from django_task_operator.tasktable.errors import (
     DatabaseMissing,
     DatabaseReadOnly,
     HostUnknown,
+    InvalidURL,
     PermissionDenied,
     SampleTimedOut,
     StatementConflict,
@@ -85,17 +86,50 @@ _ERRNOS: dict[int, type[DatabaseError]] = {
     2055: ConnectionLost,
 }
 
+# What makes mysqlclient or PyMySQL read files of the process that connects.
+_FILES = frozenset(
+    {
+        "read_default_file",
+        "server_public_key",
+        "ssl_ca",
+        "ssl_capath",
+        "ssl_cert",
+        "ssl_crl",
+        "ssl_crlpath",
+        "ssl_key",
+    }
+)
+
 
 class MySQL(Engine):
     """MySQL and MariaDB."""
 
     vendor = "mysql"
     backend = "django.db.backends.mysql"
-    schemes = frozenset({"mysql", "mysql2", "mysqlgis", "mysql-connector"})
+    schemes = frozenset({"mariadb", "mysql", "mysql-connector", "mysql2", "mysqlgis"})
     # CURRENT_TIMESTAMP would be in the session's time zone.
     clock = "UTC_TIMESTAMP(6)"
     instants_have_zones = False
     equal_names_are_one = False
+
+    @override
+    def read(self, place: Place) -> Place:
+        """What the query has wins, as in Django."""
+        given = place.options
+        if "unix_socket" in given:
+            raise InvalidURL(problem="it names a Unix socket, which the operator's pod does not have")
+        place.refuse_files(_FILES)
+        read = Place(
+            host=given.get("host", "") or place.host,
+            port=given.get("port", "") or place.port,
+            name=given.get("database", "") or given.get("db", "") or place.name,
+            user=given.get("user", "") or place.user,
+            password=given.get("password", "") or given.get("passwd", "") or place.password,
+            options=given,
+        )
+        if "," in read.host:
+            raise InvalidURL(problem="it names several hosts, of which MySQL's drivers take one")
+        return read
 
     @override
     def options(
@@ -180,16 +214,13 @@ def _tls(given: Mapping[str, str]) -> dict[str, Any]:
     mode = given.get("ssl_mode", "").upper()
     if _is_set(given, "ssl_disabled") or mode == "DISABLED":
         return {"ssl_disabled": True}
-    authority, certificate = given.get("ssl_ca"), given.get("ssl_cert")
     identity = mode == "VERIFY_IDENTITY" or _is_set(given, "ssl_verify_identity")
-    verify = identity or mode == "VERIFY_CA" or _is_set(given, "ssl_verify_cert") or bool(authority)
-    if not (verify or certificate or _is_set(given, "ssl") or mode == "REQUIRED"):
+    verify = identity or mode == "VERIFY_CA" or _is_set(given, "ssl_verify_cert")
+    if not (verify or _is_set(given, "ssl") or mode == "REQUIRED"):
         return {}
-    context = ssl.create_default_context(cafile=authority)
+    context = ssl.create_default_context()
     context.check_hostname = identity
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
-    if certificate:
-        context.load_cert_chain(certificate, given.get("ssl_key"))
     return {"ssl": context}
 
 

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import pq
 from psycopg.waiting import Wait
 
-from django_task_operator.tasktable.engines.base import APPLICATION_NAME, Engine, Limits
+from django_task_operator.tasktable.engines.base import APPLICATION_NAME, Engine, Limits, Place
 from django_task_operator.tasktable.errors import (
     AuthenticationFailed,
     ConnectionLost,
@@ -51,14 +51,26 @@ _OPTIONS = frozenset(
         "require_auth",
         "ssl_max_protocol_version",
         "ssl_min_protocol_version",
-        "sslcert",
-        "sslcrl",
-        "sslkey",
         "sslmode",
         "sslnegotiation",
         "sslrootcert",
         "sslsni",
         "target_session_attrs",
+    }
+)
+
+# What makes libpq read files of the process that connects.
+_FILES = frozenset(
+    {
+        "passfile",
+        "service",
+        "servicefile",
+        "sslcert",
+        "sslcrl",
+        "sslcrldir",
+        "sslkey",
+        "sslkeylogfile",
+        "sslrootcert",
     }
 )
 
@@ -183,10 +195,35 @@ class PostgreSQL(Engine):
 
     vendor = "postgresql"
     backend = "django.db.backends.postgresql"
-    schemes = frozenset({"postgres", "postgresql", "pgsql", "postgis", "timescale", "timescalegis"})
+    schemes = frozenset(
+        {
+            "pgsql",
+            "postgis",
+            "postgres",
+            "postgresql",
+            "psql",
+            "timescale",
+            "timescalegis",
+        }
+    )
     clock = "STATEMENT_TIMESTAMP()"
     instants_have_zones = True
     equal_names_are_one = True
+
+    @override
+    def read(self, place: Place) -> Place:
+        """The query has what stands nowhere else, and a ``dbname`` there wins, as in Django."""
+        given = place.options
+        system = given.get("sslrootcert") == "system"
+        place.refuse_files(_FILES - {"sslrootcert"} if system else _FILES)
+        return Place(
+            host=place.host or given.get("host", "") or given.get("hostaddr", ""),
+            port=place.port or given.get("port", ""),
+            name=given.get("dbname", "") or place.name,
+            user=place.user or given.get("user", ""),
+            password=place.password or given.get("password", ""),
+            options=given,
+        )
 
     @override
     def options(
@@ -197,8 +234,8 @@ class PostgreSQL(Engine):
         if "assume_role" in given:
             options["assume_role"] = given["assume_role"]
         session = [given["options"]] if "options" in given else []
-        if "currentSchema" in given:
-            session = [f"-c search_path={given['currentSchema']}"]
+        schemas = [given[name] for name in ("currentSchema", "schema") if name in given]
+        session += ["-c search_path=" + re.sub(r"([\\ ])", r"\\\1", schema) for schema in schemas]
         session += [f"-c {setting}" for setting in session_settings]
         if session:
             options["options"] = " ".join(session)
