@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_task_operator.contract import EventReason
 from django_task_operator.scaling import (
     DRIVERS,
     Decision,
     Demand,
     History,
     Policy,
+    Reason,
     Situation,
     decide,
     decide_external,
@@ -210,3 +212,36 @@ def test_no_change_of_the_driver_ends_a_pod_at_once(policy: Policy, history: int
     assert followed.replicas == history
     assert shared.replicas == history
     assert follow(policy, shared.history, shared.replicas, None, NOW + 2).replicas == history
+
+
+situations = st.builds(
+    Situation,
+    policies,
+    st.one_of(st.none(), demands),
+    st.integers(0, 12).map(lambda replicas: History(((NOW - 5, replicas),))),
+    st.integers(0, 12),
+    st.one_of(st.none(), st.integers(0, 15)),
+    st.just(NOW),
+)
+
+
+@given(st.sampled_from(Driver), situations, st.booleans())
+def test_whoever_decides(driver: Driver, situation: Situation, paused: bool) -> None:
+    decision, spec_replicas = decide(driver, situation, paused=paused)
+
+    assert decision.before == situation.current
+    if paused:
+        assert (decision.replicas, spec_replicas) == (situation.current, situation.asked)
+    elif driver is Driver.EXTERNAL:
+        expected = max(1, situation.current) if situation.asked is None else situation.asked
+        assert decision.replicas == spec_replicas == expected
+    else:
+        assert situation.policy.min_replicas <= decision.replicas <= situation.policy.max_replicas
+        assert spec_replicas == (decision.replicas if driver is Driver.HPA else None)
+    went = (decision.replicas > decision.before) - (decision.replicas < decision.before)
+    told = {EventReason.SCALED_UP: 1, EventReason.SCALED_DOWN: -1, None: 0}[decision.event]
+    assert told == went or (decision.is_held and went > told == 0)
+    assert {Reason.SCALED_UP: 1, Reason.SCALED_DOWN: -1}.get(decision.reason, went) == went
+    assert decision.note == f"{decision.why}: {decision.before} -> {decision.replicas}"
+    assert decision.message in {decision.why, decision.note}
+    assert decision.due is None or decision.due.seconds >= 0

@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_task_operator.scaling import VICTIM_COST, Candidate, Marks, ScaleIn, choose_victims
+from django_task_operator.due import Due
+from django_task_operator.scaling import (
+    VICTIM_COST,
+    Candidate,
+    Decision,
+    History,
+    Marks,
+    Reason,
+    ScaleIn,
+    choose_victims,
+    held_up,
+    stale_marks,
+    with_busy_kept,
+)
 
 if TYPE_CHECKING:
     import random
@@ -118,3 +131,38 @@ def test_it_goes_as_far_as_idle_pods_allow(
     marked = [replace(pod, cost=costs.get(pod.name, pod.cost)) for pod in there]
     again = choose_victims(wanted, len(there) + 1, marked, busy)
     assert (again.marks.mark, again.marks.unmark, again.replicas) == ((), (), found.replicas)
+
+
+@given(
+    current=st.integers(1, 12),
+    wanted=st.integers(0, 12),
+    kept=st.integers(0, 12),
+    due=st.one_of(st.none(), st.floats(0, 60)),
+)
+def test_what_is_kept_is_part_of_the_decision(
+    current: int, wanted: int, kept: int, due: float | None
+) -> None:
+    wanted = min(wanted, current - 1)
+    kept = min(kept, current - wanted)
+    decision = Decision(
+        current, wanted, Reason.SCALED_DOWN, "why", History(), Due(due, "why") if due is not None else None
+    )
+    again = Due(2.0, "again")
+
+    spared = with_busy_kept(decision, ScaleIn(wanted + kept, kept=kept), again)
+    assert spared.replicas == wanted + kept
+    assert (spared.before, spared.history) == (current, decision.history)
+    assert (spared == decision) == (kept == 0)
+    held = held_up(decision, current, "nobody knows", again)
+    assert (held.replicas, held.event) == (current, None)
+    assert held.message == f"{wanted} wanted; {current} kept because nobody knows"
+    for changed in (spared, held) if kept else (held,):
+        assert changed.is_held
+        assert changed.due
+        assert changed.due.seconds == min(2.0, 2.0 if due is None else due)
+
+
+def test_marks_are_stale_where_no_pod_is_about_to_go() -> None:
+    assert stale_marks(3, pods("a! b c!")) == Marks(unmark=("a", "c"))
+    assert stale_marks(2, pods("a! b c!")) == Marks()
+    assert not stale_marks(3, pods("a b c"))
