@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from django_task_operator.world import World
 
 
-class ScaleMoved(Exception):
+class SpecReplicasChanged(Exception):
     """Somebody else has written ``spec.replicas`` since it was read: decide anew, with their number."""
 
 
-class ScaleKeeper:
+class SpecReplicasKeeper:
     """Reads and writes the replicas that one worker is asked for."""
 
     def __init__(self, world: World, key: Key, uid: str) -> None:
@@ -37,7 +37,7 @@ class ScaleKeeper:
         """Make ``spec.replicas`` say so, or nothing; return what stands in the way, if anything.
 
         Raises:
-            ScaleMoved: it does not say ``instead_of`` any more, and is left as it is.
+            SpecReplicasChanged: it does not say ``instead_of`` any more, and is left as it is.
             WorkerGone: the DjangoTaskWorker is deleted.
         """
         if replicas == instead_of:
@@ -47,7 +47,7 @@ class ScaleKeeper:
             if manifest["metadata"]["uid"] != self._uid:
                 raise WorkerGone
             if self.asked(manifest) != instead_of:
-                raise ScaleMoved
+                raise SpecReplicasChanged
             # The version as it was read just now: a HorizontalPodAutoscaler that writes in the
             # meantime is not overwritten.
             version = manifest["metadata"]["resourceVersion"]
@@ -56,7 +56,7 @@ class ScaleKeeper:
             if has_status(error, HTTPStatus.NOT_FOUND):
                 raise WorkerGone from None
             if has_status(error, HTTPStatus.CONFLICT):
-                raise ScaleMoved from None
+                raise SpecReplicasChanged from None
             return ApiUnavailable(action="number for spec.replicas", problem=describe(error))
         return None
 

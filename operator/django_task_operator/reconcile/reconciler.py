@@ -15,7 +15,7 @@ from django_task_operator.keepers.children import WITH_IMAGE, ChildrenKeeper
 from django_task_operator.keepers.deployment import DeploymentKeeper
 from django_task_operator.keepers.migration import MigrationKeeper
 from django_task_operator.keepers.orphans import OrphanKeeper
-from django_task_operator.keepers.spec_replicas import ScaleKeeper, ScaleMoved
+from django_task_operator.keepers.spec_replicas import SpecReplicasChanged, SpecReplicasKeeper
 from django_task_operator.keepers.victims import NOT_YET, VictimKeeper
 from django_task_operator.reconcile.observer import Observer
 from django_task_operator.report.reporter import Reporter
@@ -54,7 +54,7 @@ class Reconciler:
         uid = manifest["metadata"]["uid"]
         self._deployment = DeploymentKeeper(world, self._key, uid)
         self._children = ChildrenKeeper(world, self._key, uid)
-        self._spec_replicas = ScaleKeeper(world, self._key, uid)
+        self._spec_replicas = SpecReplicasKeeper(world, self._key, uid)
         self._victims = VictimKeeper(world, self._key, uid)
         self._orphans = OrphanKeeper(world, uid)
         self._migrations = MigrationKeeper(world, self._key, uid)
@@ -95,7 +95,7 @@ class Reconciler:
             plan = await self._decide(worker, seen, marking)
         try:
             done = await self._apply(worker, plan, seen)
-        except ScaleMoved:
+        except SpecReplicasChanged:
             return self._next(Due(0.0, "somebody else has just written spec.replicas"))
         return await self._report(done)
 
@@ -127,7 +127,7 @@ class Reconciler:
         """Make it so.
 
         Raises:
-            ScaleMoved: somebody else has just asked for another number of replicas, which counts.
+            SpecReplicasChanged: somebody else has just asked for another number of replicas, which counts.
             WorkerGone: the DjangoTaskWorker is deleted.
         """
         scale_error = await self._spec_replicas.write(plan.spec_replicas, instead_of=seen.asked)

@@ -106,36 +106,27 @@ def build_status(
     """Build the whole status; ``previous`` is the one before, for the times of its transitions."""
     before = {condition["type"]: condition for condition in previous.get(StatusField.CONDITIONS, ())}
     deployment, demand = turn.deployment, turn.demand
-    oldest = (
-        round(demand.oldest_ready_seconds) if demand else previous.get(StatusField.OLDEST_PENDING_SECONDS)
-    )
-    status: Manifest = {
+    known: Manifest = {
         StatusField.OBSERVED_GENERATION: turn.generation,
         StatusField.REPLICAS: deployment.replicas if deployment else 0,
         StatusField.READY_REPLICAS: deployment.ready_replicas if deployment else 0,
-        StatusField.DESIRED_REPLICAS: turn.decision.replicas
-        if turn.decision
-        else previous.get(StatusField.DESIRED_REPLICAS),
+        StatusField.DESIRED_REPLICAS: turn.decision.replicas if turn.decision else None,
         StatusField.SELECTOR: _selector(turn.key),
-        StatusField.PENDING_TASKS: demand.ready if demand else previous.get(StatusField.PENDING_TASKS),
-        StatusField.RUNNING_TASKS: demand.running if demand else previous.get(StatusField.RUNNING_TASKS),
-        StatusField.OLDEST_PENDING_SECONDS: oldest,
-        StatusField.ORPHANED_TASKS: (
-            previous.get(StatusField.ORPHANED_TASKS) if turn.orphaned_tasks is None else turn.orphaned_tasks
-        ),
-        StatusField.STUCK_TASKS: previous.get(StatusField.STUCK_TASKS)
-        if turn.stuck_tasks is None
-        else turn.stuck_tasks,
-        StatusField.LAST_SCALE_TIME: turn.last_scale_time or previous.get(StatusField.LAST_SCALE_TIME),
-        StatusField.LAST_SAMPLE_TIME: timestamp(turn.sampled_at)
-        if turn.sampled_at
-        else previous.get(StatusField.LAST_SAMPLE_TIME),
+        StatusField.PENDING_TASKS: demand.ready if demand else None,
+        StatusField.RUNNING_TASKS: demand.running if demand else None,
+        StatusField.OLDEST_PENDING_SECONDS: round(demand.oldest_ready_seconds) if demand else None,
+        StatusField.ORPHANED_TASKS: turn.orphaned_tasks,
+        StatusField.STUCK_TASKS: turn.stuck_tasks,
+        StatusField.LAST_SCALE_TIME: turn.last_scale_time,
+        StatusField.LAST_SAMPLE_TIME: timestamp(turn.sampled_at) if turn.sampled_at else None,
         StatusField.CONDITIONS: [
             _written(kind, condition, turn.generation, before.get(kind), now)
             for kind, condition in conditions.items()
         ],
     }
-    return {str(name): value for name, value in status.items() if value is not None}
+    # What is not known now stays as it was.
+    kept = ((name, previous.get(name) if value is None else value) for name, value in known.items())
+    return {str(name): value for name, value in kept if value is not None}
 
 
 def steady_part(status: Manifest) -> Manifest:
