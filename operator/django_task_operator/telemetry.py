@@ -1,25 +1,18 @@
-"""The operator's Prometheus metrics, and the HTTP server of the probes."""
+"""The operator's Prometheus metrics; ``probes.py`` serves them."""
 
 from __future__ import annotations
 
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aiohttp import web
 from prometheus_client import (
-    CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
-    generate_latest,
     process_collector,
 )
 
 from django_task_operator.contract import StatusField
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 REGISTRY = CollectorRegistry()
 process_collector.ProcessCollector(registry=REGISTRY)
@@ -114,29 +107,3 @@ def forget(namespace: str, worker: str) -> None:
     """Drop the figures of a worker that is gone."""
     for metric in (*_FROM_STATUS, DEMAND_TASKS, CONDITION, SCALINGS, ORPHANS):
         metric.remove_by_labels({"namespace": namespace, "worker": worker})
-
-
-async def serve(port: int, *, alive: Callable[[], bool], ready: Callable[[], bool]) -> web.AppRunner:
-    """Serve /healthz, /readyz and /metrics on all addresses; the caller cleans the runner up."""
-
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    def probe(good: Callable[[], bool]) -> Callable[[web.Request], object]:
-        async def answer(_: web.Request) -> web.Response:
-            return (
-                web.Response(text="ok")
-                if good()
-                else web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, text="not ready")
-            )
-
-        return answer
-
-    app = web.Application()
-    app.router.add_get("/metrics", metrics)
-    app.router.add_get("/healthz", probe(alive))  # type: ignore[arg-type]
-    app.router.add_get("/readyz", probe(ready))  # type: ignore[arg-type]
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, None, port).start()
-    return runner

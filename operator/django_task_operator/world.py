@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from django_task_operator.cluster.cache import Watched
+    from django_task_operator.cluster.caches import Caches
     from django_task_operator.cluster.kube import Kube, WritePermit
     from django_task_operator.cluster.secrets import Secrets
     from django_task_operator.metrics_api.availability import MetricsApi
     from django_task_operator.metrics_api.figures import Figures
-    from django_task_operator.observed.objects import Autoscaler, Child, Deployment, Job, ReplicaSet
-    from django_task_operator.observed.pods import JobPod, Pod
     from django_task_operator.reconcile.queues import ServedQueues
     from django_task_operator.resources import RuntimeSource
     from django_task_operator.tasktable import Databases
@@ -25,23 +23,24 @@ if TYPE_CHECKING:
 class World:
     """The doors to the cluster and the databases, and what the operator was started with.
 
-    ``permit`` says whether the cluster and the databases may be written to. ``children`` has a cache
-    for each kind of object beside the Deployment, ``autoscalers`` says how
-    the autoscalers among them fare, ``migrations`` has the Jobs that migrate and ``migration_pods``
-    their pods, ``clock`` tells seconds and never goes back, ``instance`` names the operator's pod,
-    ``runtime`` is where runtime Injected is copied from, and ``metrics_api`` tells whether an HPA can
-    get the workers' ``figures``.
+    Args:
+        kube: the API server.
+        permit: whether the cluster and the databases may be written to.
+        caches: the workers' objects, as the watches last told.
+        secrets: the database URLs.
+        databases: the task tables.
+        served_queues: which worker serves which queues.
+        clock: seconds that never go back.
+        instance: the name of the operator's pod.
+        runtime: what runtime Injected is copied from.
+        metrics_api: whether an HPA can get the workers' ``figures``.
+        figures: what the metrics API answers.
+        migrating: held by whoever creates a Job that migrates.
     """
 
     kube: Kube
     permit: WritePermit
-    deployments: Watched[Deployment]
-    replica_sets: Watched[ReplicaSet]
-    pods: Watched[Pod]
-    children: Mapping[str, Watched[Child]]
-    autoscalers: Watched[Autoscaler]
-    migrations: Watched[Job]
-    migration_pods: Watched[JobPod]
+    caches: Caches
     secrets: Secrets
     databases: Databases
     served_queues: ServedQueues
@@ -50,5 +49,4 @@ class World:
     runtime: RuntimeSource
     metrics_api: MetricsApi
     figures: Figures
-    # Held by whoever creates a Job that migrates.
     migrating: asyncio.Lock = field(default_factory=asyncio.Lock)

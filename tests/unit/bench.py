@@ -8,22 +8,11 @@ import functools
 import selectors
 from typing import TYPE_CHECKING, Any
 
-from fakes import MIGRATION_LABEL, WORKER_LABEL, Clock, FakeDatabases, FakeKube, Permit, worker_manifest
+from fakes import Clock, FakeDatabases, FakeKube, Permit, worker_manifest
 
-from django_task_operator.cluster.cache import Watched
-from django_task_operator.cluster.kube import Kind
-from django_task_operator.cluster.secrets import Secrets
-from django_task_operator.keepers.children import CHILD_KINDS
-from django_task_operator.metrics_api.availability import Off
-from django_task_operator.metrics_api.figures import Figures
-from django_task_operator.observed.objects import Autoscaler, Child, Deployment, Job, ReplicaSet, owner_of
-from django_task_operator.observed.pods import JobPod, Pod
-from django_task_operator.reconcile.fleet import Fleet
-from django_task_operator.reconcile.queues import ServedQueues
+from django_task_operator.options import Options
 from django_task_operator.reconcile.reconciler import Reconciler
-from django_task_operator.resources import RuntimeSource
-from django_task_operator.resources.labels import MANAGED_SELECTOR
-from django_task_operator.world import World
+from django_task_operator.wiring import Outside, assemble
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,7 +28,7 @@ class Bench:
     """A cluster with a Secret in namespace shop, and an operator whose turns a test takes by hand."""
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
-        self.kube, self.databases, self.fleet = FakeKube(), FakeDatabases(), Fleet()
+        self.kube, self.databases = FakeKube(), FakeDatabases()
         self.clock, self.permit = Clock(), Permit()
         self.kube.create(
             "secrets", {"metadata": {"name": "shop-db", "namespace": "shop"}, "data": encoded(URL)}
@@ -48,40 +37,20 @@ class Bench:
 
     def restart(self, clock: Callable[[], float]) -> None:
         """Start an operator that knows nothing of the one before."""
-
-        def watched(kind: str, digest: Callable[[Any], Any], label: str = WORKER_LABEL) -> Watched[Any]:
-            cache = Watched(
-                self.kube,  # type: ignore[arg-type]
-                Kind("", "v1", kind),
-                MANAGED_SELECTOR,
-                namespaces=(),
-                digest=digest,
-                owner=owner_of,
-                changed=self.fleet.wake,
-            )
-            self.kube.feed(kind, cache, label)
-            cache.synced.set()
-            return cache
-
-        self.world = self.fleet.world = World(
-            kube=self.kube,  # type: ignore[arg-type]
-            permit=self.permit,
-            deployments=watched("deployments", Deployment.of),
-            replica_sets=watched("replicasets", ReplicaSet.of),
-            pods=watched("pods", Pod.of),
-            autoscalers=watched("horizontalpodautoscalers", Autoscaler.of),
-            children={name: watched(kind.plural, Child.of) for name, kind in CHILD_KINDS.items()},
-            migrations=watched("jobs", Job.of),
-            migration_pods=watched("pods", JobPod.of, MIGRATION_LABEL),
-            secrets=Secrets(self.kube, clock),  # type: ignore[arg-type]
-            databases=self.databases,  # type: ignore[arg-type]
-            served_queues=ServedQueues(self.fleet.wake),
-            clock=clock,
-            instance="operator-1",
-            runtime=RuntimeSource("django-task-worker:dev"),
-            metrics_api=Off(),
-            figures=Figures(clock),
+        self.operator = assemble(
+            Options(instance="operator-1"),
+            Outside(
+                kube=self.kube,  # type: ignore[arg-type]
+                permit=self.permit,
+                elector=None,
+                databases=self.databases,  # type: ignore[arg-type]
+                watch_workers=self.kube.watch_workers,
+                clock=clock,
+            ),
         )
+        self.world, self.fleet = self.operator.world, self.operator.fleet
+        for cache in self.world.caches.all:
+            self.kube.feed(cache)
 
     def worker(self, name: str = "emails", **spec: Any) -> dict[str, Any]:
         """Create a DjangoTaskWorker."""

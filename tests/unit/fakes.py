@@ -17,10 +17,11 @@ from kubernetes.aio.client.exceptions import ApiException
 from django_task_operator.tasktable import Demand, Listing, Observation, QueueDemand, RunningRow, Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from django_task_operator.cluster.cache import Watched
     from django_task_operator.cluster.kube import Kind
+    from django_task_operator.lifecycle import Observe
     from django_task_operator.spec import Key
     from django_task_operator.tasktable import DatabaseURL, Selection, Settlement, UnservedQueue
 
@@ -119,8 +120,38 @@ class FakeKube:
         self._versions = itertools.count(100)
         self._uids = itertools.count(1)
         self._caches: list[tuple[str, str, Watched[Any]]] = []
+        # Kinds whose lists nobody gets an answer to.
+        self.silent: set[str] = set()
+        self._watches: list[tuple[str, str | None, asyncio.Queue[tuple[str, Manifest]]]] = []
 
     # What the operator does.
+
+    async def list_workers(self, namespace: str | None) -> Manifest:
+        self._request("list workers")
+        return {"items": self._of_kind("worker", namespace)}
+
+    async def list_and_watch(
+        self, path: str, label_selector: str = "", *, field_selector: str = ""
+    ) -> AsyncIterator[tuple[str, Manifest]]:
+        assert not field_selector
+        kind, label = path.rpartition("/")[2], _label(label_selector)
+        self._request(f"watch {kind}")
+        if kind in self.silent:
+            await asyncio.Event().wait()
+        told = self._watch(kind, label)
+        yield "LIST", {"items": [each for each in self._of_kind(kind, None) if _is_managed(each, label)]}
+        while True:
+            yield await told.get()
+
+    async def watch_workers(self, observe: Observe, ready: Callable[[], None]) -> None:
+        """As kopf tells of DjangoTaskWorkers."""
+        told = self._watch("worker", None)
+        for manifest in self._of_kind("worker", None):
+            observe(manifest, deleted=False)
+        ready()
+        while True:
+            event, manifest = await told.get()
+            observe(manifest, deleted=event == "DELETED")
 
     async def get_worker(self, key: Key) -> Manifest:
         self._request("get worker")
@@ -344,9 +375,11 @@ class FakeKube:
         ]
         self.edit("jobs", namespace, name, {"status": {"conditions": conditions}})
 
-    def feed(self, kind: str, cache: Watched[Any], label: str = WORKER_LABEL) -> None:
-        """Let a cache watch ``kind``: the objects that have the label."""
+    def feed(self, cache: Watched[Any]) -> None:
+        """Tell a cache of its objects, now and whenever one changes, without a watch."""
+        kind, label = cache.kind.plural, _label(cache.selector)
         self._caches.append((kind, label, cache))
+        cache.synced.set()
         for (of_kind, _, _), stored in self._objects.items():
             if of_kind == kind and _is_managed(stored.manifest, label):
                 cache.put(copy.deepcopy(stored.manifest))
@@ -393,10 +426,30 @@ class FakeKube:
             # A watch with a selector tells so of an object that no longer matches.
             self._tell(kind, {**before, "metadata": {**before["metadata"]}}, gone=True)
 
+    def _of_kind(self, kind: str, namespace: str | None) -> list[Manifest]:
+        return [
+            copy.deepcopy(stored.manifest)
+            for (of_kind, where, _), stored in self._objects.items()
+            if of_kind == kind and namespace in {None, where}
+        ]
+
+    def _watch(self, kind: str, label: str | None) -> asyncio.Queue[tuple[str, Manifest]]:
+        told: asyncio.Queue[tuple[str, Manifest]] = asyncio.Queue()
+        self._watches.append((kind, label, told))
+        return told
+
     def _tell(self, kind: str, manifest: Manifest, *, gone: bool = False) -> None:
+        for of_kind, label, told in self._watches:
+            if of_kind == kind and (label is None or _is_managed(manifest, label)):
+                told.put_nowait(("DELETED" if gone else "MODIFIED", copy.deepcopy(manifest)))
         for of_kind, label, cache in self._caches:
             if of_kind == kind and _is_managed(manifest, label):
                 (cache.drop if gone else cache.put)(copy.deepcopy(manifest))
+
+
+def _label(selector: str) -> str:
+    """The label that a selector of the operator's asks for beside managed-by."""
+    return selector.rpartition(",")[2].partition("=")[0]
 
 
 def _singular(kind: Kind) -> str:
@@ -496,6 +549,10 @@ class FakeDatabases:
         self.refused: BaseException | None = None
         self.settled: list[tuple[RunningRow, Settlement]] = []
         self._samples = itertools.count(1)
+        self.is_closed = False
+
+    async def close(self) -> None:
+        self.is_closed = True
 
     def subscribe(
         self,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from prometheus_client import generate_latest
 
-from django_task_operator import logs, telemetry
+from django_task_operator import logs, probes, telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ STATUS = {
 
 
 def scraped(worker: str = "w") -> dict[str, float]:
-    text = telemetry.generate_latest(telemetry.REGISTRY).decode()
+    text = generate_latest(telemetry.REGISTRY).decode()
     lines = [line.rsplit(" ", 1) for line in text.splitlines() if f'worker="{worker}"' in line]
     return {name: float(value) for name, value in lines if "_created" not in name}
 
@@ -62,7 +63,7 @@ def test_a_status_becomes_metrics_and_is_forgotten() -> None:
 
 async def test_probes() -> None:
     state = {"alive": True, "ready": False}
-    server = await telemetry.serve(0, alive=lambda: state["alive"], ready=lambda: state["ready"])
+    server = await probes.serve(0, alive=lambda: state["alive"], ready=lambda: state["ready"])
     try:
         # With port 0, each of the addresses has a port of its own.
         (port,) = (address[1] for address in server.addresses if address[0] == "0.0.0.0")

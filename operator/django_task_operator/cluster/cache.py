@@ -74,8 +74,8 @@ class Watched[T]:
         Nothing is asked before ``run``.
         """
         self._kube = kube
-        self._kind = kind
-        self._selector = selector
+        self.kind = kind
+        self.selector = selector
         self._namespaces: Sequence[str | None] = namespaces or (None,)
         self._digest = digest
         self._owner = owner
@@ -129,8 +129,8 @@ class Watched[T]:
                 watches.create_task(self._watch(namespace))
 
     async def _watch(self, namespace: str | None) -> None:
-        path, was_away = self._kind.path(namespace), False
-        async for kind, item in keep_watching(self._kube, path, self._selector):
+        path, was_away = self.kind.path(namespace), False
+        async for kind, item in keep_watching(self._kube, path, self.selector):
             if kind in {BROKEN, EXPIRED}:
                 self._broken.add(namespace)
                 was_away |= kind == BROKEN

@@ -13,7 +13,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import kopf
-from kopf._core.engines.peering import Identity
 
 from django_task_operator.spec import GROUP, PLURAL, VERSION
 
@@ -25,8 +24,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Watcher(threading.Thread):
-    """Watches the DjangoTaskWorkers and hands every state of one to ``observe``, in ``loop``."""
+async def watch_workers(
+    namespaces: Sequence[str], observe: Callable[..., None], ready: Callable[[], None]
+) -> None:
+    """Hand every state of a DjangoTaskWorker of ``namespaces``, or of the cluster, to ``observe``.
+
+    Returns when the watch has ended by itself, and ends it when cancelled. ``ready`` is called once kopf
+    watches.
+    """
+    ended = asyncio.Event()
+    watcher = _Watcher(observe, asyncio.get_running_loop(), namespaces=namespaces, ended=ended.set)
+    watcher.start()
+    try:
+        await asyncio.to_thread(watcher.ready.wait)
+        if not ended.is_set():
+            ready()
+        await ended.wait()
+    finally:
+        await asyncio.to_thread(watcher.stop)
+
+
+class _Watcher(threading.Thread):
+    """kopf, which hands every state of a DjangoTaskWorker to ``observe``, in ``loop``."""
 
     def __init__(
         self,
@@ -53,14 +72,16 @@ class Watcher(threading.Thread):
 
     def run(self) -> None:
         """Watch until stopped."""
+        # Unused without peers. The default is the user's name; in a container there is none. kopf's type
+        # for it is a str of a name that kopf does not export.
+        identity: Any = GROUP
         try:
             asyncio.run(
                 kopf.operator(
                     registry=self._registry(),
                     settings=_settings(),
                     standalone=True,
-                    # Unused without peers. The default is the user's name; in a container there is none.
-                    identity=Identity(GROUP),
+                    identity=identity,
                     clusterwide=not self._namespaces,
                     namespaces=list(self._namespaces),
                     stop_flag=self._stop_flag,
@@ -70,10 +91,10 @@ class Watcher(threading.Thread):
         except Exception:
             log.exception("the watch of the DjangoTaskWorkers ended")
         finally:
-            # Whoever waits for it in a thread would keep the process from ending.
-            self.ready.set()
             if not self._stop_flag.is_set():
                 self._loop.call_soon_threadsafe(self._ended)
+            # Whoever waits for it in a thread would keep the process from ending.
+            self.ready.set()
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()

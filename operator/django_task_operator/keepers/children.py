@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from django_task_operator.cluster.kube import API_ERRORS, AUTOSCALERS, Kind, describe
+from django_task_operator.cluster.caches import CHILD_KINDS
+from django_task_operator.cluster.kube import API_ERRORS, describe
 from django_task_operator.errors import (
     ApiUnavailable,
     ObjectLeftOver,
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
 
     from django_task_operator.spec import Manifest
     from django_task_operator.world import World
-
-# By the kind in a manifest.
-CHILD_KINDS = {
-    "HorizontalPodAutoscaler": AUTOSCALERS,
-    "PodDisruptionBudget": Kind("policy", "v1", "poddisruptionbudgets"),
-    "CronJob": Kind("batch", "v1", "cronjobs"),
-}
 
 # What runs the user's image: held as they are while the pods of the Deployment are.
 WITH_IMAGE = frozenset({"CronJob"})
@@ -48,7 +42,7 @@ class ChildrenKeeper:
     def __init__(self, world: World, key: Key, uid: str) -> None:
         """Work for the DjangoTaskWorker with that key and uid."""
         self._kube = world.kube
-        self._caches = world.children
+        self._caches = world.caches.children
         self._key = key
         self._uid = uid
         self._labels = frozenset(object_labels(key.name).items())

@@ -61,7 +61,7 @@ class DeploymentKeeper:
     def __init__(self, world: World, key: Key, uid: str) -> None:
         """Work for the DjangoTaskWorker with that key and uid."""
         self._kube = world.kube
-        self._deployments = world.deployments
+        self._deployments = world.caches.deployments
         self._runtime = world.runtime
         self._key = key
         self._uid = uid

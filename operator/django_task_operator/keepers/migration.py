@@ -87,7 +87,7 @@ class MigrationKeeper:
         is_asked = worker.spec.migrations.policy == "BeforeRollout"
         wanted = migration_hash(worker.spec) if is_asked else None
         mine = deployment if deployment and deployment.belongs_to(self._uid) else None
-        jobs = [job for job in self._world.migrations.of(self._key) if job.controller_uid == self._uid]
+        jobs = [job for job in self._world.caches.migrations.of(self._key) if job.controller_uid == self._uid]
         error = await self._delete(job for job in jobs if job.migrates != wanted)
         if wanted is None or (mine and mine.migrated == wanted):
             return Migration(wanted)
@@ -122,20 +122,20 @@ class MigrationKeeper:
                 answer = await self._kube.apply_object(JOBS, manifest, uid=None)
             except API_ERRORS as refused:
                 return Migration(error=self._refusals.explain(refused, KIND, key.name, wanted, new=True))
-            self._world.migrations.put(answer)
+            self._world.caches.migrations.put(answer)
         self._refusals.forget(KIND, key.name)
         job = Job.of(answer)
         return Migration(error=Migrating(problem=_progress(job)), events=() if found else (_started(job),))
 
     def _obstacle(self) -> str | None:
         """Say what else migrates the same database: two at a time would get in each other's way."""
-        if any(pod.running for pod in self._world.migration_pods.of(self._key)):
+        if any(pod.running for pod in self._world.caches.migration_pods.of(self._key)):
             return "Waits for the migration of the version before to end."
         if self._world.migrating.locked():
             return "Waits for its turn to migrate the database."
         for neighbour in self._world.served_queues.neighbours(self._key):
-            if any(pod.running for pod in self._world.migration_pods.of(neighbour)) or any(
-                self._may_start(neighbour, job) for job in self._world.migrations.of(neighbour)
+            if any(pod.running for pod in self._world.caches.migration_pods.of(neighbour)) or any(
+                self._may_start(neighbour, job) for job in self._world.caches.migrations.of(neighbour)
             ):
                 return f"Waits for the migration of DjangoTaskWorker {neighbour} on the same database."
         return None
@@ -145,7 +145,7 @@ class MigrationKeeper:
         return not job.is_over and not (unfinished and all(pod.pod.trouble for pod in unfinished))
 
     def _pods_of(self, owner: Key, job: Job) -> list[JobPod]:
-        return [pod for pod in self._world.migration_pods.of(owner) if pod.job_uid == job.uid]
+        return [pod for pod in self._world.caches.migration_pods.of(owner) if pod.job_uid == job.uid]
 
     async def _delete(self, superseded: Iterable[Job]) -> WorkerError | None:
         """Delete Jobs, but none in the middle of a migration: not every database can undo half of one."""

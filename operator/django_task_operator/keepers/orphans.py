@@ -134,7 +134,7 @@ class OrphanKeeper:
     def _notice_pods(self, worker: Worker) -> None:
         working = frozenset(
             (pod.name, pod.running_since)
-            for pod in self._world.pods.of(worker.key)
+            for pod in self._world.caches.pods.of(worker.key)
             if pod.running_since and not pod.has_ended
         )
         now = self._world.clock()
@@ -142,7 +142,7 @@ class OrphanKeeper:
         self._working = working
 
     def _sees(self, deployment: Deployment) -> bool:
-        return deployment.belongs_to(self._uid) and self._world.pods.is_current
+        return deployment.belongs_to(self._uid) and self._world.caches.pods.is_current
 
     async def _list_and_settle(
         self, worker: Worker, deployment: Deployment, subscription: Subscription
@@ -150,8 +150,8 @@ class OrphanKeeper:
         policy, stuck_after = worker.spec.orphans, worker.spec.stuck_after_seconds
         # What a pod began in its last moment must be in it.
         listing = await subscription.running(fresh=bool(self._went))
-        own = own_replica_sets(self._world.replica_sets.of(worker.key), deployment.uid, self._uid)
-        pods = {pod.name: pod for pod in self._world.pods.of(worker.key)}
+        own = own_replica_sets(self._world.caches.replica_sets.of(worker.key), deployment.uid, self._uid)
+        pods = {pod.name: pod for pod in self._world.caches.pods.of(worker.key)}
         found = traces(listing.rows, pods, own)
         now = self._world.clock()
         dead = {_claim(trace): trace for trace in found if trace.fate is not Fate.ALIVE}
@@ -198,7 +198,7 @@ class OrphanKeeper:
         The rows were listed before, so a pod that is not there now will not come back to one.
         """
         if ripe == self._ignored and worker.spec.orphans.policy == "Ignore":
-            pods = {pod.name: pod for pod in self._world.pods.of(worker.key)}
+            pods = {pod.name: pod for pod in self._world.caches.pods.of(worker.key)}
         else:
             selector = f"{MANAGED_SELECTOR}={worker.key.name}"
             manifests = await self._world.kube.list_pods(worker.key.namespace, selector)

@@ -116,7 +116,7 @@ class VictimKeeper:
     async def _busy(
         self, deployment: Deployment, subscription: Subscription | None, marking: Marking
     ) -> _Busy:
-        if not self._world.pods.is_current:
+        if not self._world.caches.pods.is_current:
             raise _Unknown("the pods are not known for sure")
         if marking.refused:
             raise _Unknown(f"pods cannot be marked as the ones to go: {marking.refused}")
@@ -135,7 +135,7 @@ class VictimKeeper:
             self._rest_until = self._world.clock() + REST_PER_WORK * listing.seconds
         if not listing.complete:
             raise _Unknown("too many tasks run to see which pods do")
-        own = own_replica_sets(self._world.replica_sets.of(self._key), deployment.uid, self._uid)
+        own = own_replica_sets(self._world.caches.replica_sets.of(self._key), deployment.uid, self._uid)
         return _Busy(busy_pods(listing, self._pods(), own))
 
     def _started(self, why: str) -> _Busy:
@@ -144,11 +144,13 @@ class VictimKeeper:
         return _Busy(frozenset(started), why)
 
     def _pods(self) -> dict[str, Pod]:
-        return {pod.name: pod for pod in self._world.pods.of(self._key)}
+        return {pod.name: pod for pod in self._world.caches.pods.of(self._key)}
 
     def _candidates(self, deployment: Deployment) -> list[scaling.Candidate]:
         """The Deployment's replicas."""
-        replica_sets = {each.name: each.controller_uid for each in self._world.replica_sets.of(self._key)}
+        replica_sets = {
+            each.name: each.controller_uid for each in self._world.caches.replica_sets.of(self._key)
+        }
         there = [pod for pod in self._pods().values() if pod.is_replica and pod.replica_set]
         if any(pod.replica_set not in replica_sets for pod in there):
             # A pod is known, and its ReplicaSet is not yet.
@@ -160,7 +162,7 @@ class VictimKeeper:
         ]
 
     def _stale_marks(self, deployment: Deployment) -> scaling.Marks:
-        if not self._world.pods.is_current:
+        if not self._world.caches.pods.is_current:
             return scaling.NO_MARKS
         try:
             candidates = self._candidates(deployment)
@@ -178,7 +180,7 @@ class VictimKeeper:
             if not has_status(refused, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise
         else:
-            self._world.pods.put(answer)
+            self._world.caches.pods.put(answer)
 
     def _again(self) -> Due:
         rest = self._rest_until - self._world.clock()

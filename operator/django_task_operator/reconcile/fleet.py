@@ -13,6 +13,7 @@ from django_task_operator.reconcile.reconciler import Reconciler
 from django_task_operator.spec import key_of
 
 if TYPE_CHECKING:
+    from django_task_operator.reconcile.wakeups import WakeUps
     from django_task_operator.spec import Key, Manifest
     from django_task_operator.world import World
 
@@ -25,10 +26,11 @@ UNFORESEEN_SECONDS = 30.0
 class Fleet:
     """Every DjangoTaskWorker that the operator looks after."""
 
-    def __init__(self) -> None:
-        """Start empty; ``world`` must be set before the first worker is observed."""
+    def __init__(self, world: World, wake_ups: WakeUps) -> None:
+        """Start empty; ``wake_ups`` is told how a worker is woken."""
+        self._world = world
+        self.wake_ups = wake_ups
         self._loops: dict[Key, _Loop] = {}
-        self.world: World
 
     def __len__(self) -> int:
         return len(self._loops)
@@ -47,18 +49,9 @@ class Fleet:
             loop.update(manifest)
         else:
             log.info("worker found", extra={"worker": str(key)})
-            self._loops[key] = new = _Loop(self.world, manifest)
+            self._loops[key] = new = _Loop(self._world, manifest)
+            self.wake_ups.listen(key, new.wake)
             new.task.add_done_callback(lambda _: self._ended(key, new))
-
-    def wake(self, key: Key) -> None:
-        """Let a worker take a turn soon, if it is one of ours."""
-        if loop := self._loops.get(key):
-            loop.wake()
-
-    def wake_all(self) -> None:
-        """Let every worker take a turn soon."""
-        for loop in self._loops.values():
-            loop.wake()
 
     async def stop(self) -> None:
         """End every worker's task, at once: nothing that runs depends on it."""
@@ -70,11 +63,13 @@ class Fleet:
     def _stop(self, key: Key) -> None:
         if loop := self._loops.pop(key, None):
             log.info("worker gone", extra={"worker": str(key)})
+            self.wake_ups.leave(key)
             loop.task.cancel()
 
     def _ended(self, key: Key, loop: _Loop) -> None:
         if self._loops.get(key) is loop:
             del self._loops[key]
+            self.wake_ups.leave(key)
 
 
 class _Loop:

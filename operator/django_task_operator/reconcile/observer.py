@@ -47,18 +47,18 @@ class Observer:
 
     def objects(self, generation: int) -> Turn:
         """What the caches have of the worker's objects, for a turn with a spec of that generation."""
-        deployments = self._world.deployments.of(self._key)
+        deployments = self._world.caches.deployments.of(self._key)
         return Turn(
             self._key,
             generation,
             deployment=next((each for each in deployments if each.name == self._key.name), None),
-            pods=tuple(self._world.pods.of(self._key)),
+            pods=tuple(self._world.caches.pods.of(self._key)),
         )
 
     async def observe(self, worker: Worker, asked: int | None) -> Turn:
         """Everything that a turn is decided from; ``asked`` is what ``spec.replicas`` says."""
         driver = worker.spec.scaling.driver
-        autoscalers = self._world.autoscalers.of(self._key) if driver is Driver.HPA else ()
+        autoscalers = self._world.caches.autoscalers.of(self._key) if driver is Driver.HPA else ()
         seen = replace(
             self.objects(worker.generation),
             driver=driver,

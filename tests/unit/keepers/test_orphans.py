@@ -189,7 +189,7 @@ async def test_a_pod_that_the_watch_has_not_told_of_is_no_orphans(bench: Bench) 
     here = await shop(bench, graceSeconds=0)
     bench.databases.run(here.pods[0])
     # The cache says that it is gone, and the API server that it is there.
-    bench.world.pods.drop(
+    bench.world.caches.pods.drop(
         {**(bench.kube.read("pods", "shop", here.pods[0]) or {}), "kind": "Pod"},
     )
     await here.turn()
@@ -203,13 +203,13 @@ async def test_while_the_watch_is_broken_nothing_is_settled(bench: Bench) -> Non
     await here.turn()
     here.remove(here.pods[0])
     await here.turn(after=1)
-    bench.world.pods._broken.add(None)
+    bench.world.caches.pods._broken.add(None)
     listings = bench.databases.listings
     await here.turn(after=10 * GRACE)
     assert bench.databases.listings == listings
     assert here.settled() == []
 
-    bench.world.pods._broken.clear()
+    bench.world.caches.pods._broken.clear()
     await here.turn()
     assert here.settled() == ["Failed"]
 

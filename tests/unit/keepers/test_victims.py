@@ -165,11 +165,11 @@ async def test_nothing_goes_while_pods_cannot_be_marked(bench: Bench, error: Bas
 
 async def test_nothing_goes_while_the_pods_are_not_known(bench: Bench) -> None:
     reconciler, _ = await five_pods(bench)
-    bench.world.pods._broken.add(None)
+    bench.world.caches.pods._broken.add(None)
     await fall(bench, reconciler)
     assert bench.replicas() == 5
 
-    bench.world.pods._broken.clear()
+    bench.world.caches.pods._broken.clear()
     await bench.turn(reconciler)
     assert bench.replicas() == 0
 

@@ -30,7 +30,7 @@ class Metrics:
 @pytest.fixture
 def bench() -> Bench:
     bench = Bench()
-    bench.world = bench.fleet.world = replace(bench.world, metrics_api=Metrics())
+    bench.world = replace(bench.world, metrics_api=Metrics())
     return bench
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from bench import Bench, simulated
 from fakes import refusal
+from prometheus_client import generate_latest
 
 from django_task_operator import telemetry
 from django_task_operator.reconcile.fleet import UNFORESEEN_SECONDS
@@ -132,17 +133,17 @@ async def test_a_deletion_ends_its_loop(bench: Bench, how: str) -> None:
     manifest = bench.worker()
     bench.observe()
     await settle(bench)
-    assert b'worker="emails"' in telemetry.generate_latest(telemetry.REGISTRY)
+    assert b'worker="emails"' in generate_latest(telemetry.REGISTRY)
 
     if how == "deletionTimestamp":
         manifest["metadata"]["deletionTimestamp"] = "2026-11-22T12:00:00Z"
     bench.fleet.observe(manifest, deleted=how == "deleted")
-    bench.fleet.wake(EMAILS)
+    bench.fleet.wake_ups.wake(EMAILS)
     await asyncio.sleep(0.1)
 
     assert len(bench.fleet) == 0
     assert bench.databases.subscriptions == []
-    assert b'worker="emails"' not in telemetry.generate_latest(telemetry.REGISTRY)
+    assert b'worker="emails"' not in generate_latest(telemetry.REGISTRY)
     assert bench.replicas() == 5, "the garbage collector's work, not ours"
     bench.fleet.observe(manifest, deleted=True)
 
@@ -235,6 +236,6 @@ async def test_stop_ends_every_loop_and_touches_nothing(bench: Bench) -> None:
 
 @simulated
 async def test_a_stranger_is_not_woken(bench: Bench) -> None:
-    bench.fleet.wake(EMAILS)
+    bench.fleet.wake_ups.wake(EMAILS)
 
     assert len(bench.fleet) == 0

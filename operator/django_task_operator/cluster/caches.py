@@ -1,0 +1,67 @@
+"""Which kinds of objects are watched: a new one is a line here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from django_task_operator.cluster.cache import Watched
+from django_task_operator.cluster.kube import AUTOSCALERS, DEPLOYMENTS, JOBS, PODS, REPLICA_SETS, Kind
+from django_task_operator.observed.objects import Autoscaler, Child, Deployment, Job, ReplicaSet, owner_of
+from django_task_operator.observed.pods import JobPod, Pod
+from django_task_operator.resources.labels import MANAGED_SELECTOR, MIGRATION_SELECTOR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from django_task_operator.cluster.kube import Kube
+    from django_task_operator.spec import Key, Manifest
+
+# The objects beside a Deployment, by the kind in a manifest.
+CHILD_KINDS = {
+    "HorizontalPodAutoscaler": AUTOSCALERS,
+    "PodDisruptionBudget": Kind("policy", "v1", "poddisruptionbudgets"),
+    "CronJob": Kind("batch", "v1", "cronjobs"),
+}
+
+
+class Caches:
+    """What the watches tell of the workers' objects, a cache for each kind."""
+
+    def __init__(self, kube: Kube, namespaces: Sequence[str], changed: Callable[[Key], None]) -> None:
+        """Ask for nothing before ``run``; ``changed`` is told whose object is another than before."""
+        self.all: list[Watched[Any]] = []
+
+        def watched[T](
+            kind: Kind, digest: Callable[[Manifest], T], selector: str = MANAGED_SELECTOR
+        ) -> Watched[T]:
+            cache = Watched(
+                kube,
+                kind,
+                selector,
+                namespaces=namespaces,
+                digest=digest,
+                owner=owner_of,
+                changed=changed,
+            )
+            self.all.append(cache)
+            return cache
+
+        self.deployments = watched(DEPLOYMENTS, Deployment.of)
+        self.replica_sets = watched(REPLICA_SETS, ReplicaSet.of)
+        self.pods = watched(PODS, Pod.of)
+        self.autoscalers = watched(AUTOSCALERS, Autoscaler.of)
+        self.children = {name: watched(kind, Child.of) for name, kind in CHILD_KINDS.items()}
+        self.migrations = watched(JOBS, Job.of)
+        self.migration_pods = watched(PODS, JobPod.of, MIGRATION_SELECTOR)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with asyncio.TaskGroup() as watches:
+            for cache in self.all:
+                watches.create_task(cache.run())
+
+    async def synced(self) -> None:
+        """Wait until every cache has what there is."""
+        for cache in self.all:
+            await cache.synced.wait()

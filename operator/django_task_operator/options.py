@@ -1,0 +1,178 @@
+"""The command line, read once into a frozen value."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal, Self
+
+from django_task_operator.metrics_api.serving import Settings
+from django_task_operator.resources import RuntimeSource
+from django_task_operator.spec import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+RUNTIME_IMAGE = "django-task-worker:dev"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator was started with.
+
+    Args:
+        watch_namespaces: whose workers are looked after; empty for those of the whole cluster.
+        port: where the probes and metrics are served.
+        runtime: what runtime Injected is copied from.
+        kubeconfig: the cluster's, outside of it; None for the service account of the pod.
+        metrics_api: how external metrics are served; None where they are not.
+        lease: only the operator that holds it is at work; None where this operator is the only one.
+        instance: the name of this operator's pod, or of the machine.
+        log_level: the least level that is logged.
+        log_format: for machines or for people.
+    """
+
+    watch_namespaces: tuple[str, ...] = ()
+    port: int = 8080
+    runtime: RuntimeSource = field(default_factory=lambda: RuntimeSource(RUNTIME_IMAGE))
+    kubeconfig: str | None = None
+    metrics_api: Settings | None = None
+    lease: Key | None = None
+    instance: str = ""
+    log_level: str = "info"
+    log_format: Literal["json", "text"] = "json"
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Self:
+        """Read the command line (None: that of the process) and what Kubernetes tells a pod of itself.
+
+        Raises:
+            SystemExit: an option is unknown or has a value that it cannot have; standard error says which.
+        """
+        parser = _parser()
+        given = parser.parse_args(arguments)
+        pod, namespace = environment.get("POD_NAME"), environment.get("POD_NAMESPACE")
+        if given.lease and not (pod and namespace):
+            parser.error("--lease: set POD_NAME and POD_NAMESPACE to the name and namespace of this pod")
+        return cls(
+            watch_namespaces=tuple(given.watch_namespace),
+            port=given.port,
+            runtime=RuntimeSource(given.runtime_image, given.runtime_revision),
+            kubeconfig=given.kubeconfig,
+            metrics_api=_metrics_api(given, namespace or "default"),
+            lease=Key(namespace=namespace, name=given.lease) if given.lease and namespace else None,
+            instance=pod or socket.gethostname(),
+            log_level=given.log_level,
+            log_format=given.log_format,
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="django-task-operator", description="Runs and autoscales Django's task workers on Kubernetes."
+    )
+    parser.add_argument(
+        "--watch-namespace",
+        action="append",
+        default=[],
+        metavar="NAMESPACE",
+        help="look after the workers of this namespace only; may be given several times",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8080,
+        help="the port that serves /healthz, /readyz and /metrics (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--runtime-image",
+        default=RUNTIME_IMAGE,
+        help="the worker image from which pods with runtime Injected copy db_worker (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--runtime-revision",
+        default="",
+        help="any text: when it changes, the pods are replaced, as for a new image under the same name",
+    )
+    _add_metrics_api(parser)
+    parser.add_argument(
+        "--log-level",
+        default="info",
+        choices=["debug", "info", "warning", "error"],
+        help="the least important messages to log (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-format",
+        default="json",
+        choices=["json", "text"],
+        help="json for log collectors, text for a terminal (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kubeconfig",
+        metavar="FILE",
+        help="connect with the current context of this file, instead of the pod's service account",
+    )
+    parser.add_argument(
+        "--lease",
+        metavar="NAME",
+        help="work only while holding this Lease, so that several operators can run side by side; needs"
+        " POD_NAME and POD_NAMESPACE in the environment. Without it, no other operator may run",
+    )
+    return parser
+
+
+def _add_metrics_api(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("external metrics for the HorizontalPodAutoscaler")
+    group.add_argument(
+        "--metrics-api-service",
+        default="",
+        metavar="NAME",
+        help="serve external.metrics.k8s.io through this Service in the operator's namespace",
+    )
+    group.add_argument(
+        "--metrics-api-port",
+        type=int,
+        default=8443,
+        help="the port that the Service forwards to (default: %(default)s)",
+    )
+    group.add_argument(
+        "--metrics-api-owner",
+        default="",
+        metavar="CLUSTERROLE",
+        help="the ClusterRole that owns the APIService, which is deleted with it",
+    )
+    group.add_argument(
+        "--metrics-api-secret",
+        default="",
+        metavar="NAME",
+        help="the Secret in which the operator keeps its serving certificate",
+    )
+    group.add_argument(
+        "--metrics-api-certificate-directory",
+        default="",
+        metavar="DIRECTORY",
+        help="use the tls.crt, tls.key and ca.crt in this directory, which something else renews",
+    )
+    group.add_argument(
+        "--metrics-api-certificate-hours",
+        type=float,
+        default=2160,
+        metavar="HOURS",
+        help="how long a certificate that the operator makes is valid (default: %(default)g)",
+    )
+
+
+def _metrics_api(given: argparse.Namespace, namespace: str) -> Settings | None:
+    if not given.metrics_api_service:
+        return None
+    return Settings(
+        namespace=namespace,
+        service=given.metrics_api_service,
+        port=given.metrics_api_port,
+        owner=given.metrics_api_owner,
+        secret=given.metrics_api_secret,
+        directory=given.metrics_api_certificate_directory,
+        validity=timedelta(hours=given.metrics_api_certificate_hours),
+    )
