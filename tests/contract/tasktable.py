@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from django_task_operator.tasktable import Demand, Failed, Requeued, Selection, UnservedQueue
+from django_task_operator.tasktable import Failed, Requeued, Selection, SelectionDemand, UnservedQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,12 +60,15 @@ class Stocked(Protocol):
 class TaskTableContract:
     """Subclasses give the fixture ``stocked``: an empty table."""
 
-    def demand(self, stocked: Stocked, selection: Selection, limit: int = 100) -> Demand:
+    def demand(self, stocked: Stocked, selection: Selection, limit: int = 100) -> SelectionDemand:
         return stocked.table.sample({selection: limit}).demands[selection]
 
     def test_an_empty_table_has_no_demand(self, stocked: Stocked) -> None:
         sample = stocked.table.sample({DEFAULT: 10, EVERYTHING: 10})
-        assert sample.demands == {DEFAULT: Demand(0, 0, None), EVERYTHING: Demand(0, 0, None)}
+        assert sample.demands == {
+            DEFAULT: SelectionDemand(0, 0, None),
+            EVERYTHING: SelectionDemand(0, 0, None),
+        }
         assert abs(sample.at - stocked.now) < dt.timedelta(minutes=1)
 
     @pytest.mark.parametrize(

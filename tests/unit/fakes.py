@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.tasktable import Demand, Listing, Observation, QueueDemand, RunningRow, Subscription
+from django_task_operator.tasktable import (
+    Listing,
+    Observation,
+    QueueDemand,
+    RunningRow,
+    SelectionDemand,
+    Subscription,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -607,7 +614,7 @@ class FakeDatabases:
             due = at - timedelta(seconds=oldest) if ready else None
             part = QueueDemand(min(ready, subscription.limit), running, due)
             queue = {"*": "default"}.get(name := subscription.selection.queues[0], name)
-            demand = Demand(part.ready, running, due, {queue: part} if ready or running else {})
+            demand = SelectionDemand(part.ready, running, due, {queue: part} if ready or running else {})
             subscription.observe(Observation(demand, None, at, seconds))
 
     def fail(self, error: Any) -> None:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from django_task_operator.metrics_api.selector import Selector
     from django_task_operator.spec import Key
-    from django_task_operator.tasktable import Demand, Observation, QueueDemand, Selection
+    from django_task_operator.tasktable import Observation, QueueDemand, Selection, SelectionDemand
 
-type _Measure = Callable[[QueueDemand | Demand, datetime], float]
+type _Measure = Callable[[QueueDemand | SelectionDemand, datetime], float]
 
 WORKER, QUEUE, DATABASE = "worker", "queue", "database"
 
 
-def _age(demand: QueueDemand | Demand, now: datetime) -> float:
+def _age(demand: QueueDemand | SelectionDemand, now: datetime) -> float:
     return max(0.0, (now - demand.oldest_ready).total_seconds()) if demand.oldest_ready else 0.0
 
 
@@ -137,7 +137,7 @@ def _items(name: str, worker: _Worker, measure: _Measure, selector: Selector) ->
         # Too many to name.
         if selector.asked(QUEUE):
             raise NotKnown(f"worker {name} has too many queues to tell them apart")
-        found: Mapping[str, QueueDemand | Demand | None] = {"": demand}
+        found: Mapping[str, QueueDemand | SelectionDemand | None] = {"": demand}
     else:
         found = {queue: demand.queues.get(queue) for queue in _queues(selection, demand, selector)}
     for queue, part in found.items():
@@ -151,7 +151,7 @@ def _at(labels: Mapping[str, str], queue: str | None) -> tuple[Mapping[str, str]
     return (labels, {QUEUE}) if queue is None else ({**labels, QUEUE: queue}, ())
 
 
-def _queues(selection: Selection, demand: Demand, selector: Selector) -> list[str]:
+def _queues(selection: Selection, demand: SelectionDemand, selector: Selector) -> list[str]:
     """The queues to tell of: those with tasks and those that are named, so that an empty one is zero.
 
     A worker of every queue that has no task at all, and is not asked for a queue, has one item without

@@ -10,7 +10,6 @@ from django_task_operator.tasktable.errors import (
 from django_task_operator.tasktable.table import TaskTable
 from django_task_operator.tasktable.url import DatabaseURL
 from django_task_operator.tasktable.values import (
-    Demand,
     Failed,
     Listing,
     Observation,
@@ -19,6 +18,7 @@ from django_task_operator.tasktable.values import (
     RunningRow,
     Sample,
     Selection,
+    SelectionDemand,
     Settlement,
     UnservedQueue,
 )
@@ -27,7 +27,6 @@ __all__ = [
     "DatabaseError",
     "DatabaseURL",
     "Databases",
-    "Demand",
     "Failed",
     "InvalidURL",
     "Listing",
@@ -38,6 +37,7 @@ __all__ = [
     "RunningRow",
     "Sample",
     "Selection",
+    "SelectionDemand",
     "Settlement",
     "Subscription",
     "TaskTable",

@@ -31,7 +31,7 @@ from django.db.models.functions import Greatest
 
 from django_task_operator.tasktable import orm  # noqa: F401  Django is set up before its models load
 from django_task_operator.tasktable.engines import Engine, engine_of_connection
-from django_task_operator.tasktable.values import Demand, QueueDemand, Selection
+from django_task_operator.tasktable.values import QueueDemand, Selection, SelectionDemand
 
 from django_tasks_db.models import DBTaskResult  # isort: skip
 
@@ -111,7 +111,7 @@ class Answer:
     """
 
     at: datetime
-    demands: Mapping[Selection, Demand]
+    demands: Mapping[Selection, SelectionDemand]
     unknown_queues: bool
 
 
@@ -195,8 +195,8 @@ class Statement:
         return lambda queue: asked.get(self.engine.queue_key(queue), queue)
 
 
-def _demand(queues: Mapping[str, _Count], limit: int) -> Demand:
-    return Demand(
+def _demand(queues: Mapping[str, _Count], limit: int) -> SelectionDemand:
+    return SelectionDemand(
         min(sum(queue.ready for queue in queues.values()), limit),
         sum(queue.running for queue in queues.values()),
         min((queue.since for queue in queues.values() if queue.since), default=None),

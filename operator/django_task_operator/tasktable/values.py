@@ -37,7 +37,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class QueueDemand:
-    """The part of a selection's work that is in one queue; the fields are those of ``Demand``."""
+    """The part of a selection's work that is in one queue; the fields are those of ``SelectionDemand``."""
 
     ready: int = 0
     running: int = 0
@@ -45,7 +45,7 @@ class QueueDemand:
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class SelectionDemand:
     """The work that one selection has.
 
     Args:
@@ -61,7 +61,7 @@ class Demand:
     oldest_ready: datetime | None
     queues: Mapping[str, QueueDemand] = field(default_factory=dict)
 
-    def within(self, limit: int) -> Demand:
+    def within(self, limit: int) -> SelectionDemand:
         """The same, had the ready rows been counted up to ``limit``."""
         if self.ready <= limit:
             return self
@@ -82,7 +82,7 @@ class Sample:
 
     at: datetime
     seconds: float
-    demands: Mapping[Selection, Demand]
+    demands: Mapping[Selection, SelectionDemand]
     indexed: bool = True
 
 
@@ -98,7 +98,7 @@ class Observation:
         indexed: whether the table had the index of ``docs/database.md`` then.
     """
 
-    demand: Demand | None = None
+    demand: SelectionDemand | None = None
     error: DatabaseError | None = None
     sampled_at: datetime | None = None
     sample_seconds: float = 0.0

@@ -12,7 +12,7 @@ from fakes import Clock
 from django_task_operator.metrics_api.figures import METRICS, Figures, NotKnown
 from django_task_operator.metrics_api.selector import Selector
 from django_task_operator.spec import Key
-from django_task_operator.tasktable import Demand, Observation, QueueDemand, Selection
+from django_task_operator.tasktable import Observation, QueueDemand, Selection, SelectionDemand
 from django_task_operator.tasktable.errors import ConnectionLost
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def sampled(queues: Mapping[str, tuple[int, int]], *names: str, exclude: tuple[s
     }
     ready, running = (sum(part[i] for part in queues.values()) for i in (0, 1))
     oldest = min((part.oldest_ready for part in parts.values() if part.oldest_ready), default=None)
-    demand = Demand(ready, running, oldest, parts)
+    demand = SelectionDemand(ready, running, oldest, parts)
     return Polled(Selection("default", names or ("default",), exclude), Observation(demand, None, NOW))
 
 

@@ -24,7 +24,7 @@ from django_task_operator.metrics_api.identity import FrontProxy
 from django_task_operator.metrics_api.listener import Listener
 from django_task_operator.metrics_api.paths import ROOT
 from django_task_operator.spec import Key
-from django_task_operator.tasktable import Demand, Observation, QueueDemand, Selection
+from django_task_operator.tasktable import Observation, QueueDemand, Selection, SelectionDemand
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -146,7 +146,7 @@ class Client:
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     bench = Bench(tmp_path)
     part = QueueDemand(42, 1, NOW - timedelta(seconds=1.5))
-    observation = Observation(Demand(42, 1, part.oldest_ready, {"default": part}), None, NOW)
+    observation = Observation(SelectionDemand(42, 1, part.oldest_ready, {"default": part}), None, NOW)
 
     class Polled:
         selection = Selection("default", ("default",))

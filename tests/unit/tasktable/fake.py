@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from tests.contract.tasktable import Became
 
 from django_task_operator.tasktable import (
-    Demand,
     Failed,
     Listing,
     QueueDemand,
     RunningRow,
     Sample,
     Selection,
+    SelectionDemand,
     UnservedQueue,
 )
 
@@ -111,14 +111,14 @@ class FakeTaskTable:
         if self.error is not None:
             raise self.error
 
-    def _demand(self, selection: Selection, limit: int) -> Demand:
+    def _demand(self, selection: Selection, limit: int) -> SelectionDemand:
         rows = [row for row in self.rows if _takes(selection, row)]
         names = {row.queue for row in rows if row.status == "RUNNING" or self._is_due(row)}
         queues = {
             name: QueueDemand(*self._count([row for row in rows if row.queue == name], limit))
             for name in names
         }
-        return Demand(*self._count(rows, limit), queues)
+        return SelectionDemand(*self._count(rows, limit), queues)
 
     def _count(self, rows: list[Row], limit: int) -> tuple[int, int, dt.datetime | None]:
         due = sorted(_due_at(row) for row in rows if self._is_due(row))[:limit]

@@ -13,9 +13,9 @@ from django_task_operator.tasktable import (
     DatabaseError,
     Databases,
     DatabaseURL,
-    Demand,
     Requeued,
     Selection,
+    SelectionDemand,
     Subscription,
     UnservedQueue,
 )
@@ -76,7 +76,7 @@ class Woken:
 
     def __init__(self) -> None:
         self.times: list[float] = []
-        self.seen: list[tuple[Demand | None, DatabaseError | None]] = []
+        self.seen: list[tuple[SelectionDemand | None, DatabaseError | None]] = []
 
     def wake(self) -> None:
         self.times.append(asyncio.get_running_loop().time())
@@ -139,7 +139,7 @@ def test_an_idle_worker_is_never_woken_again() -> None:
         world = World()
         worker = world.subscribe()
         await seconds(3600)
-        assert worker.seen == [(Demand(0, 0, None), None)]
+        assert worker.seen == [(SelectionDemand(0, 0, None), None)]
         assert len(world.tables[SHOP].samples) > 3500
 
     skipping(story())
@@ -284,7 +284,7 @@ def test_who_comes_during_trouble_learns_of_it_and_does_not_hasten_the_retry() -
         assert len(world.tables[SHOP].samples) == before
         world.tables[SHOP].error = None
         await seconds(10)
-        assert late.seen == [(Demand(0, 0, None), None)]
+        assert late.seen == [(SelectionDemand(0, 0, None), None)]
 
     skipping(story())
 
