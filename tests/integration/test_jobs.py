@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.conftest import Kubectl
 
 RUNTIME = RuntimeSource("registry.example/django-task-worker:0.1.0")
-CASES = sorted((Path(__file__).parent.parent / "unit" / "golden").iterdir())
+CASES = sorted((Path(__file__).parent.parent / "unit" / "resources" / "golden").iterdir())
 
 
 def manifests(case: Path, namespace: str) -> list[dict[str, Any]]:
