@@ -28,6 +28,7 @@ RUN --mount=type=secret,id=ca \
 
 FROM installer AS package
 COPY pyproject.toml /source/
+COPY crds /source/crds
 COPY operator /source/operator
 RUN /installer/bin/pip wheel --no-build-isolation --no-deps -w /wheel /source \
     && python3 -m venv --without-pip /package \

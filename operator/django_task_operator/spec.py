@@ -1,7 +1,8 @@
 """A DjangoTaskWorker as frozen, typed values: parsed once, here, and trusted everywhere else.
 
-The API server has already checked and defaulted what it stores (``crds/``). The same defaults stand
-here because an object may have been stored under an older definition.
+The API server has already checked and defaulted what it stores (``crds/``). Defaults stand there alone
+(``crd.py`` fills them in): a field with a default has none here, and one that may be missing is empty or
+None.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from django_task_operator.crd import with_defaults
 from django_task_operator.errors import InvalidSpec
 
 GROUP = "djangotasks.dev"
@@ -40,35 +42,35 @@ class SecretKeyRef(_Value):
     """One key of a Secret in the worker's own namespace."""
 
     name: Annotated[str, Field(min_length=1)]
-    key: str = "DATABASE_URL"
+    key: str
 
 
 class Database(_Value):
     """Where the task table is, and under which name the pods are told."""
 
     url_secret_ref: SecretKeyRef
-    env_name: str = "DATABASE_URL"
+    env_name: str
 
 
 class Scaling(_Value):
     """How many replicas for how many tasks."""
 
-    driver: Driver = Driver.OPERATOR
-    min_replicas: Annotated[int, Field(ge=0)] = 0
-    max_replicas: Annotated[int, Field(ge=1)] = 10
+    driver: Driver
+    min_replicas: Annotated[int, Field(ge=0)]
+    max_replicas: Annotated[int, Field(ge=1)]
     tasks_per_replica: Annotated[int, Field(ge=1)] | None = None
-    target_latency_seconds: Annotated[float, Field(ge=0)] = 0
-    poll_interval_seconds: Annotated[float, Field(ge=0.2)] = 1
-    scale_down_delay_seconds: Annotated[float, Field(ge=0)] = 60
+    target_latency_seconds: Annotated[float, Field(ge=0)]
+    poll_interval_seconds: Annotated[float, Field(ge=0.2)]
+    scale_down_delay_seconds: Annotated[float, Field(ge=0)]
     behavior: Manifest = Field(default_factory=dict)
 
 
 class Orphans(_Value):
     """What becomes of rows that stay RUNNING when the pod that ran them is gone."""
 
-    policy: Literal["Fail", "Requeue", "Ignore"] = "Fail"
-    grace_seconds: Annotated[float, Field(ge=0)] = 60
-    max_requeues: Annotated[int, Field(ge=0)] = 3
+    policy: Literal["Fail", "Requeue", "Ignore"]
+    grace_seconds: Annotated[float, Field(ge=0)]
+    max_requeues: Annotated[int, Field(ge=0)]
 
 
 class Prodserver(_Value):
@@ -80,13 +82,13 @@ class Prodserver(_Value):
 class Migrations(_Value):
     """Whether ``migrate`` runs before the pods of a new image start."""
 
-    policy: Literal["Never", "BeforeRollout"] = "Never"
+    policy: Literal["Never", "BeforeRollout"]
 
 
 class Cleanup(_Value):
     """When finished results are pruned; without days, the project's settings say how old they get."""
 
-    schedule: str = ""
+    schedule: str
     older_than_days: Annotated[int, Field(ge=0)] | None = None
 
 
@@ -101,32 +103,32 @@ class WorkerSpec(_Value):
     """``spec`` of a DjangoTaskWorker; the fields are described in ``docs/reference.md``."""
 
     image: Annotated[str, Field(min_length=1)]
-    image_pull_policy: str = "IfNotPresent"
+    image_pull_policy: str
     image_pull_secrets: tuple[Manifest, ...] = ()
-    manage_py: tuple[str, ...] = ("python", "manage.py")
+    manage_py: tuple[str, ...]
     working_dir: str | None = None
-    queues: Annotated[tuple[str, ...], Field(min_length=1)] = ("default",)
-    exclude_queues: tuple[str, ...] = ()
-    processes: Annotated[int, Field(ge=1)] = 1
-    threads: Annotated[int, Field(ge=1)] = 1
+    queues: Annotated[tuple[str, ...], Field(min_length=1)]
+    exclude_queues: tuple[str, ...]
+    processes: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
     prodserver: Prodserver | None = None
-    runtime: Literal["Injected", "Image", "Stock"] = "Injected"
-    backend: str = "default"
-    verbosity: int = 1
-    interval_seconds: float = 1
-    max_tasks: int = 0
+    runtime: Literal["Injected", "Image", "Stock"]
+    backend: str
+    verbosity: int
+    interval_seconds: float
+    max_tasks: int
     env: tuple[Manifest, ...] = ()
     env_from: tuple[Manifest, ...] = ()
     resources: Manifest = Field(default_factory=dict)
     database: Database
     replicas: Annotated[int, Field(ge=0)] | None = None
-    scaling: Scaling = Field(default_factory=Scaling)
-    orphans: Orphans = Field(default_factory=Orphans)
-    stuck_after_seconds: Annotated[float, Field(ge=0)] = 0
-    migrations: Migrations = Field(default_factory=Migrations)
-    cleanup: Cleanup = Field(default_factory=Cleanup)
-    termination_grace_period_seconds: int = 300
-    paused: bool = False
+    scaling: Scaling
+    orphans: Orphans
+    stuck_after_seconds: Annotated[float, Field(ge=0)]
+    migrations: Migrations
+    cleanup: Cleanup
+    termination_grace_period_seconds: int
+    paused: bool
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
 
     @property
@@ -163,7 +165,7 @@ class Worker(_Value):
         """
         metadata = manifest["metadata"]
         try:
-            spec = WorkerSpec.model_validate(manifest.get("spec") or {})
+            spec = WorkerSpec.model_validate(with_defaults(manifest.get("spec") or {}))
         except ValidationError as invalid:
             first = invalid.errors(include_url=False, include_input=False)[0]
             field = ".".join(["spec", *map(str, first["loc"])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -12,6 +13,7 @@ from fakes import worker_manifest
 from pydantic import BaseModel, ValidationError
 
 from django_task_operator import resources, scaling
+from django_task_operator.crd import with_defaults
 from django_task_operator.errors import InvalidSpec
 from django_task_operator.spec import Key, Worker, WorkerSpec, key_of
 
@@ -112,7 +114,30 @@ def test_required_are_the_same_fields() -> None:
         for name in field.get("required", ())
     }
 
-    assert {path for path, field in MODELLED.items() if field.is_required()} == required
+    defaulted = {path for path, field in DEFINED.items() if path not in PASSED_ON and "default" in field}
+
+    # What has a default in the definition has none in the model.
+    assert {path for path, field in MODELLED.items() if field.is_required()} == required | defaulted
+
+
+def test_what_an_object_lacks_that_was_stored_under_an_older_definition_is_filled_in() -> None:
+    manifest = with_value("scaling.maxReplicas", 3)
+    before = copy.deepcopy(manifest)
+
+    scaling_of = Worker.parse(manifest).spec.scaling
+    assert (scaling_of.max_replicas, scaling_of.min_replicas) == (3, 0)
+    assert manifest == before, "what was read stays as it is"
+
+
+def test_a_null_is_a_field_that_is_left_out() -> None:
+    assert read("processes", with_value("processes", None)) == DEFINED["processes"]["default"]
+    assert read("scaling.driver", with_value("scaling", None)) == DEFINED["scaling.driver"]["default"]
+
+
+def test_one_workers_defaults_are_not_anothers() -> None:
+    with_defaults(worker_manifest()["spec"])["queues"].append("mine")
+
+    assert read("queues", worker_manifest()) == ["default"]
 
 
 @pytest.mark.parametrize("path", sorted(NUMBERS))

@@ -12,7 +12,7 @@ from django_task_operator.cluster.secrets import Secrets
 from django_task_operator.errors import ApiUnavailable, SecretForbidden, SecretKeyMissing, SecretMissing
 from django_task_operator.spec import SecretKeyRef
 
-REF = SecretKeyRef(name="shop-db")
+REF = SecretKeyRef(name="shop-db", key="DATABASE_URL")
 
 
 def secret(**values: str) -> dict[str, object]:
