@@ -8,9 +8,10 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 
-from django_task_operator import logs, probes
-from django_task_operator.options import Options
-from django_task_operator.wiring import Outside, assemble
+from django_task_operator import logs
+from django_task_operator.startup import probes
+from django_task_operator.startup.options import Options
+from django_task_operator.startup.wiring import Outside, assemble
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The operator's Prometheus metrics; ``probes.py`` serves them."""
+"""The operator's Prometheus metrics; ``startup/probes.py`` serves them."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from fakes import Clock, FakeDatabases, FakeKube, Permit, worker_manifest
 
-from django_task_operator.options import Options
 from django_task_operator.reconcile.reconciler import Reconciler
-from django_task_operator.wiring import Outside, assemble
+from django_task_operator.startup.options import Options
+from django_task_operator.startup.wiring import Outside, assemble
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from django_task_operator.cluster.cache import Watched
     from django_task_operator.cluster.kube import Kind
-    from django_task_operator.lifecycle import Observe
     from django_task_operator.spec import Key
+    from django_task_operator.startup.lifecycle import Observe
     from django_task_operator.tasktable import DatabaseURL, Selection, Settlement, UnservedQueue
 
 type Manifest = dict[str, Any]

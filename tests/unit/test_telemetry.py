@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 from prometheus_client import generate_latest
 
-from django_task_operator import logs, probes, telemetry
+from django_task_operator import logs, telemetry
+from django_task_operator.startup import probes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

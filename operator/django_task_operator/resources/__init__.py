@@ -1,4 +1,8 @@
-"""What the operator makes for a worker: pure builders of manifests."""
+"""What the operator makes for a worker: pure builders of manifests, one file for each kind of object.
+
+In come a parsed worker, the replicas that were decided and where the runtime comes from. Out come whole
+manifests, ready to apply; ``tests/unit/resources/golden/`` shows them as a person reads them.
+"""
 
 from django_task_operator.resources.children import build_children
 from django_task_operator.resources.deployment import build_deployment

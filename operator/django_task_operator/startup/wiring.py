@@ -12,13 +12,13 @@ from django_task_operator.cluster.election import Elector, LeasePermit
 from django_task_operator.cluster.handlers import watch_workers
 from django_task_operator.cluster.kube import UNLIMITED, Kube
 from django_task_operator.cluster.secrets import Secrets
-from django_task_operator.lifecycle import Operator
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
 from django_task_operator.metrics_api.serving import ExternalMetrics
 from django_task_operator.reconcile.fleet import Fleet
 from django_task_operator.reconcile.queues import ServedQueues
 from django_task_operator.reconcile.wakeups import WakeUps
+from django_task_operator.startup.lifecycle import Operator
 from django_task_operator.tasktable import Databases
 from django_task_operator.world import World
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django_task_operator.cluster.kube import WritePermit
-    from django_task_operator.lifecycle import WatchWorkers
-    from django_task_operator.options import Options
+    from django_task_operator.startup.lifecycle import WatchWorkers
+    from django_task_operator.startup.options import Options
 
 
 @dataclass(frozen=True, slots=True)

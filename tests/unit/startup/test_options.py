@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from django_task_operator.metrics_api.serving import Settings
-from django_task_operator.options import Options
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.spec import Key
+from django_task_operator.startup.options import Options
 
 POD = {"POD_NAME": "operator-1", "POD_NAMESPACE": "ops"}
 METRICS_API = Settings(

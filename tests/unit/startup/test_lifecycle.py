@@ -12,15 +12,15 @@ from elections import LeaseServer, Line
 from fakes import FakeDatabases, FakeKube, Permit, refusal, worker_manifest
 
 from django_task_operator.cluster.election import Elector, LeasePermit, held
-from django_task_operator.lifecycle import RETRY_SECONDS
-from django_task_operator.options import Options
 from django_task_operator.spec import Key
-from django_task_operator.wiring import Outside, assemble
+from django_task_operator.startup.lifecycle import RETRY_SECONDS
+from django_task_operator.startup.options import Options
+from django_task_operator.startup.wiring import Outside, assemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from django_task_operator.lifecycle import Observe, WatchWorkers
+    from django_task_operator.startup.lifecycle import Observe, WatchWorkers
 
 LEASE = Key(namespace="ops", name="operator")
 A_WHILE = 0.5
