@@ -1,7 +1,7 @@
 """The words that users' alerts, dashboards and scripts rely on: each stands here, and once.
 
 Conditions and events have more reasons than these. A decision about the replicas names its own
-(``scaling.Reason``), what keeps a pod from working too (``observed.objects.PodTrouble``), and every
+(``scaling.Reason``), what keeps a pod from working too (``observed.pods.PodTrouble``), and every
 error is the reason of what it stands in the way of (``errors.WorkerError``).
 """
 

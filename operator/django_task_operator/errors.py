@@ -38,6 +38,11 @@ class WorkerError(Exception):
         """The CamelCase reason of the condition and the event."""
         return type(self).__name__
 
+    @classmethod
+    def reasons(cls) -> tuple[str, ...]:
+        """Every reason that an error of this class may have."""
+        return (cls.__name__,)
+
     @property
     def message(self) -> str:
         """What happened and what to do, for people."""
@@ -71,6 +76,25 @@ class TransientError(WorkerError):
     """May pass by itself: it is tried again with a growing delay."""
 
 
+class _OfAnObject(WorkerError):
+    """What stands in the way of an object that the operator applies.
+
+    The Deployment is what a worker is about, and has reasons of its own: all pods hang on it, and nothing
+    starts without. Of what is beside it one reason tells, and the message names the kind.
+    """
+
+    @property
+    def reason(self) -> str:
+        """DeploymentNameTaken for a Deployment, ObjectNameTaken for anything else, and so on."""
+        of_any, of_deployment = type(self).reasons()
+        return of_deployment if self.details["kind"] == "Deployment" else of_any
+
+    @classmethod
+    def reasons(cls) -> tuple[str, ...]:
+        """Both."""
+        return cls.__name__, cls.__name__.replace("Object", "Deployment")
+
+
 class InvalidSpec(UserError):
     template = "{field}: {problem}"
 
@@ -87,19 +111,11 @@ class SecretForbidden(UserError):
     template = "The operator may not read Secret {secret} in namespace {namespace}. Is the namespace among the chart's watchNamespaces, and its RBAC installed?"
 
 
-class DeploymentNameTaken(UserError):
-    template = "Deployment {name} exists and does not belong to this worker, so it is left alone. Delete it, or give this DjangoTaskWorker another name."
-
-
-class DeploymentRejected(UserError):
-    template = "The API server refuses the Deployment: {problem}"
-
-
-class ObjectNameTaken(UserError):
+class ObjectNameTaken(_OfAnObject, UserError):
     template = "{kind} {name} exists and does not belong to this worker, so it is left alone. Delete it, or give this DjangoTaskWorker another name."
 
 
-class ObjectRejected(UserError):
+class ObjectRejected(_OfAnObject, UserError):
     template = "The API server refuses the {kind}: {problem}"
 
 
@@ -115,13 +131,7 @@ class Migrating(TransientError):
     template = "{problem}"
 
 
-class ObjectLeftOver(TransientError):
+class ObjectLeftOver(_OfAnObject, TransientError):
     template = (
         "{kind} {name} belongs to a deleted DjangoTaskWorker of the same name and is still being removed."
-    )
-
-
-class DeploymentLeftOver(TransientError):
-    template = (
-        "Deployment {name} belongs to a deleted DjangoTaskWorker of the same name and is still being removed."
     )

@@ -19,14 +19,14 @@ ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "operator" / "django_task_operator"
 
 
-def leaves(kind: type) -> list[type]:
+def leaves(kind: type[WorkerError]) -> list[type[WorkerError]]:
     below = [leaf for child in kind.__subclasses__() for leaf in leaves(child)]
     return below or [kind]
 
 
 def reasons() -> set[str]:
     """Every reason that a condition or an event can have, by what defines it."""
-    errors_ = (kind.__name__ for kind in leaves(WorkerError))
+    errors_ = (reason for kind in leaves(WorkerError) for reason in kind.reasons())
     return {*errors_, *ConditionReason, *EventReason, *scaling.Reason, *PodTrouble}
 
 

@@ -12,7 +12,9 @@ import pytest
 
 import django_task_operator.tasktable.errors  # noqa: F401 - its errors are among the subclasses
 from django_task_operator.errors import (
-    DeploymentRejected,
+    ObjectLeftOver,
+    ObjectNameTaken,
+    ObjectRejected,
     SecretKeyMissing,
     SecretMissing,
     TransientError,
@@ -63,6 +65,7 @@ def test_message(error: type[WorkerError]) -> None:
     raised = error(**given)
 
     assert raised.reason == error.__name__
+    assert raised.reason in error.reasons()
     assert raised.reason.isalpha()
     assert raised.reason[0].isupper()
     assert raised.message == str(raised)
@@ -79,8 +82,17 @@ def test_either_somebody_mends_it_or_it_may_pass(error: type[WorkerError]) -> No
     assert issubclass(error, UserError) != issubclass(error, TransientError)
 
 
+@pytest.mark.parametrize("kind", ["Deployment", "CronJob"])
+@pytest.mark.parametrize("error", [ObjectNameTaken, ObjectRejected, ObjectLeftOver])
+def test_a_deployment_has_reasons_of_its_own(error: type[WorkerError], kind: str) -> None:
+    raised = error(**details(error) | {"kind": kind})
+    which = "Deployment" if kind == "Deployment" else "Object"
+    assert raised.reason == error.__name__.replace("Object", which)
+    assert raised.reason in error.reasons()
+
+
 def test_braces_in_details_stay_as_they_are() -> None:
-    assert "{name}" in DeploymentRejected(problem="{name} is no name").message
+    assert "{name}" in ObjectRejected(kind="Deployment", problem="{name} is no name").message
 
 
 def test_the_same_said_twice_is_the_same() -> None:

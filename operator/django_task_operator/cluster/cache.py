@@ -77,7 +77,7 @@ class Watched[T]:
         self.kind = kind
         self.selector = selector
         self._namespaces: Sequence[str | None] = namespaces or (None,)
-        self._digest = digest
+        self.digest = digest
         self._owner = owner
         self._changed = changed
         self._objects: dict[Key, dict[str, tuple[int, T]]] = {}
@@ -108,7 +108,7 @@ class Watched[T]:
         known = self._objects.get(owner, {}).get(name)
         if version <= (known[0] if known else self._gone.get((owner, name), 0)):
             return
-        value = self._digest(manifest)
+        value = self.digest(manifest)
         self._objects.setdefault(owner, {})[name] = (version, value)
         if not known or known[1] != value:
             self._changed(owner)

@@ -5,32 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from django_task_operator.cluster.kube import API_ERRORS, JOBS, describe, require_worker
 from django_task_operator.contract import EventReason
 from django_task_operator.due import Due
-from django_task_operator.errors import (
-    ApiUnavailable,
-    Migrating,
-    MigrationFailed,
-    ObjectNameTaken,
-    WorkerError,
-)
-from django_task_operator.keepers.refusals import Refusals
-from django_task_operator.observed.objects import Job
+from django_task_operator.errors import Migrating, MigrationFailed, WorkerError
+from django_task_operator.keepers.applier import Applier
 from django_task_operator.redaction import Foreign
 from django_task_operator.resources import build_migration, migration_hash
-from django_task_operator.spec import Key
 from django_task_operator.turn import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from django_task_operator.observed.objects import Deployment
+    from django_task_operator.observed.objects import Deployment, Job
     from django_task_operator.observed.pods import JobPod, Pod
-    from django_task_operator.spec import Worker
+    from django_task_operator.spec import Key, Worker
     from django_task_operator.world import World
 
-KIND = "Job"
 # No watch tells a worker that its neighbour's migration is over.
 NEIGHBOUR_SECONDS = 2.0
 
@@ -64,10 +54,9 @@ class MigrationKeeper:
     def __init__(self, world: World, key: Key, uid: str) -> None:
         """Work for the DjangoTaskWorker with that key and uid."""
         self._world = world
-        self._kube = world.kube
         self._key = key
         self._uid = uid
-        self._refusals = Refusals(world.clock)
+        self._applier = Applier(world, "Job", world.caches.migrations, key, uid)
 
     async def advance(
         self,
@@ -87,7 +76,7 @@ class MigrationKeeper:
         is_asked = worker.spec.migrations.policy == "BeforeRollout"
         wanted = migration_hash(worker.spec) if is_asked else None
         mine = deployment if deployment and deployment.belongs_to(self._uid) else None
-        jobs = [job for job in self._world.caches.migrations.of(self._key) if job.controller_uid == self._uid]
+        jobs = self._applier.owned()
         error = await self._delete(job for job in jobs if job.migrates != wanted)
         if wanted is None or (mine and mine.migrated == wanted):
             return Migration(wanted)
@@ -105,8 +94,7 @@ class MigrationKeeper:
 
     async def _begin(self, worker: Worker, wanted: str, *, reachable: bool) -> Migration:
         manifest = build_migration(worker, self._world.runtime)
-        key = Key(namespace=self._key.namespace, name=manifest["metadata"]["name"])
-        if refusal := self._refusals.standing(KIND, key.name, wanted):
+        if refusal := self._applier.refused(manifest["metadata"]["name"], wanted):
             return Migration(error=refusal)
         if not reachable:
             return Migration(error=Migrating(problem="Waits until the database answers, to migrate it."))
@@ -114,18 +102,11 @@ class MigrationKeeper:
             return Migration(error=Migrating(problem=obstacle), due=Due(NEIGHBOUR_SECONDS, obstacle))
         # Nobody else may come to the same conclusion before the Job can be seen.
         async with self._world.migrating:
-            try:
-                await require_worker(self._kube, self._key, self._uid)
-                found = await self._kube.get_object(JOBS, key)
-                if found and Job.of(found).controller_uid != self._uid:
-                    return Migration(error=ObjectNameTaken(kind=KIND, name=key.name))
-                answer = await self._kube.apply_object(JOBS, manifest, uid=None)
-            except API_ERRORS as refused:
-                return Migration(error=self._refusals.explain(refused, KIND, key.name, wanted, new=True))
-            self._world.caches.migrations.put(answer)
-        self._refusals.forget(KIND, key.name)
-        job = Job.of(answer)
-        return Migration(error=Migrating(problem=_progress(job)), events=() if found else (_started(job),))
+            applied = await self._applier.apply(manifest, asked=wanted)
+        if applied.state is None:
+            return Migration(error=applied.error)
+        progress = Migrating(problem=_progress(applied.state))
+        return Migration(error=progress, events=(_started(applied.state),) if applied.created else ())
 
     def _obstacle(self) -> str | None:
         """Say what else migrates the same database: two at a time would get in each other's way."""
@@ -152,11 +133,8 @@ class MigrationKeeper:
         for job in superseded:
             if any(pod.running for pod in self._pods_of(self._key, job)):
                 continue
-            try:
-                key = Key(namespace=self._key.namespace, name=job.name)
-                await self._kube.delete_object(JOBS, key, job.uid)
-            except API_ERRORS as error:
-                return ApiUnavailable(action="deletion of the Job", problem=describe(error))
+            if error := await self._applier.delete(job):
+                return error
         return None
 
 

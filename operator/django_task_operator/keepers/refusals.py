@@ -26,37 +26,34 @@ class _Refusal:
 
 
 class Refusals:
-    """The last refusal for each object of one worker, by the object's kind and name."""
+    """The last refusal for each of one worker's objects of a kind, by the object's name."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """Count seconds by ``clock``."""
+    def __init__(self, kind: str, clock: Callable[[], float]) -> None:
+        """Count seconds by ``clock``; ``kind`` is the kind in a manifest."""
+        self._kind = kind
         self._clock = clock
-        self._refusals: dict[tuple[str, str], _Refusal] = {}
+        self._refusals: dict[str, _Refusal] = {}
 
-    def add(self, kind: str, name: str, asked: object, error: WorkerError) -> None:
-        """Remember that ``asked`` was refused just now, as ``error`` says."""
-        self._refusals[kind, name] = _Refusal(asked, error, self._clock() + REFUSED_SECONDS)
-
-    def explain(self, error: BaseException, kind: str, name: str, asked: object, *, new: bool) -> WorkerError:
+    def explain(self, error: BaseException, name: str, asked: object, *, new: bool) -> WorkerError:
         """Say what an object's failed apply means, and remember it if it was a refusal.
 
         ``new`` says that the object was to be created: a conflict is then another's object of that name.
         """
         if new and has_status(error, HTTPStatus.CONFLICT):
-            return ObjectNameTaken(kind=kind, name=name)
+            return ObjectNameTaken(kind=self._kind, name=name)
         if is_passing(error):
-            return ApiUnavailable(action=kind, problem=describe(error))
-        rejected = ObjectRejected(kind=kind, problem=describe(error))
-        self.add(kind, name, asked, rejected)
+            return ApiUnavailable(action=self._kind, problem=describe(error))
+        rejected = ObjectRejected(kind=self._kind, problem=describe(error))
+        self._refusals[name] = _Refusal(asked, rejected, self._clock() + REFUSED_SECONDS)
         return rejected
 
-    def standing(self, kind: str, name: str, asked: object) -> WorkerError | None:
+    def standing(self, name: str, asked: object) -> WorkerError | None:
         """Return why ``asked`` is not to be tried again yet; None where it may be."""
-        refusal = self._refusals.get((kind, name))
+        refusal = self._refusals.get(name)
         if refusal and refusal.asked == asked and self._clock() < refusal.until:
             return refusal.error
         return None
 
-    def forget(self, kind: str, name: str) -> None:
+    def forget(self, name: str) -> None:
         """Take note that the object was accepted."""
-        self._refusals.pop((kind, name), None)
+        self._refusals.pop(name, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any, Self
 
 from django_task_operator.observed.pods import controller_of
 from django_task_operator.redaction import Foreign
@@ -15,13 +16,23 @@ from django_task_operator.spec import KIND, Key, Manifest
 
 @dataclass(frozen=True, slots=True)
 class OwnedObject:
-    """Whose an object is that the operator applies, or that stands where one should."""
+    """An object that the operator applies, or that stands where one should.
+
+    Args:
+        name: its name.
+        uid: which object of that name.
+        controller_kind: the kind of what controls it, if anything does.
+        controller_uid: which object that is.
+        labels: its labels.
+        revision: changes whenever somebody changes its spec.
+    """
 
     name: str
     uid: str
     controller_kind: str | None
     controller_uid: str | None
     labels: frozenset[tuple[str, str]]
+    revision: str
 
     def belongs_to(self, worker_uid: str) -> bool:
         """Whether that worker's operator made it."""
@@ -44,7 +55,6 @@ class OwnedObject:
 class Deployment(OwnedObject):
     """A Deployment that carries the operator's labels, or stands where one should."""
 
-    generation: int
     wanted_replicas: int
     rolled_out: bool
     replicas: int
@@ -59,7 +69,6 @@ class Deployment(OwnedObject):
     def of(cls, manifest: Manifest) -> Deployment:
         """Digest an object of the API."""
         metadata, spec, status = manifest["metadata"], manifest["spec"], manifest.get("status", {})
-        owner = controller_of(manifest)
         failures = [
             condition.get("message", "")
             for condition in status.get("conditions", ())
@@ -70,12 +79,7 @@ class Deployment(OwnedObject):
             for condition in status.get("conditions", ())
         )
         return cls(
-            name=metadata["name"],
-            uid=metadata["uid"],
-            controller_kind=owner.get("kind"),
-            controller_uid=owner.get("uid"),
-            generation=metadata["generation"],
-            labels=frozenset(metadata.get("labels", {}).items()),
+            **_owned(manifest) | {"revision": str(metadata["generation"])},
             wanted_replicas=spec.get("replicas", 1),
             rolled_out=(
                 status.get("observedGeneration", 0) >= metadata["generation"]
@@ -91,43 +95,27 @@ class Deployment(OwnedObject):
 
 @dataclass(frozen=True, slots=True)
 class Child(OwnedObject):
-    """An object beside the Deployment, and what tells whether somebody has changed it.
-
-    ``spec`` is a hash of what the API server made of the spec, defaults included: not every kind has a
-    generation.
-    """
-
-    spec: str
+    """An object beside the Deployment."""
 
     @classmethod
-    def of(cls, manifest: Manifest) -> Child:
+    def of(cls, manifest: Manifest) -> Self:
         """Digest an object of the API."""
-        metadata = manifest["metadata"]
-        return cls(
-            name=metadata["name"],
-            uid=metadata["uid"],
-            controller_kind=controller_of(manifest).get("kind"),
-            controller_uid=controller_of(manifest).get("uid"),
-            labels=frozenset(metadata.get("labels", {}).items()),
-            spec=hashlib.sha256(json.dumps(manifest.get("spec"), sort_keys=True).encode()).hexdigest(),
-        )
+        return cls(**_owned(manifest))
 
 
 @dataclass(frozen=True, slots=True)
-class Autoscaler:
-    """How a HorizontalPodAutoscaler fares, by its own conditions.
+class Autoscaler(Child):
+    """A HorizontalPodAutoscaler, and how it fares by its own conditions.
 
     ``counts`` says whether it got its metric last; None while it sleeps, or has not looked yet.
     ``trouble`` is the reason and the words of what keeps it from scaling.
     """
 
-    uid: str
-    controller_uid: str | None
     counts: bool | None
     trouble: tuple[str, str] | None
 
     @classmethod
-    def of(cls, manifest: Manifest) -> Autoscaler:
+    def of(cls, manifest: Manifest) -> Self:
         """Digest an object of the API."""
         conditions = {each["type"]: each for each in manifest.get("status", {}).get("conditions") or ()}
         active = conditions.get("ScalingActive", {})
@@ -139,8 +127,7 @@ class Autoscaler:
             and each["reason"] != "ScalingDisabled"
         ]
         return cls(
-            uid=manifest["metadata"]["uid"],
-            controller_uid=controller_of(manifest).get("uid"),
+            **_owned(manifest),
             counts=None if asleep else active["status"] == "True",
             trouble=failing[0] if failing else None,
         )
@@ -173,15 +160,12 @@ class ReplicaSet:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Job(OwnedObject):
     """A Job that migrates: what it migrates, and whether that went well.
 
     ``failed`` says how it failed, once it is not tried any more.
     """
 
-    name: str
-    uid: str
-    controller_uid: str | None
     migrates: str | None
     complete: bool
     failed: str | None
@@ -196,9 +180,7 @@ class Job:
             if condition["status"] == "True"
         }
         return cls(
-            name=metadata["name"],
-            uid=metadata["uid"],
-            controller_uid=controller_of(manifest).get("uid"),
+            **_owned(manifest),
             migrates=metadata.get("annotations", {}).get(MIGRATED_ANNOTATION),
             complete="Complete" in ended,
             failed=Foreign(ended["Failed"]) if "Failed" in ended else None,
@@ -215,3 +197,18 @@ def owner_of(manifest: Manifest) -> Key:
     metadata = manifest["metadata"]
     labels = metadata["labels"]
     return Key(namespace=metadata["namespace"], name=labels.get(WORKER_LABEL) or labels[MIGRATION_LABEL])
+
+
+def _owned(manifest: Manifest) -> dict[str, Any]:
+    """Read the fields of an OwnedObject."""
+    metadata, controller = manifest["metadata"], controller_of(manifest)
+    # What the API server made of the spec, defaults included: not every kind has a generation.
+    spec = json.dumps(manifest.get("spec"), sort_keys=True)
+    return {
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "controller_kind": controller.get("kind"),
+        "controller_uid": controller.get("uid"),
+        "labels": frozenset(metadata.get("labels", {}).items()),
+        "revision": hashlib.sha256(spec.encode()).hexdigest(),
+    }

@@ -8,6 +8,7 @@ import pytest
 from bench import Bench
 from fakes import refusal
 
+from django_task_operator.errors import WorkerGone
 from django_task_operator.keepers.refusals import REFUSED_SECONDS
 
 if TYPE_CHECKING:
@@ -65,6 +66,18 @@ async def test_one_that_was_changed_or_deleted_by_hand_is_put_back(bench: Bench)
     bench.kube.requests.clear()
     await bench.turn(reconciler)
     assert bench.kube.requests == []
+
+
+async def test_none_is_created_for_a_deleted_worker(bench: Bench) -> None:
+    reconciler = await bench.running(42)
+    manifest = bench.kube.read("worker", "shop", "emails")
+    assert manifest
+    bench.kube.delete("worker", "shop", "emails")
+    bench.kube.delete(BUDGETS, "shop", "emails")
+
+    with pytest.raises(WorkerGone):
+        await reconciler.turn(manifest)
+    assert budget(bench) is None
 
 
 async def test_somebody_elses_of_the_same_name_is_left_alone_and_said(bench: Bench) -> None:

@@ -34,7 +34,7 @@ SETTLED = {"observedGeneration": 4, "replicas": 3, "updatedReplicas": 3, "readyR
 def test_deployment() -> None:
     state = Deployment.of(deployment(**SETTLED))
 
-    assert (state.name, state.uid, state.generation) == ("emails", "d-1", 4)
+    assert (state.name, state.uid, state.revision) == ("emails", "d-1", "4")
     assert (state.wanted_replicas, state.replicas, state.ready_replicas) == (3, 3, 2)
     assert state.labels == {("djangotasks.dev/worker", "emails")}
     assert state.rolled_out
@@ -126,8 +126,9 @@ def test_autoscaler(
     metadata = deployment()["metadata"]
     state = Autoscaler.of({"metadata": metadata, "status": {"conditions": conditions}})
 
-    assert state == Autoscaler("d-1", "w-1", counts, trouble)
-    assert Autoscaler.of({"metadata": metadata}) == Autoscaler("d-1", "w-1", None, None)
+    assert (state.uid, state.controller_uid, state.counts, state.trouble) == ("d-1", "w-1", counts, trouble)
+    new = Autoscaler.of({"metadata": metadata})
+    assert (new.uid, new.controller_uid, new.counts, new.trouble) == ("d-1", "w-1", None, None)
 
 
 def test_the_owner_is_told_by_a_label() -> None:

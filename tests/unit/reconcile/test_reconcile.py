@@ -270,6 +270,21 @@ async def test_a_template_that_is_refused_still_scales(bench: Bench, mistake: di
     assert bench.condition("Stalled") == "False NotStalled"
 
 
+async def test_what_the_operator_scaled_itself_is_not_called_changed_by_somebody_else(bench: Bench) -> None:
+    reconciler = await bench.running(42, scaling={"scaleDownDelaySeconds": 0})
+    wrong = {"podTemplate": {"spec": {"containers": [{"name": "worker", "unknownField": 1}]}}}
+    bench.kube.edit("worker", "shop", "emails", {"spec": wrong})
+    bench.databases.sample(80)
+    await bench.turn(reconciler)
+    assert bench.replicas() == 8
+
+    bench.kube.edit("worker", "shop", "emails", {"spec": {"podTemplate": None}})
+    bench.databases.sample(42)
+    await bench.turn(reconciler)
+    assert bench.replicas() == 5
+    assert not [told for told in bench.told() if told.startswith("DeploymentRestored")]
+
+
 async def test_a_template_that_is_refused_is_not_asked_for_again_at_once(bench: Bench) -> None:
     reconciler = await bench.running(42)
     wrong = {"podTemplate": {"spec": {"containers": [{"name": "worker", "unknownField": 1}]}}}

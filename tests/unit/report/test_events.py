@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from tests.unit.report.test_status import DOWN, GOOD, MISSING, OTHER, TABLE, status_of, unsampled, with_pod
 
-from django_task_operator.errors import DeploymentNameTaken
+from django_task_operator.errors import ObjectNameTaken
 from django_task_operator.observed.pods import PodTrouble
 from django_task_operator.report.events import build_event, transitions
 from django_task_operator.spec import Key
 from django_task_operator.turn import Event, Turn
 
 NEW = Turn(GOOD.key, 1)
-TAKEN = replace(GOOD, apply_error=DeploymentNameTaken(name="emails"))
+TAKEN = replace(GOOD, apply_error=ObjectNameTaken(kind="Deployment", name="emails"))
 PAUSED = replace(GOOD, paused=True)
 
 

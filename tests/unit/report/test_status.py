@@ -12,11 +12,11 @@ from tests.unit.test_spec import DEFINITION
 
 from django_task_operator.errors import (
     ApiUnavailable,
-    DeploymentLeftOver,
-    DeploymentNameTaken,
-    DeploymentRejected,
     InvalidSpec,
     Migrating,
+    ObjectLeftOver,
+    ObjectNameTaken,
+    ObjectRejected,
     SecretMissing,
 )
 from django_task_operator.observed.objects import Deployment
@@ -46,7 +46,7 @@ def deployed(wanted: int, there: int | None = None, ready: int | None = None, **
         "uid": "d",
         "controller_kind": "DjangoTaskWorker",
         "controller_uid": "w",
-        "generation": 1,
+        "revision": "1",
         "labels": frozenset(),
         "wanted_replicas": wanted,
         "rolled_out": True,
@@ -174,12 +174,12 @@ TABLE: list[tuple[str, Turn, dict[str, str]]] = [
     ),
     (
         "name taken",
-        replace(GOOD, deployment=None, apply_error=DeploymentNameTaken(name="emails")),
+        replace(GOOD, deployment=None, apply_error=ObjectNameTaken(kind="Deployment", name="emails")),
         {"Stalled": "T DeploymentNameTaken", "Ready": "F DeploymentNameTaken"},
     ),
     (
         "template rejected",
-        replace(GOOD, apply_error=DeploymentRejected(problem="no")),
+        replace(GOOD, apply_error=ObjectRejected(kind="Deployment", problem="no")),
         {"Stalled": "T DeploymentRejected", "Ready": "F DeploymentRejected"},
     ),
     (
@@ -189,7 +189,7 @@ TABLE: list[tuple[str, Turn, dict[str, str]]] = [
     ),
     (
         "left over",
-        replace(GOOD, deployment=None, apply_error=DeploymentLeftOver(name="emails")),
+        replace(GOOD, deployment=None, apply_error=ObjectLeftOver(kind="Deployment", name="emails")),
         {"Reconciling": "T DeploymentLeftOver", "Stalled": "F NotStalled", "Ready": "F DeploymentLeftOver"},
     ),
     (
@@ -246,7 +246,7 @@ TABLE: list[tuple[str, Turn, dict[str, str]]] = [
     # What keeps the goal from being applied comes before what keeps it from being known.
     (
         "two troubles",
-        unsampled(MISSING, apply_error=DeploymentNameTaken(name="emails")),
+        unsampled(MISSING, apply_error=ObjectNameTaken(kind="Deployment", name="emails")),
         {"Stalled": "T DeploymentNameTaken", "DatabaseReachable": "F SecretMissing"},
     ),
 ]
