@@ -6,7 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from django_task_operator.cluster.cache import Watched
-from django_task_operator.cluster.kube import AUTOSCALERS, DEPLOYMENTS, JOBS, PODS, REPLICA_SETS, Kind
+from django_task_operator.cluster.kube import (
+    AUTOSCALERS,
+    CRON_JOBS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    JOBS,
+    PODS,
+    REPLICA_SETS,
+)
 from django_task_operator.observed.objects import Autoscaler, Child, Deployment, Job, ReplicaSet, owner_of
 from django_task_operator.observed.pods import JobPod, Pod
 from django_task_operator.resources.labels import MANAGED_SELECTOR, MIGRATION_SELECTOR
@@ -14,15 +22,8 @@ from django_task_operator.resources.labels import MANAGED_SELECTOR, MIGRATION_SE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from django_task_operator.cluster.kube import Kube
+    from django_task_operator.cluster.kube import Kind, Kube
     from django_task_operator.spec import Key, Manifest
-
-# The objects beside a Deployment, by the kind in a manifest.
-CHILD_KINDS = {
-    "HorizontalPodAutoscaler": AUTOSCALERS,
-    "PodDisruptionBudget": Kind("policy", "v1", "poddisruptionbudgets"),
-    "CronJob": Kind("batch", "v1", "cronjobs"),
-}
 
 
 class Caches:
@@ -51,7 +52,12 @@ class Caches:
         self.replica_sets = watched(REPLICA_SETS, ReplicaSet.of)
         self.pods = watched(PODS, Pod.of)
         self.autoscalers = watched(AUTOSCALERS, Autoscaler.of)
-        self.children = {name: watched(kind, Child.of) for name, kind in CHILD_KINDS.items()}
+        # The objects beside a Deployment, by the kind in a manifest.
+        self.children: dict[str, Watched[Any]] = {
+            "HorizontalPodAutoscaler": self.autoscalers,
+            "PodDisruptionBudget": watched(DISRUPTION_BUDGETS, Child.of),
+            "CronJob": watched(CRON_JOBS, Child.of),
+        }
         self.migrations = watched(JOBS, Job.of)
         self.migration_pods = watched(PODS, JobPod.of, MIGRATION_SELECTOR)
 
