@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +17,7 @@ import pytest
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
 CRDS = ROOT / "crds"
@@ -30,25 +32,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-# What these start shares two cores with a whole cluster, whose controllers have times of their own.
-WITH_SERVERS = {ROOT / "tests" / room for room in ("worker", "integration", "e2e")}
+class Once:
+    """Does a thing once in a whole run of tests, however many processes it has; the others wait for it."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+
+    def __call__(self, what: str, do: Callable[[], object]) -> None:
+        with (self._folder / f"{what}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = self._folder / what
+            if not done.exists():
+                do()
+                done.touch()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Try a test with servers once more before it counts as failed. The summary hides nothing."""
-    for item in items:
-        if WITH_SERVERS.intersection(item.path.parents):
-            item.add_marker(pytest.mark.flaky(reruns=1))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what went wrong at the first try of a test, whatever the second one said."""
-    for report in terminalreporter.stats.get("rerun", ()):
-        terminalreporter.section(f"first try of {report.nodeid}")
-        terminalreporter.write_line(report.longreprtext)
-        for title, text in report.sections:
-            terminalreporter.section(title, "-")
-            terminalreporter.write_line(text)
+@pytest.fixture(scope="session")
+def once(testrun_uid: str) -> Once:
+    return Once(Path(tempfile.gettempdir()) / f"django-task-operator-{testrun_uid}")
 
 
 def tool(name: str) -> str:
@@ -108,10 +110,10 @@ def kubectl(kubeconfig: Path) -> Kubectl:
 
 
 @pytest.fixture(scope="session")
-def crd(kubectl: Kubectl) -> dict[str, Any]:
+def crd(kubectl: Kubectl, once: Once) -> dict[str, Any]:
     """The CRD as it stands in crds/, after it has been applied and is served."""
     (path,) = CRDS.glob("*.yaml")
-    kubectl("apply", "--server-side", "--force-conflicts", f"--filename={path}")
+    once("crd", lambda: kubectl("apply", "--server-side", "--force-conflicts", f"--filename={path}"))
     document: dict[str, Any] = yaml.safe_load(path.read_text())
     kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{document['metadata']['name']}")
     return document

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Kubectl
 
+pytestmark = pytest.mark.disturbs_others
+
 CHART = ROOT / "charts" / "django-task-operator"
 CRD = "crd/djangotaskworkers.djangotasks.dev"
 # Of the kinds that ``names`` looks for, in the release's namespace and in none.

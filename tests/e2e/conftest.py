@@ -14,7 +14,7 @@ from tests.e2e.release import NAMESPACE, Release, conditions, is_kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from tests.conftest import Kubectl
+    from tests.conftest import Kubectl, Once
 
 PROJECT = Path(__file__).parent / "project"
 # The pods run the project from a ConfigMap in the example's image, which has all that it imports.
@@ -53,9 +53,9 @@ def api(kubeconfig: Path) -> Api:
 
 
 @pytest.fixture(scope="session")
-def installed(kubectl: Kubectl, api: Api) -> Release:
+def installed(kubectl: Kubectl, api: Api, once: Once) -> Release:
     release = Release(kubectl.within(NAMESPACE), api)
-    release.install()
+    once("operator", release.install)
     return release
 
 
@@ -86,14 +86,17 @@ def operator(installed: Release) -> Iterator[Release]:
 
 
 @pytest.fixture(scope="session")
-def server(kubectl: Kubectl) -> Server:
+def server(kubectl: Kubectl, once: Once) -> Server:
     """The PostgreSQL of all tests. It stays: a second run finds it."""
     name = "e2e-postgres"
-    if kubectl.run("get", "namespace", name).returncode != 0:
-        kubectl("create", "namespace", name)
-    server = Server.start(kubectl.within(name))
-    server.make_template()
-    return server
+
+    def start() -> None:
+        if kubectl.run("get", "namespace", name).returncode != 0:
+            kubectl("create", "namespace", name)
+        Server.start(kubectl.within(name)).make_template()
+
+    once("postgres", start)
+    return Server.start(kubectl.within(name))
 
 
 @pytest.fixture

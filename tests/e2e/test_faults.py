@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.e2e.postgres import Database
     from tests.e2e.release import Release
 
+pytestmark = pytest.mark.disturbs_others
+
 type MakeWorker = Callable[..., TaskWorker]
 
 AWAY_SECONDS = 60

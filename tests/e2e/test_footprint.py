@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import pytest
 from tests.e2e.conftest import manifest
 from tests.e2e.harness import TaskWorker, eventually
 from tests.e2e.postgres import chores
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from tests.e2e.harness import Api
     from tests.e2e.postgres import Database
     from tests.e2e.release import Release
+
+pytestmark = pytest.mark.disturbs_others
 
 type MakeWorker = Callable[..., TaskWorker]
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.e2e.harness import TaskWorker
     from tests.e2e.postgres import Database
 
+pytestmark = pytest.mark.disturbs_others
+
 log = logging.getLogger(__name__)
 
 type MakeWorker = Callable[..., TaskWorker]

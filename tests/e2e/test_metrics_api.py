@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tests.e2e.harness import TaskWorker
     from tests.e2e.postgres import Database
 
+pytestmark = pytest.mark.disturbs_others
+
 type MakeWorker = Callable[..., TaskWorker]
 
 GROUP = "/apis/external.metrics.k8s.io/v1beta1"

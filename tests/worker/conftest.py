@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,8 @@ from tests.worker.harness import Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +70,17 @@ def postgres(project_on: Callable[[str], Project]) -> Iterator[Project]:
     found = project_on("postgres")
     yield found
     found.clear()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on one kind of server run in one process, so that there is one server of that kind."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            engine = (
+                item.callspec.params
+                if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+                else {}
+            )
+            kind = engine.get("project") or engine.get("shared") or "postgres"
+            item.add_marker(pytest.mark.xdist_group(f"worker on {kind}"))
