@@ -33,9 +33,9 @@ test-unit: venv ## The tests that need nothing: seconds
 
 .PHONY: test
 test: lint images ## Every check and test; the cluster's in a local cluster
-	$(pytest) tests/unit && status=0 || status=$$?; \
-	$(pytest) --numprocesses=$(SIDE_BY_SIDE) --dist=loadgroup -m "not disturbs_others" $(with_servers) || status=$$?; \
-	$(pytest) -m disturbs_others $(with_servers) || status=$$?; \
+	$(pytest) --numprocesses=2 tests/unit && status=0 || status=$$?; \
+	$(pytest) --numprocesses=$(SIDE_BY_SIDE) --dist=loadgroup -m "not alone" $(with_servers) || status=$$?; \
+	$(pytest) -m alone $(with_servers) || status=$$?; \
 	exit $$status
 
 .PHONY: cluster

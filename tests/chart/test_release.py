@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Kubectl
 
-pytestmark = pytest.mark.disturbs_others
+pytestmark = pytest.mark.alone
 
 CHART = ROOT / "charts" / "django-task-operator"
 CRD = "crd/djangotaskworkers.djangotasks.dev"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.e2e.postgres import Database
     from tests.e2e.release import Release
 
-pytestmark = pytest.mark.disturbs_others
+pytestmark = pytest.mark.alone
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "300"))
 TASKS = int(os.environ.get("CHAOS_TASKS", "330"))

@@ -168,7 +168,7 @@ def test_hpa_from_zero_and_back(
     worker.becomes("Ready", "True", "ScaledToZero")
 
 
-@pytest.mark.disturbs_others
+@pytest.mark.alone
 def test_hpa_between_zero_and_the_most(
     make_worker: MakeWorker, database: Database, installed: Release
 ) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.e2e.postgres import Database
     from tests.e2e.release import Release
 
-pytestmark = pytest.mark.disturbs_others
+pytestmark = pytest.mark.alone
 
 type MakeWorker = Callable[..., TaskWorker]
 

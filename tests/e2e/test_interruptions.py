@@ -64,7 +64,7 @@ def node(only_node: str, kubectl: Kubectl) -> Iterator[str]:
     kubectl("uncordon", only_node)
 
 
-@pytest.mark.disturbs_others
+@pytest.mark.alone
 def test_a_drained_node_lets_tasks_finish(
     make_worker: MakeWorker, database: Database, kubectl: Kubectl, node: str
 ) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.e2e.harness import TaskWorker
     from tests.e2e.postgres import Database
 
-pytestmark = pytest.mark.disturbs_others
+pytestmark = pytest.mark.alone
 
 type MakeWorker = Callable[..., TaskWorker]
 

@@ -83,7 +83,7 @@ def silence_node(kind_node: str) -> Iterator[Callable[[], str]]:
     in_node(kind_node, "systemctl", "start", "kubelet")
 
 
-@pytest.mark.disturbs_others
+@pytest.mark.alone
 def test_a_task_on_a_node_that_does_not_answer_waits_until_its_pod_is_removed(
     make_worker: MakeWorker, database: Database, here: Kubectl, silence_node: Callable[[], str]
 ) -> None:
@@ -150,7 +150,7 @@ def test_requeued_no_more_often_than_it_may_be(
     assert len(result.worker_ids) == 2
 
 
-@pytest.mark.disturbs_others
+@pytest.mark.alone
 def test_an_operator_that_starts_later_settles_what_it_did_not_see(
     make_worker: MakeWorker, database: Database, here: Kubectl, operator: Release
 ) -> None:

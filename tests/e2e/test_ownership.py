@@ -108,7 +108,7 @@ def test_nothing_is_left_of_a_worker_deleted_in_the_middle_of_its_work(
     always(lambda: not worker.deployment, "no Deployment comes back", seconds=2)
 
 
-@pytest.mark.disturbs_others
+@pytest.mark.alone
 def test_deleting_returns_at_once_with_the_operator_stopped(
     make_worker: MakeWorker, database: Database, here: Kubectl, operator: Release
 ) -> None:
@@ -172,7 +172,7 @@ def test_a_worker_of_the_same_name_follows_a_deleted_one(
     assert not again.pod_names & first
 
 
-@pytest.mark.disturbs_others
+@pytest.mark.alone
 def test_uninstalled_and_installed_again_the_pods_never_stop(
     make_worker: MakeWorker, database: Database, here: Kubectl, operator: Release
 ) -> None:

@@ -200,9 +200,9 @@ OURS = " ".join(
 )
 
 
-def nothing_else(text: str) -> str:
-    """What is left of a text beside the marks that stand for what is not told."""
-    return text.replace(HIDDEN, "\0").replace(WITHHELD, "\0")
+def parts(text: str) -> list[str]:
+    """What is left of a text between the marks that stand for what is not told."""
+    return [part for line in text.split(WITHHELD) for part in line.split(HIDDEN)]
 
 
 WHATEVER_IS_SAID = given(URL_TEXTS, st.sampled_from(sorted(FORMS)), st.text(max_size=10))
@@ -230,7 +230,7 @@ def no_form_is_told(drawn: tuple[str, str], form: str, noise: str) -> None:
     for text in (told.apply_error.message, told.pods[0].told):
         for secret in {written, password, url}:
             if secret.strip() and not is_told(secret, own):
-                assert not is_told(secret, nothing_else(text)), (secret, text)
+                assert not any(is_told(secret, part) for part in parts(text)), (secret, text)
 
 
 test_no_form_of_a_credential_is_told = settings(max_examples=300, deadline=None)(

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "django-task-operator"
@@ -16,19 +17,22 @@ def fetch(package: str, version: str, file: str, sha256: str, *, source: bool = 
     path = CACHE / file
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        requirement = CACHE / f"{file}.txt"
-        requirement.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
-                f"--no-binary={package}" if source else "--only-binary=:all:",
-                *(f"--requirement={requirement}", f"--dest={CACHE}"),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        requirement.unlink()
-        assert path.exists(), f"could not fetch {file}:\n{done.stderr}"
+        # Other tests may fetch the same at the same time.
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            requirement = Path(folder) / "requirements.txt"
+            requirement.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
+            done = subprocess.run(
+                [
+                    *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
+                    f"--no-binary={package}" if source else "--only-binary=:all:",
+                    *(f"--requirement={requirement}", f"--dest={folder}"),
+                ],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            fetched = Path(folder) / file
+            assert fetched.exists(), f"could not fetch {file}:\n{done.stderr}"
+            fetched.replace(path)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256, f"{path} is another file"
     return path

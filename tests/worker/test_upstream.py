@@ -113,6 +113,7 @@ def run(upstream_tests: bytes, tmp_path: Path) -> Callable[..., subprocess.Compl
     return run
 
 
+@pytest.mark.alone
 def test_upstreams_tests_pass(
     run: Callable[..., subprocess.CompletedProcess[str]], database: dict[str, Any]
 ) -> None:
