@@ -91,3 +91,24 @@ class StatusField(StrEnum):
     LAST_SCALE_TIME = "lastScaleTime"
     LAST_SAMPLE_TIME = "lastSampleTime"
     CONDITIONS = "conditions"
+
+
+class Metric(StrEnum):
+    """What is measured: for Prometheus (counters end in _total there), and what an HPA can read."""
+
+    PENDING_TASKS = "django_tasks_pending"
+    RUNNING_TASKS = "django_tasks_running"
+    DEMAND_TASKS = "django_tasks_demand"
+    OLDEST_PENDING_SECONDS = "django_tasks_oldest_pending_seconds"
+    DESIRED_REPLICAS = "django_task_worker_desired_replicas"
+    READY_REPLICAS = "django_task_worker_ready_replicas"
+    ORPHANED_TASKS = "django_task_worker_orphaned_tasks"
+    STUCK_TASKS = "django_task_worker_stuck_tasks"
+    ORPHANS = "django_task_worker_orphans"
+    CONDITION = "django_task_worker_condition"
+    SCALINGS = "django_task_worker_scalings"
+    SAMPLE_SECONDS = "django_task_operator_sample_seconds"
+    SAMPLE_ERRORS = "django_task_operator_sample_errors"
+    TURNS = "django_task_operator_turns"
+    API_REQUESTS = "django_task_operator_api_requests"
+    LEADER = "django_task_operator_leader"

@@ -1,4 +1,9 @@
-"""Log lines: JSON in a cluster, readable on a terminal."""
+"""Log lines: JSON in a cluster, readable on a terminal.
+
+A message is the name of an event, always the same: a few lower-case words such as ``turn failed`` or
+``status not written``. Whatever differs from line to line is a field: ``extra={"worker": ...}``. The one
+exception is what is also a Kubernetes event of a worker, whose note is the message (``report/reporter.py``).
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from prometheus_client import (
     process_collector,
 )
 
-from django_task_operator.contract import StatusField
+from django_task_operator.contract import Metric, StatusField
 
 REGISTRY = CollectorRegistry()
 process_collector.ProcessCollector(registry=REGISTRY)
@@ -20,67 +20,59 @@ process_collector.ProcessCollector(registry=REGISTRY)
 _WORKER = ("namespace", "worker")
 
 PENDING_TASKS = Gauge(
-    "django_tasks_pending",
+    Metric.PENDING_TASKS,
     "Due tasks that wait, as counted for the last decision",
     _WORKER,
     registry=REGISTRY,
 )
-RUNNING_TASKS = Gauge("django_tasks_running", "Tasks that run", _WORKER, registry=REGISTRY)
-DEMAND_TASKS = Gauge("django_tasks_demand", "Due tasks that wait or run", _WORKER, registry=REGISTRY)
+RUNNING_TASKS = Gauge(Metric.RUNNING_TASKS, "Tasks that run", _WORKER, registry=REGISTRY)
+DEMAND_TASKS = Gauge(Metric.DEMAND_TASKS, "Due tasks that wait or run", _WORKER, registry=REGISTRY)
 OLDEST_PENDING_SECONDS = Gauge(
-    "django_tasks_oldest_pending_seconds", "Age of the oldest due task that waits", _WORKER, registry=REGISTRY
+    Metric.OLDEST_PENDING_SECONDS, "Age of the oldest due task that waits", _WORKER, registry=REGISTRY
 )
-DESIRED_REPLICAS = Gauge(
-    "django_task_worker_desired_replicas", "Replicas decided last", _WORKER, registry=REGISTRY
-)
-READY_REPLICAS = Gauge("django_task_worker_ready_replicas", "Pods that are ready", _WORKER, registry=REGISTRY)
+DESIRED_REPLICAS = Gauge(Metric.DESIRED_REPLICAS, "Replicas decided last", _WORKER, registry=REGISTRY)
+READY_REPLICAS = Gauge(Metric.READY_REPLICAS, "Pods that are ready", _WORKER, registry=REGISTRY)
 ORPHANED_TASKS = Gauge(
-    "django_task_worker_orphaned_tasks",
+    Metric.ORPHANED_TASKS,
     "Tasks that are RUNNING in the table although the pod that ran them is gone",
     _WORKER,
     registry=REGISTRY,
 )
 STUCK_TASKS = Gauge(
-    "django_task_worker_stuck_tasks",
+    Metric.STUCK_TASKS,
     "Tasks that have run for longer than stuckAfterSeconds on a pod that lives",
     _WORKER,
     registry=REGISTRY,
 )
 ORPHANS = Counter(
-    "django_task_worker_orphans",
+    Metric.ORPHANS,
     "Orphaned tasks that were dealt with: Failed, Requeued or Ignored",
     (*_WORKER, "outcome"),
     registry=REGISTRY,
 )
 CONDITION = Gauge(
-    "django_task_worker_condition",
+    Metric.CONDITION,
     "1 while the condition of the worker is True",
     (*_WORKER, "condition"),
     registry=REGISTRY,
 )
-SCALINGS = Counter(
-    "django_task_worker_scalings", "Changes of the replicas", (*_WORKER, "reason"), registry=REGISTRY
-)
+SCALINGS = Counter(Metric.SCALINGS, "Changes of the replicas", (*_WORKER, "reason"), registry=REGISTRY)
 SAMPLE_SECONDS = Histogram(
-    "django_task_operator_sample_seconds",
+    Metric.SAMPLE_SECONDS,
     "How long a sample of a task table took",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=REGISTRY,
 )
-SAMPLE_ERRORS = Counter(
-    "django_task_operator_sample_errors", "Samples that failed", ("reason",), registry=REGISTRY
-)
-TURNS = Counter("django_task_operator_turns", "Turns of the workers' loops", ("outcome",), registry=REGISTRY)
+SAMPLE_ERRORS = Counter(Metric.SAMPLE_ERRORS, "Samples that failed", ("reason",), registry=REGISTRY)
+TURNS = Counter(Metric.TURNS, "Turns of the workers' loops", ("outcome",), registry=REGISTRY)
 API_REQUESTS = Counter(
-    "django_task_operator_api_requests",
+    Metric.API_REQUESTS,
     "Requests to the API server",
     ("method", "resource"),
     registry=REGISTRY,
 )
 
-LEADER = Gauge(
-    "django_task_operator_leader", "1 while this operator is the one that is at work", registry=REGISTRY
-)
+LEADER = Gauge(Metric.LEADER, "1 while this operator is the one that is at work", registry=REGISTRY)
 
 _FROM_STATUS = {
     PENDING_TASKS: StatusField.PENDING_TASKS,

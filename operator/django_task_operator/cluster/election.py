@@ -175,7 +175,7 @@ class Elector:
         if not valid:
             return
         if not await self._kube.written(LAST_WRITE_SECONDS):
-            log.warning("not released, because a write is under way", extra={"lease": str(self._key)})
+            log.warning("not released", extra={"lease": str(self._key), "error": "a write is under way"})
             return
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
@@ -262,7 +262,7 @@ class Elector:
             async with asyncio.timeout(REQUEST_SECONDS):
                 await self._kube.unlabel_pod(self._pod(self._me), LEADER_LABEL)
         except API_ERRORS as error:
-            self._tell("the label of this pod cannot be removed", error)
+            self._tell("pod not unlabelled", error)
 
     async def _label(self) -> None:
         """Let the Services find this pod, and no other."""
@@ -276,7 +276,7 @@ class Elector:
                 await self._kube.label_pod(self._pod(self._me), LEADER_LABEL, self._key.name)
             except API_ERRORS as error:
                 if trouble != (trouble := describe(error)):
-                    log.warning("the pods cannot be labelled", extra={"error": trouble})
+                    log.warning("pods not labelled", extra={"error": trouble})
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return

@@ -89,7 +89,7 @@ class _Watcher(threading.Thread):
                 )
             )
         except Exception:
-            log.exception("the watch of the DjangoTaskWorkers ended")
+            log.exception("watch of the workers ended")
         finally:
             if not self._stop_flag.is_set():
                 self._loop.call_soon_threadsafe(self._ended)

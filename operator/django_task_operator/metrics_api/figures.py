@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from django_task_operator.contract import Metric
 from django_task_operator.metrics_api.quantity import quantity
 
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ def _age(demand: QueueDemand | SelectionDemand, now: datetime) -> float:
 
 
 METRICS: Mapping[str, _Measure] = {
-    "django_tasks_pending": lambda demand, _: demand.ready,
-    "django_tasks_running": lambda demand, _: demand.running,
-    "django_tasks_demand": lambda demand, _: demand.ready + demand.running,
-    "django_tasks_oldest_pending_seconds": _age,
+    Metric.PENDING_TASKS: lambda demand, _: demand.ready,
+    Metric.RUNNING_TASKS: lambda demand, _: demand.running,
+    Metric.DEMAND_TASKS: lambda demand, _: demand.ready + demand.running,
+    Metric.OLDEST_PENDING_SECONDS: _age,
 }
 
 

@@ -171,13 +171,13 @@ class ExternalMetrics:
             try:
                 await listener.start(port)
             except OSError as error:
-                # No reason to scale nobody.
+                # The workers are scaled all the same.
                 await listener.close()
-                log.warning("metrics API does not listen", extra={"port": port, "error": str(error)})
+                log.warning("metrics API not listening", extra={"port": port, "error": str(error)})
                 self._become(Availability(State.STARTING, detail=str(error)))
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                log.info("metrics API listens", extra={"port": port})
+                log.info("metrics API listening", extra={"port": port})
                 return listener
 
     async def _kept(self) -> AsyncIterator[ServingCertificate]:
@@ -201,7 +201,7 @@ class ExternalMetrics:
                 }
                 return ServingCertificate.read(data)
             except ValueError as error:
-                log.info("no serving certificate is kept", extra={"reason": str(error)})
+                log.info("serving certificate not found", extra={"reason": str(error)})
                 return None
             except API_ERRORS as error:
                 log.warning("serving certificate not read", extra={"error": describe(error)})
@@ -284,7 +284,7 @@ class ExternalMetrics:
     def _become(self, availability: Availability) -> None:
         if availability != self._availability:
             log.info(
-                "metrics API",
+                "metrics API changed",
                 extra={
                     "state": str(availability.state),
                     "service": availability.service,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django_task_operator.contract import Metric
 from django_task_operator.resources.metadata import object_metadata
 from django_task_operator.spec import GROUP, KIND, VERSION
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from django_task_operator.spec import Manifest, Worker
 
 # Pending and running tasks, as the operator serves them at external.metrics.k8s.io.
-METRIC = "django_tasks_demand"
+METRIC = Metric.DEMAND_TASKS.value
 
 
 def build_autoscaler(worker: Worker) -> Manifest:

@@ -142,7 +142,7 @@ class Operator:
             try:
                 await self.world.kube.list_workers(self._namespaces[0])
             except API_ERRORS as error:
-                log.warning("DjangoTaskWorkers cannot be listed yet", extra={"error": describe(error)})
+                log.warning("workers not listed", extra={"error": describe(error)})
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return

@@ -261,7 +261,7 @@ class _Poller:
         except Exception as error:  # noqa: BLE001  a defect of ours must not end the polling
             # The place tells, without the exception's text, which may quote anything.
             place = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("sample_crashed", extra={"at": f"{place.filename}:{place.lineno}"})  # noqa: TRY400
+            log.error("sample crashed", extra={"at": f"{place.filename}:{place.lineno}"})  # noqa: TRY400
             self._failed(DatabaseFailed(code=type(error).__name__))
         else:
             self._succeeded(sample, wanted, started)
@@ -314,7 +314,7 @@ class _Poller:
                 waiting = await self._asked(lambda: self._table.waiting_queues(served))
         except DatabaseError as error:
             # No fault of the samples, and so no news for the workers.
-            log.info("unserved_queues_unknown", extra={"reason": error.reason})
+            log.info("unserved queues not searched", extra={"reason": error.reason})
             self._next_search = self._loop.time() + FAILED_SEARCH_SECONDS
             return
         now = self._loop.time()

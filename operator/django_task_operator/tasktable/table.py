@@ -256,6 +256,6 @@ class TaskTable:
             if type(failure) is DatabaseFailed:
                 # It may be a defect of ours: the place tells, without the exception's text.
                 place = traceback.extract_tb(error.__traceback__)[-1]
-                log.warning("database_failed", extra={"at": f"{place.filename}:{place.lineno}"})
+                log.warning("database failed", extra={"at": f"{place.filename}:{place.lineno}"})
         # Outside of the handler: the driver's exception quotes host and user, and must not be chained.
         raise failure

@@ -163,7 +163,7 @@ async def test_a_definition_that_is_installed_later(caplog: pytest.LogCaptureFix
 
     await asyncio.sleep(A_WHILE)
     assert life.operator.is_ready
-    assert caplog.messages.count("DjangoTaskWorkers cannot be listed yet") == 2
+    assert caplog.messages.count("workers not listed") == 2
     assert await life.stop() == 0
 
 

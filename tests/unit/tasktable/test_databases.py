@@ -301,7 +301,7 @@ def test_a_defect_is_reported_and_retried_like_trouble(caplog: pytest.LogCapture
         assert failed is not None
         assert "ZeroDivisionError" in failed.message
         assert recovered is None
-        assert "sample_crashed" in caplog.text
+        assert "sample crashed" in caplog.text
 
     skipping(story())
 
