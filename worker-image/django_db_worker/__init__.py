@@ -1,3 +1,31 @@
-"""`db_worker` for the task table of django-tasks-db: processes, threads, health, and a clean end."""
+"""`db_worker` for the task table of django-tasks-db: processes, threads, health, and a clean end.
+
+A worker is one supervisor, its processes, and in each process one or more slots:
+
+    supervisor ── fork, signals ──> process 1 ──> slot 1.1 ──> task_store ──> database
+        │  ^                                 └──> slot 1.2 ──> task_store ──> database
+        │  └───────── status_board <── every slot writes what it is doing
+        └── fork, signals ──> process 2 ──> ...
+
+A slot claims a task, runs it and stores its result, over and over, in a thread of its own with a
+connection of its own. Slots never talk to one another, and only the supervisor starts and ends processes.
+A worker of one slot without a health port has no supervisor: the command is the slot's process.
+
+    __main__            the launcher: runs the commands of this folder in a project that knows nothing of it
+    management/         the commands: arguments in, a worker or a clean-up out
+    options             the command line as one value, refused where it cannot work
+    supervisor          starts, watches, replaces, ends processes; answers the health port; never connects
+    process             one process: its signals, its slots, how it ends
+    slot                the loop: claim, run, store
+    task_store          what a slot does with the task table, through lost connections
+    claim               the SQL of claiming and storing, for each database
+    database            the slot's connection, and what errors of the database mean
+    status_board        what every slot is doing, in memory shared by all processes
+    quota               --max-tasks: when a process leaves, and that only one leaves at a time
+    stop                how a slot learns that it should end
+    listeners           which signals the project listens to
+    health, metrics     /healthz, /readyz and /metrics
+    errors              what ends a worker, with the sentence that the user reads
+"""
 
 __version__ = "0.1.0"

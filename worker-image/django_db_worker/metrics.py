@@ -3,38 +3,36 @@
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 
-from .board import BUCKETS, Board, Histogram, Place, State
+from .status_board import BUCKETS, Histogram, SlotStatus, State, StatusBoard
 
 PREFIX = "django_db_worker"
 
 
-def exposition(board: Board, *, restarts: int) -> str:
+def exposition(board: StatusBoard, *, restarts: int) -> str:
     """All metrics, in Prometheus' text format."""
-    places = board.all
+    slots = board.all
 
-    def total(count: Callable[[Place], int]) -> int:
-        return sum(map(count, places))
+    def total(count: Callable[[SlotStatus], int]) -> int:
+        return sum(map(count, slots))
 
     lines = [
         *_family("tasks_started_total", "counter", "Tasks started."),
-        _sample("tasks_started_total", total(lambda place: place.started)),
+        _sample("tasks_started_total", total(lambda slot: slot.started)),
         *_family("tasks_finished_total", "counter", "Tasks finished, by their status."),
-        _sample("tasks_finished_total", total(lambda place: place.succeeded), 'status="SUCCESSFUL"'),
-        _sample("tasks_finished_total", total(lambda place: place.failed), 'status="FAILED"'),
-        *_histogram(
-            "task_duration_seconds", "From a task's start to its end.", (p.durations for p in places)
-        ),
+        _sample("tasks_finished_total", total(lambda slot: slot.succeeded), 'status="SUCCESSFUL"'),
+        _sample("tasks_finished_total", total(lambda slot: slot.failed), 'status="FAILED"'),
+        *_histogram("task_duration_seconds", "From a task's start to its end.", (p.durations for p in slots)),
         *_histogram(
             "task_queue_wait_seconds",
             "From when a task could start to when it did.",
-            (p.waits for p in places),
+            (p.waits for p in slots),
         ),
         *_family("slots", "gauge", "Worker slots: processes times threads."),
-        _sample("slots", len(places)),
+        _sample("slots", len(slots)),
         *_family("slots_active", "gauge", "Slots that run a task now."),
-        _sample("slots_active", total(lambda place: place.state is State.RUNNING)),
+        _sample("slots_active", total(lambda slot: slot.state is State.RUNNING)),
         *_family("slots_disconnected", "gauge", "Slots that wait for the database."),
-        _sample("slots_disconnected", total(lambda place: place.state is State.DISCONNECTED)),
+        _sample("slots_disconnected", total(lambda slot: slot.state is State.DISCONNECTED)),
         *_family("process_restarts_total", "counter", "Worker processes that crashed or were stuck."),
         _sample("process_restarts_total", restarts),
     ]

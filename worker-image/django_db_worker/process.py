@@ -14,12 +14,12 @@ from types import FrameType
 from django.db import connections
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV, run_with_reloader
 
-from .board import Board, State
 from .database import OutageLog
 from .errors import AbandonedError, NotMigratedError
 from .options import Options
-from .quota import Quota, Turn
-from .slot import Manner, Slot
+from .quota import Quota, RecycleToken
+from .slot import Slot, SlotOptions
+from .status_board import State, StatusBoard
 from .stop import Stop
 
 logger = logging.getLogger("django_tasks_db")
@@ -36,17 +36,17 @@ class Worker:
     """What all processes of a worker share."""
 
     options: Options
-    manner: Manner
-    board: Board
+    slot_options: SlotOptions
+    board: StatusBoard
     outages: OutageLog
 
     def slot(self, process: int, thread: int, stop: Stop, quota: Quota) -> Slot:
         """Build a slot. Its connection opens in the thread that runs it."""
         return Slot(
             worker_id=self.options.slot_id(process, thread),
-            manner=self.manner,
+            slot_options=self.slot_options,
             stop=stop,
-            place=self.board.place(process, thread),
+            status=self.board.slot(process, thread),
             quota=quota,
             outages=self.outages,
         )
@@ -60,13 +60,13 @@ def run_here(worker: Worker) -> None:
     stop = Stop()
     slot = worker.slot(0, 0, stop, Quota(worker.options.max_tasks))
 
-    place = worker.board.place(0, 0)
+    status = worker.board.slot(0, 0)
 
     def asked(signum: int, _: FrameType | None) -> None:
         second = stop.requested
         # First of all: whatever the log does, the request is not lost.
         stop.request()
-        if stop.in_task or place.state is State.IDLE:
+        if stop.in_task or status.state is State.IDLE:
             # Elsewhere the log's own lock may be held by the code that this interrupts.
             log_signal(signum, second=second)
         if second:
@@ -100,7 +100,7 @@ def run_reloaded(worker: Worker) -> None:
         run_with_reloader(work)
 
 
-def run_supervised(worker: Worker, process: int, supervisor: int, turn: Turn) -> int:
+def run_supervised(worker: Worker, process: int, supervisor: int, token: RecycleToken) -> int:
     """Run one process's slots, in a fork of its own; return how it ended.
 
     SIGTERM and SIGINT ask it to stop, however often: systemd and terminals send them to a whole group.
@@ -108,8 +108,8 @@ def run_supervised(worker: Worker, process: int, supervisor: int, turn: Turn) ->
     """
     stop = Stop(parent=supervisor)
     replaced = not worker.options.batch
-    first = worker.board.place(process, 0)
-    quota = Quota(worker.options.max_tasks, lambda: not replaced or turn.take(first))
+    first = worker.board.slot(process, 0)
+    quota = Quota(worker.options.max_tasks, lambda: not replaced or token.take(first))
     threads = worker.options.threads
 
     def asked(signum: int, _: FrameType | None) -> None:
@@ -136,7 +136,7 @@ def settle(worker: Worker, error: BaseException) -> None:
     """Store `error` for every task whose process is gone; for a fork of its own, at the very end."""
     for process in range(worker.options.processes):
         for thread in range(worker.options.threads):
-            if worker.board.place(process, thread).unsettled:
+            if worker.board.slot(process, thread).unsettled:
                 worker.slot(process, thread, Stop(), Quota(None)).settle(error)
 
 

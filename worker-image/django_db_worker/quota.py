@@ -4,10 +4,10 @@ import os
 import threading
 from collections.abc import Callable
 
-from .board import Place
+from .status_board import SlotStatus
 
 
-class Turn:
+class RecycleToken:
     """Permission to leave for a fresh process. It exists once: a byte in a pipe that all processes read."""
 
     def __init__(self) -> None:
@@ -19,13 +19,13 @@ class Turn:
         """Let the next process have it."""
         os.write(self._writer, b"x")
 
-    def take(self, place: Place) -> bool:
-        """Try to get it, without waiting; `place` then says who has it, should that process die."""
+    def take(self, status: SlotStatus) -> bool:
+        """Try to get it, without waiting; `status` then says who has it, should that process die."""
         try:
             os.read(self._reader, 1)
         except BlockingIOError:
             return False
-        place.leaving = True
+        status.leaving = True
         return True
 
 

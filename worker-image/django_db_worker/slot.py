@@ -9,20 +9,20 @@ from django.core.exceptions import SuspiciousOperation
 from django_tasks_db.compat import TaskContext, TaskResultStatus, task_finished, task_started
 
 from . import claim
-from .board import Place, State
 from .claim import Row, Wanted
 from .database import OutageLog
 from .errors import PROCESS_DIED, AbandonedError
-from .ledger import Ledger
 from .listeners import Listeners
 from .quota import Quota
+from .status_board import SlotStatus, State
 from .stop import Stop
+from .task_store import TaskStore
 
 logger = logging.getLogger("django_tasks_db")
 
 
 @dataclass(frozen=True)
-class Manner:
+class SlotOptions:
     """How slots go about their work: the same for all of a worker."""
 
     wanted: Wanted
@@ -37,42 +37,49 @@ class Slot:
     """The loop of upstream's Worker, with a connection that stays."""
 
     def __init__(
-        self, *, worker_id: str, manner: Manner, stop: Stop, place: Place, quota: Quota, outages: OutageLog
+        self,
+        *,
+        worker_id: str,
+        slot_options: SlotOptions,
+        stop: Stop,
+        status: SlotStatus,
+        quota: Quota,
+        outages: OutageLog,
     ) -> None:
         self.worker_id = worker_id
-        self._manner = manner
+        self._options = slot_options
         self._stop = stop
-        self._place = place
+        self._status = status
         self._quota = quota
-        self._ledger = Ledger(
+        self._task_store = TaskStore(
             worker_id=worker_id,
-            began=manner.began,
-            wanted=manner.wanted,
-            model_signals=manner.listeners.model,
+            began=slot_options.began,
+            wanted=slot_options.wanted,
+            model_signals=slot_options.listeners.model,
             stop=stop,
-            place=place,
+            status=status,
             outages=outages,
         )
         self._next: Row | None = None
 
     def run(self) -> None:
         """Work until asked to stop, or until the batch or the quota ends."""
-        names = ",".join(self._manner.wanted.queues) or "*"
+        names = ",".join(self._options.wanted.queues) or "*"
         logger.info("Starting worker worker_id=%s queues=%s", self.worker_id, names)
         self.settle(ChildProcessError(PROCESS_DIED))
-        if self._manner.startup_delay and self._manner.interval:
+        if self._options.startup_delay and self._options.interval:
             # Not all at once on the database.
             self._idle(random.random())  # noqa: S311
         while self._turn():
             pass
-        self._place.enter(State.ENDED)
+        self._status.enter(State.ENDED)
 
     def settle(self, error: BaseException) -> None:
-        """Fail the task that the last process in this place was running when it ended: nobody else knows."""
-        row = self._ledger.leftover()
+        """Fail the task that the last process of this slot was running when it ended: nobody else knows."""
+        row = self._task_store.leftover()
         if row is not None:
             claim.fail(row, error)
-            self._ledger.finish(row)
+            self._task_store.finish(row)
             self._tell_failed(row)
 
     def _turn(self) -> bool:
@@ -89,31 +96,31 @@ class Slot:
                     self.worker_id,
                 )
                 return False
-            row, looked = self._ledger.claim()
+            row, looked = self._task_store.claim()
             if row is None:
                 self._quota.give_back()
         if row is not None:
             # Claimed in the moment of the signal: still nobody's.
             if self._stop.asked():
-                self._ledger.give_back(row)
+                self._task_store.give_back(row)
                 return False
             self._run(row)
-        elif looked and self._manner.batch:
+        elif looked and self._options.batch:
             logger.info("No more tasks to run for worker_id=%s - exiting gracefully.", self.worker_id)
             return False
-        self._ledger.tidy()
+        self._task_store.tidy()
         if row is None:
-            self._idle(self._manner.interval)
+            self._idle(self._options.interval)
         return True
 
     def _idle(self, seconds: float) -> None:
-        self._place.enter(State.IDLE)
+        self._status.enter(State.IDLE)
         self._stop.wait(seconds)
 
     def _run(self, row: Row) -> None:
         """Run a claimed task, and store what became of it."""
-        self._place.enter(State.RUNNING)
-        self._place.count_started(claim.seconds_ready(row))
+        self._status.enter(State.RUNNING)
+        self._status.count_started(claim.seconds_ready(row))
         try:
             self._call(row)
         except AbandonedError:
@@ -124,7 +131,7 @@ class Slot:
             self._store(row)
             self._tell_failed(row)
         took = (row.finished_at - row.started_at).total_seconds()
-        self._place.count_finished(took, successful=row.status == TaskResultStatus.SUCCESSFUL)
+        self._status.count_finished(took, successful=row.status == TaskResultStatus.SUCCESSFUL)
 
     # The order of steps and signals, and what counts as the task's own failure, are upstream's.
 
@@ -154,14 +161,14 @@ class Slot:
         """Store the result and, where nobody can tell the difference, claim the next row in that commit."""
         if self._may_claim_with_result() and self._quota.take():
             try:
-                self._next = self._ledger.finish_and_claim(row)
+                self._next = self._task_store.finish_and_claim(row)
             finally:
                 if self._next is None:
                     self._quota.give_back()
         else:
-            self._ledger.finish(row)
-        self._place.enter(State.RUNNING)
+            self._task_store.finish(row)
+        self._status.enter(State.RUNNING)
 
     def _may_claim_with_result(self) -> bool:
         # A receiver of task_finished may enqueue something more urgent: then the next claim comes after it.
-        return not (self._manner.listeners.task_finished or self._next is not None or self._stop.asked())
+        return not (self._options.listeners.task_finished or self._next is not None or self._stop.asked())

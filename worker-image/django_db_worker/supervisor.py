@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from types import FrameType
 
 from . import process
-from .board import Place, State
 from .errors import PROCESS_DIED, AbandonedError, NotMigratedError
 from .health import Answer, HealthServer
 from .metrics import exposition
 from .process import CRASHED, DONE, NOT_MIGRATED, RECYCLE, STOP_SIGNALS, Worker
-from .quota import Turn
+from .quota import RecycleToken
+from .status_board import SlotStatus, State
 
 logger = logging.getLogger("django_tasks_db")
 
@@ -39,8 +39,8 @@ CRASH_LOOP = 4
 
 
 @dataclass
-class _Seat:
-    """The place of one process, and who sits there."""
+class _Child:
+    """The worker's nth process: the one that runs, or when the next one is due."""
 
     number: int
     pid: int | None = None
@@ -57,9 +57,9 @@ class Supervisor:
         """Raises OSError when the health port cannot be had."""
         self._worker = worker
         self._stuck_seconds = stuck_seconds
-        self._seats = [_Seat(number) for number in range(worker.options.processes)]
-        self._turn = Turn()
-        self._recycled: _Seat | None = None
+        self._children = [_Child(number) for number in range(worker.options.processes)]
+        self._recycle_token = RecycleToken()
+        self._recycled: _Child | None = None
         self._restarts = 0
         self._stop_signals = 0
         self._exit: int | None = None
@@ -85,7 +85,7 @@ class Supervisor:
         before = {signum: signal.signal(signum, _ignore) for signum in handled}
         process.prepare_fork()
         try:
-            while self._turn_once():
+            while self._once():
                 pass
             self._settle()
         finally:
@@ -97,23 +97,23 @@ class Supervisor:
             self._selector.close()
         if self._exit == NOT_MIGRATED:
             raise NotMigratedError
-        if any(place.unsettled for place in self._worker.board.all):
+        if any(slot.unsettled for slot in self._worker.board.all):
             raise AbandonedError
         return self._exit or 0
 
-    def _turn_once(self) -> bool:
+    def _once(self) -> bool:
         now = time.monotonic()
-        for seat in self._seats:
-            if seat.pid is None and seat.due is not None and seat.due <= now:
-                self._start(seat)
+        for child in self._children:
+            if child.pid is None and child.due is not None and child.due <= now:
+                self._start(child)
         self._wait(now)
         self._heed_signals()
         self._reap()
         self._watch()
-        return any(seat.pid is not None or seat.due is not None for seat in self._seats)
+        return any(child.pid is not None or child.due is not None for child in self._children)
 
     def _wait(self, now: float) -> None:
-        due = [seat.due - now for seat in self._seats if seat.pid is None and seat.due is not None]
+        due = [child.due - now for child in self._children if child.pid is None and child.due is not None]
         tick = RECYCLE_TICK_SECONDS if self._recycled is not None else TICK_SECONDS
         for key, _ in self._selector.select(max(0.0, min([tick, *due]))):
             key.data()
@@ -122,17 +122,19 @@ class Supervisor:
 
     # Processes
 
-    def _start(self, seat: _Seat) -> None:
-        places = self._worker.board.of_process(seat.number)
-        for place in places:
-            place.enter(State.NEW)
-            place.leaving = False
+    def _start(self, child: _Child) -> None:
+        slots = self._worker.board.of_process(child.number)
+        for slot in slots:
+            slot.enter(State.NEW)
+            slot.leaving = False
         worker = self._worker
-        if seat.started:
-            worker = replace(worker, manner=replace(worker.manner, startup_delay=False))
+        if child.started:
+            worker = replace(worker, slot_options=replace(worker.slot_options, startup_delay=False))
         supervisor = os.getpid()
-        seat.pid = self._fork(lambda: process.run_supervised(worker, seat.number, supervisor, self._turn))
-        seat.started, seat.due, seat.given_up_since = time.monotonic(), None, None
+        child.pid = self._fork(
+            lambda: process.run_supervised(worker, child.number, supervisor, self._recycle_token)
+        )
+        child.started, child.due, child.given_up_since = time.monotonic(), None, None
 
     def _fork(self, work: Callable[[], int]) -> int:
         """Run `work` in a process of its own, whose exit code it returns; return the process id."""
@@ -173,51 +175,51 @@ class Supervisor:
                 return
             if not pid:
                 return
-            seat = next((each for each in self._seats if each.pid == pid), None)
-            if seat is not None:
-                seat.pid = None
-                self._ended(seat, os.waitstatus_to_exitcode(status))
+            child = next((each for each in self._children if each.pid == pid), None)
+            if child is not None:
+                child.pid = None
+                self._ended(child, os.waitstatus_to_exitcode(status))
 
-    def _ended(self, seat: _Seat, code: int) -> None:
-        places = self._worker.board.of_process(seat.number)
-        for place in places:
-            place.enter(State.ENDED)
-        if self._recycled is seat:
+    def _ended(self, child: _Child, code: int) -> None:
+        slots = self._worker.board.of_process(child.number)
+        for slot in slots:
+            slot.enter(State.ENDED)
+        if self._recycled is child:
             self._recycled = None
-            self._turn.put_back()
+            self._recycle_token.put_back()
         if code == NOT_MIGRATED:
             self._stop(NOT_MIGRATED)
         elif code in {DONE, RECYCLE}:
-            seat.failures = 0
-            self._replace(seat, places, 0.0 if code == RECYCLE else FIRST_BACKOFF_SECONDS, clean=True)
+            child.failures = 0
+            self._replace(child, slots, 0.0 if code == RECYCLE else FIRST_BACKOFF_SECONDS, clean=True)
         else:
-            self._crashed(seat, places, code)
+            self._crashed(child, slots, code)
 
-    def _crashed(self, seat: _Seat, places: list[Place], code: int) -> None:
+    def _crashed(self, child: _Child, slots: list[SlotStatus], code: int) -> None:
         if self._ended_at_once is not None:
             return
         how = f"by signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"with exit code {code}"
         self._restarts += 1
-        quick = time.monotonic() - seat.started < QUICK_SECONDS
-        seat.failures = seat.failures + 1 if quick else 0
-        delay = min(FIRST_BACKOFF_SECONDS * 2 ** max(seat.failures - 1, 0), LONGEST_BACKOFF_SECONDS)
-        logger.error("Worker process %d ended %s.", seat.number + 1, how)
+        quick = time.monotonic() - child.started < QUICK_SECONDS
+        child.failures = child.failures + 1 if quick else 0
+        delay = min(FIRST_BACKOFF_SECONDS * 2 ** max(child.failures - 1, 0), LONGEST_BACKOFF_SECONDS)
+        logger.error("Worker process %d ended %s.", child.number + 1, how)
         # A task that kills its process is that task's failure: it will not come again.
-        if seat.failures >= QUICK_FAILURES and not any(place.task for place in places):
+        if child.failures >= QUICK_FAILURES and not any(slot.task for slot in slots):
             logger.error(
-                "Worker process %d failed %d times in a row. Giving up.", seat.number + 1, seat.failures
+                "Worker process %d failed %d times in a row. Giving up.", child.number + 1, child.failures
             )
             self._stop(CRASH_LOOP)
-        self._replace(seat, places, delay, clean=False)
+        self._replace(child, slots, delay, clean=False)
 
-    def _replace(self, seat: _Seat, places: list[Place], delay: float, *, clean: bool) -> None:
+    def _replace(self, child: _Child, slots: list[SlotStatus], delay: float, *, clean: bool) -> None:
         done = self._exit is not None or self._stop_signals or (clean and self._worker.options.batch)
-        if places[0].leaving:
-            places[0].leaving = False
-            self._recycled = seat
+        if slots[0].leaving:
+            slots[0].leaving = False
+            self._recycled = child
         if not done:
-            seat.due = time.monotonic() + delay
-        elif self._recycled is seat:
+            child.due = time.monotonic() + delay
+        elif self._recycled is child:
             self._recycled = None
 
     # Ending
@@ -238,8 +240,8 @@ class Supervisor:
         if self._exit is None:
             self._exit = code
             self._send(signal.SIGTERM)
-        for seat in self._seats:
-            seat.due = None
+        for child in self._children:
+            child.due = None
 
     def _end_at_once(self) -> None:
         self._stop(0)
@@ -248,13 +250,13 @@ class Supervisor:
             self._send(signal.SIGQUIT)
 
     def _send(self, signum: signal.Signals) -> None:
-        for seat in self._seats:
-            if seat.pid is not None:
-                os.kill(seat.pid, signum)
+        for child in self._children:
+            if child.pid is not None:
+                os.kill(child.pid, signum)
 
     def _settle(self) -> None:
         """Store the failure of tasks that were killed with their process, where no new process will."""
-        if not any(place.unsettled for place in self._worker.board.all):
+        if not any(slot.unsettled for slot in self._worker.board.all):
             return
         error: BaseException = ChildProcessError(PROCESS_DIED)
         if self._ended_at_once is not None:
@@ -281,50 +283,50 @@ class Supervisor:
         fresh = self._recycled
         if fresh is not None and any(each.claims for each in self._worker.board.of_process(fresh.number)):
             self._recycled = None
-            self._turn.put_back()
-        for seat in self._seats:
-            if seat.pid is not None:
-                self._watch_seat(seat, seat.pid, now)
+            self._recycle_token.put_back()
+        for child in self._children:
+            if child.pid is not None:
+                self._watch_child(child, child.pid, now)
 
-    def _watch_seat(self, seat: _Seat, pid: int, now: float) -> None:
-        places = self._worker.board.of_process(seat.number)
-        if seat.given_up_since is None:
-            if any(self._is_stuck(place) for place in places):
-                logger.error("Worker process %d is stuck. It will be replaced.", seat.number + 1)
-                seat.given_up_since = now
+    def _watch_child(self, child: _Child, pid: int, now: float) -> None:
+        slots = self._worker.board.of_process(child.number)
+        if child.given_up_since is None:
+            if any(self._is_stuck(slot) for slot in slots):
+                logger.error("Worker process %d is stuck. It will be replaced.", child.number + 1)
+                child.given_up_since = now
                 os.kill(pid, signal.SIGTERM)
-        elif now - seat.given_up_since > KILL_AFTER_SECONDS and all(
+        elif now - child.given_up_since > KILL_AFTER_SECONDS and all(
             # What still runs beside the stuck slot may finish.
-            place.state is not State.RUNNING
-            for place in places
+            slot.state is not State.RUNNING
+            for slot in slots
         ):
             os.kill(pid, signal.SIGKILL)
 
-    def _is_stuck(self, place: Place) -> bool:
-        state = place.state
+    def _is_stuck(self, slot: SlotStatus) -> bool:
+        state = slot.state
         if state in {State.RUNNING, State.ENDED}:
             return False
         limit = STUCK_CONNECTING_SECONDS if state is State.DISCONNECTED else self._stuck_seconds
         if state is State.IDLE:
-            limit += self._worker.manner.interval
-        return place.seconds_in_state > limit
+            limit += self._worker.slot_options.interval
+        return slot.seconds_in_state > limit
 
     # Pages
 
     def _healthz(self) -> Answer:
         stuck = [
-            f"{seat.number + 1}.{thread + 1}"
-            for seat in self._seats
-            if seat.pid is not None
-            for thread, place in enumerate(self._worker.board.of_process(seat.number))
-            if self._is_stuck(place)
+            f"{child.number + 1}.{thread + 1}"
+            for child in self._children
+            if child.pid is not None
+            for thread, slot in enumerate(self._worker.board.of_process(child.number))
+            if self._is_stuck(slot)
         ]
         return Answer(503, f"stuck: {', '.join(stuck)}\n") if stuck else Answer(200, "ok\n")
 
     def _readyz(self) -> Answer:
         if self._exit is not None:
             return Answer(503, "stopping\n")
-        if any(place.claims for place in self._worker.board.all):
+        if any(slot.claims for slot in self._worker.board.all):
             return Answer(200, "ok\n")
         return Answer(503, "no slot has looked at the task table\n")
 

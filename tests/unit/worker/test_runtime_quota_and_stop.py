@@ -7,8 +7,8 @@ import time
 from functools import partial
 
 import pytest
-from django_db_worker.board import Board
-from django_db_worker.quota import Quota, Turn
+from django_db_worker.quota import Quota, RecycleToken
+from django_db_worker.status_board import StatusBoard
 from django_db_worker.stop import Stop
 
 
@@ -28,19 +28,19 @@ def test_no_quota() -> None:
 
 
 def test_one_process_leaves_at_a_time() -> None:
-    turn, board = Turn(), Board(2, 1)
-    first, second = (Quota(1, partial(turn.take, board.place(process, 0))) for process in range(2))
+    token, board = RecycleToken(), StatusBoard(2, 1)
+    first, second = (Quota(1, partial(token.take, board.slot(process, 0))) for process in range(2))
     assert first.take()
     assert second.take()
     assert not first.take()
-    assert board.place(0, 0).leaving
+    assert board.slot(0, 0).leaving
     # Over its limit, and at work: the other is being replaced.
     assert second.take()
-    turn.put_back()
+    token.put_back()
     assert not second.take()
-    assert board.place(1, 0).leaving
+    assert board.slot(1, 0).leaving
     # Once it leaves it does not go back to work.
-    turn.put_back()
+    token.put_back()
     second.give_back()
     assert not first.take()
 

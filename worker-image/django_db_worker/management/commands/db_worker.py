@@ -15,14 +15,14 @@ from django_tasks_db.management.commands.db_worker import Command as UpstreamCom
 from django_tasks_db.models import DBTaskResult
 
 from django_db_worker import options as asked
-from django_db_worker.board import Board
 from django_db_worker.claim import Wanted
 from django_db_worker.database import OutageLog, reason
 from django_db_worker.errors import AbandonedError, NotMigratedError
 from django_db_worker.listeners import find_listeners
 from django_db_worker.options import MOST, Options, OptionsError, whole_number
 from django_db_worker.process import Worker, run_here, run_reloaded
-from django_db_worker.slot import Manner
+from django_db_worker.slot import SlotOptions
+from django_db_worker.status_board import StatusBoard
 from django_db_worker.supervisor import Supervisor
 
 STUCK_SECONDS = 60.0
@@ -103,7 +103,7 @@ class Command(UpstreamCommand):
             raise CommandError(str(error)) from error
         worker = Worker(
             options=options,
-            manner=Manner(
+            slot_options=SlotOptions(
                 wanted=Wanted(options.backend_name, options.queue_names, options.excluded_queue_names),
                 interval=options.interval,
                 batch=options.batch,
@@ -111,7 +111,7 @@ class Command(UpstreamCommand):
                 began=timezone.now(),
                 listeners=find_listeners(),
             ),
-            board=Board(options.processes, options.threads),
+            board=StatusBoard(options.processes, options.threads),
             outages=OutageLog(),
         )
         reload = given["reload"]

@@ -10,10 +10,10 @@ from django.utils import timezone
 from django_tasks_db.models import DBTaskResult
 
 from . import claim
-from .board import Place, State
 from .claim import Row, Table, Wanted
 from .database import Link, OutageLog, is_contention, is_missing_table
 from .errors import AbandonedError, NotMigratedError
+from .status_board import SlotStatus, State
 from .stop import Stop
 
 Result = TypeVar("Result")
@@ -22,7 +22,7 @@ STORE_ATTEMPTS = 10
 STORE_PAUSE_SECONDS = 0.1
 
 
-class Ledger:
+class TaskStore:
     """Claims and stores for one slot."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Ledger:
         wanted: Wanted,
         model_signals: bool,
         stop: Stop,
-        place: Place,
+        status: SlotStatus,
         outages: OutageLog,
     ) -> None:
         """`began` is when the worker started: what runs since longer in its name is not its own."""
@@ -42,9 +42,9 @@ class Ledger:
         self._wanted = wanted
         self._model_signals = model_signals
         self._stop = stop
-        self._place = place
+        self._status = status
         self._alias = router.db_for_write(DBTaskResult)
-        self._link = Link(self._alias, stop, outages, on_wait=lambda: place.enter(State.DISCONNECTED))
+        self._link = Link(self._alias, stop, outages, on_wait=lambda: status.enter(State.DISCONNECTED))
         self._table: Table | None = None
 
     def claim(self) -> tuple[Row | None, bool]:
@@ -53,8 +53,8 @@ class Ledger:
         Raises NotMigratedError.
         """
         while True:
-            self._place.enter(State.CLAIMING)
-            self._place.doubt = True
+            self._status.enter(State.CLAIMING)
+            self._status.doubt = True
             since = timezone.now()
             try:
                 row = self._open().claim(self._worker_id, None)
@@ -72,14 +72,14 @@ class Ledger:
                     raise NotMigratedError from error
                 raise
             self._link.worked()
-            self._place.note_claim()
+            self._status.note_claim()
             return self._noted(row), True
 
     def finish_and_claim(self, finished: Row) -> Row | None:
         """Store a row's result and claim the next row, in one commit."""
-        self._place.enter(State.FINISHING)
+        self._status.enter(State.FINISHING)
         self._link.leave_transaction()
-        self._place.doubt = True
+        self._status.doubt = True
         since = timezone.now()
         try:
             row = self._open().claim(self._worker_id, finished)
@@ -91,29 +91,29 @@ class Ledger:
             # The result alone: it may be the claim that cannot be made now.
             self._persist(lambda: self._open().finish(finished))
         self._link.worked()
-        self._place.note_claim()
+        self._status.note_claim()
         return self._noted(row)
 
     def finish(self, finished: Row) -> None:
         """Store a row's result."""
-        self._place.enter(State.FINISHING)
+        self._status.enter(State.FINISHING)
         self._link.leave_transaction()
         self._persist(lambda: self._open().finish(finished))
         self._noted(None)
 
     def give_back(self, row: Row) -> None:
         """Undo a claim whose task has not started."""
-        self._place.enter(State.FINISHING)
+        self._status.enter(State.FINISHING)
         self._persist(lambda: claim.give_back(self._alias, row, self._worker_id))
         self._noted(None)
 
     def leftover(self) -> Row | None:
-        """The row that the last process in this place was running when it died, if it still is RUNNING.
+        """The row that the last process of this slot was running when it died, if it still is RUNNING.
 
         Died in the middle of a claim, it may have left a row that never started: that one is given back.
         """
-        key = self._place.task
-        if self._place.doubt:
+        key = self._status.task
+        if self._status.doubt:
             row = self._persist(lambda: self._find_claim(self._began))
             if row is not None and row.pk != key:
                 self.give_back(row)
@@ -136,12 +136,12 @@ class Ledger:
         return self._table
 
     def _noted(self, row: Row | None) -> Row | None:
-        self._place.task = row.pk if row is not None else None
-        self._place.doubt = False
+        self._status.task = row.pk if row is not None else None
+        self._status.doubt = False
         return row
 
     def _claimed_after_all(self, since: datetime) -> Row | None:
-        """Wait for the database; the row of a claim whose answer was lost, if its commit took place."""
+        """Wait for the database; the row of a claim whose answer was lost, if its commit took status."""
         while self._link.reconnect(even_when_stopping=False):
             try:
                 return self._find_claim(since)

@@ -1,7 +1,7 @@
-"""What every slot is doing, in memory that the supervisor and its processes share.
+"""The status of every slot, in memory that the supervisor and its processes share.
 
 Each slot writes only its own words and the supervisor only reads, so there is nothing to lock; the counters
-belong to the slot's place and outlive the process that fills it.
+belong to the slot and outlive the process that fills it.
 """
 
 import enum
@@ -42,7 +42,7 @@ class Histogram:
     total: float
 
 
-class Place:
+class SlotStatus:
     """One slot's words on the board."""
 
     def __init__(self, words: "memoryview[int]", numbers: "memoryview[float]") -> None:
@@ -77,7 +77,7 @@ class Place:
 
     @property
     def leaving(self) -> bool:
-        """Whether the process of this place has the turn to be replaced: kept in its first place."""
+        """Whether this process is the one that is being replaced: kept with its first slot."""
         return bool(self._words[_LEAVING])
 
     @leaving.setter
@@ -154,8 +154,8 @@ class Place:
         return Histogram(tuple(self._words[at:end]), self._numbers[end])
 
 
-class Board:
-    """The places of all slots: `board.place(process, thread)`, both from zero."""
+class StatusBoard:
+    """The status of all slots: `board.slot(process, thread)`, both from zero."""
 
     def __init__(self, processes: int, threads: int) -> None:
         self.processes = processes
@@ -163,20 +163,20 @@ class Board:
         # Anonymous and shared: needs no file, so neither a writable directory nor /dev/shm.
         memory = memoryview(mmap.mmap(-1, processes * threads * _WORDS * 8))
         words, numbers = memory.cast("Q"), memory.cast("d")
-        self._places = [
-            Place(words[at : at + _WORDS], numbers[at : at + _WORDS])
+        self._slots = [
+            SlotStatus(words[at : at + _WORDS], numbers[at : at + _WORDS])
             for at in range(0, processes * threads * _WORDS, _WORDS)
         ]
 
-    def place(self, process: int, thread: int) -> Place:
-        """The place of a slot."""
-        return self._places[process * self.threads + thread]
+    def slot(self, process: int, thread: int) -> SlotStatus:
+        """The status of one slot."""
+        return self._slots[process * self.threads + thread]
 
-    def of_process(self, process: int) -> list[Place]:
-        """The places of one process."""
-        return self._places[process * self.threads : (process + 1) * self.threads]
+    def of_process(self, process: int) -> list[SlotStatus]:
+        """The status of each slot of a process."""
+        return self._slots[process * self.threads : (process + 1) * self.threads]
 
     @property
-    def all(self) -> list[Place]:
-        """Every place."""
-        return list(self._places)
+    def all(self) -> list[SlotStatus]:
+        """The status of every slot."""
+        return list(self._slots)
