@@ -15,7 +15,9 @@ type _Schema = dict[str, Any]
 
 
 def _read() -> _Schema:
-    definition = yaml.safe_load((resources.files("django_task_operator") / "crd.yaml").read_text("utf-8"))
+    text = (resources.files("django_task_operator") / "crd.yaml").read_text("utf-8")
+    # Ten times as fast as the loader in Python, where there is one: this is read at every start.
+    definition = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     (version,) = definition["spec"]["versions"]
     schema: _Schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
     return schema

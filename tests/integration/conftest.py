@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.conftest import keep_together
 from tests.integration.databases import Server, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +31,12 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on one kind of server run in one process, so that there is one server of that kind."""
-    for item in items:
-        if item.path.is_relative_to(HERE) and {"server", "postgres", "mariadb"} & set(item.fixturenames):
-            kind = item.callspec.params.get("server", "postgres") if hasattr(item, "callspec") else "postgres"
-            item.add_marker(pytest.mark.xdist_group(f"integration on {kind}"))
+    keep_together(items, Path(__file__).parent, _engine)
+
+
+def _engine(item: pytest.Item) -> str | None:
+    if not {"server", "postgres", "mariadb"} & set(getattr(item, "fixturenames", ())):
+        return None
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    engine: str = params.get("server", "postgres")
+    return engine

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.conftest import keep_together
 from tests.databases import Server, running_mariadb, running_postgres
 from tests.worker.harness import Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -74,13 +73,10 @@ def postgres(project_on: Callable[[str], Project]) -> Iterator[Project]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on one kind of server run in one process, so that there is one server of that kind."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            engine = (
-                item.callspec.params
-                if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-                else {}
-            )
-            kind = engine.get("project") or engine.get("shared") or "postgres"
-            item.add_marker(pytest.mark.xdist_group(f"worker on {kind}"))
+    keep_together(items, Path(__file__).parent, _engine)
+
+
+def _engine(item: pytest.Item) -> str:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    engine: str = params.get("project") or params.get("shared") or "postgres"
+    return engine

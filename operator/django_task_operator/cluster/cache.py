@@ -96,6 +96,11 @@ class Watched[T]:
         """What is known to belong to a worker."""
         return [value for _, value in self._objects.get(worker, {}).values()]
 
+    def get(self, worker: Key, name: str) -> T | None:
+        """That one of them, if it is known."""
+        known = self._objects.get(worker, {}).get(name)
+        return known[1] if known else None
+
     def put(self, manifest: Manifest) -> None:
         """Take in an object, unless a newer state of it is known already.
 

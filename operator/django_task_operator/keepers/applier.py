@@ -65,7 +65,7 @@ class Applier[T: OwnedObject]:
 
     def seen(self, name: str) -> T | None:
         """The object of that name as the watch last told."""
-        return next((state for state in self._cache.of(self._key) if state.name == name), None)
+        return self._cache.get(self._key, name)
 
     def owned(self) -> list[T]:
         """Those that belong to this very worker, as the watch last told."""

@@ -105,8 +105,9 @@ class MigrationKeeper:
             applied = await self._applier.apply(manifest, asked=wanted)
         if applied.state is None:
             return Migration(error=applied.error)
-        progress = Migrating(problem=_progress(applied.state))
-        return Migration(error=progress, events=(_started(applied.state),) if applied.created else ())
+        progress = _progress(applied.state)
+        started = Event("Normal", EventReason.MIGRATION_STARTED, progress)
+        return Migration(error=Migrating(problem=progress), events=(started,) if applied.created else ())
 
     def _obstacle(self) -> str | None:
         """Say what else migrates the same database: two at a time would get in each other's way."""
@@ -136,11 +137,6 @@ class MigrationKeeper:
             if error := await self._applier.delete(job):
                 return error
         return None
-
-
-def _started(job: Job) -> Event:
-    note = f"Job {job.name} migrates the database before the new pods start."
-    return Event("Normal", EventReason.MIGRATION_STARTED, note)
 
 
 def last_words(log: str, redact: Callable[[str], str]) -> str:

@@ -47,11 +47,10 @@ class Observer:
 
     def objects(self, generation: int) -> Turn:
         """What the caches have of the worker's objects, for a turn with a spec of that generation."""
-        deployments = self._world.caches.deployments.of(self._key)
         return Turn(
             self._key,
             generation,
-            deployment=next((each for each in deployments if each.name == self._key.name), None),
+            deployment=self._world.caches.deployments.get(self._key, self._key.name),
             pods=tuple(self._world.caches.pods.of(self._key)),
         )
 
