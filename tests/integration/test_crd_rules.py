@@ -109,6 +109,12 @@ BY_RULES = {
     "threads with Stock": refused(
         worker(runtime="Stock", threads=2), "spec.runtime", "runtime Stock runs one task at a time"
     ),
+    "maxTasks with Stock": refused(
+        worker(runtime="Stock", maxTasks=100),
+        "spec.maxTasks",
+        "maxTasks ends the container with runtime Stock",
+        "remove maxTasks, or remove runtime for Injected",
+    ),
     "prodserver with processes": refused(
         worker(prodserver={"process": "worker"}, processes=2),
         "spec.prodserver",

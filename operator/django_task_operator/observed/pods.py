@@ -220,7 +220,7 @@ def _waiting(container: dict[str, Any]) -> tuple[PodTrouble, str, str] | None:
     ended = (
         container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
     )
-    # The kubelet calls it a crash loop as well when a worker ends after its maxTasks.
+    # The kubelet calls it a crash loop as well when a container ends with code 0.
     if reason == "CrashLoopBackOff" and ended.get("exitCode", 1) != 0:
         return PodTrouble.CRASH_LOOPING, *_crash(container, ended)
     return None
