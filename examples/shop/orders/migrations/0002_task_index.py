@@ -11,7 +11,7 @@ COLUMNS = "status, backend_name, queue_name, run_after, enqueued_at"
 
 def create(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:  # noqa: ARG001
     if schema_editor.connection.vendor == "postgresql":
-        # What a build that was cut off has left would be there, and never used.
+        # An interrupted build leaves an invalid index behind, which PostgreSQL never uses.
         schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {INDEX}")
         schema_editor.execute(
             f"CREATE INDEX CONCURRENTLY {INDEX} ON {TABLE} ({COLUMNS}) WHERE status IN ('READY', 'RUNNING')"
@@ -28,7 +28,7 @@ def drop(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:  # noqa: 
 
 
 class Migration(migrations.Migration):
-    # PostgreSQL builds an index beside running tasks only outside of a transaction.
+    # CREATE INDEX CONCURRENTLY cannot run inside a transaction.
     atomic = False
 
     dependencies = [
