@@ -18,6 +18,13 @@ CONTAINER = "worker"
 # kubelet check runAsNonRoot where the image only names its user. podTemplate can say another.
 RUN_AS_USER = 1000
 
+# Of the container that copies runtime Injected, where the worker's says nothing. Policies and quotas on
+# limits refuse a container without any; with a tenth of this CPU, the copy of a few files takes seconds.
+_COPY_RESOURCES: Manifest = {
+    "requests": {"cpu": "10m", "memory": "16Mi"},
+    "limits": {"cpu": "1", "memory": "64Mi"},
+}
+
 _CONTAINER_SECURITY: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
@@ -46,9 +53,29 @@ def build_pod_template(name: str, spec: WorkerSpec, source: RuntimeSource) -> Ma
         built["spec"]["imagePullSecrets"] = list(spec.image_pull_secrets)
     overlay = {"metadata": spec.pod_template.metadata, "spec": spec.pod_template.spec}
     merged: Manifest = merge(built, overlay)
+    _set_copy_resources(merged["spec"], spec)
     # The Deployment finds its pods by these, whatever the user's labels say.
     merged["metadata"]["labels"] |= selector_labels(name)
     return merged
+
+
+def _set_copy_resources(pod: Manifest, spec: WorkerSpec) -> None:
+    """Give the container that copies the runtime the worker's resources, unless the user gives it others.
+
+    What admits the worker, a quota or a LimitRange say, then admits it too, and it costs nothing: init
+    containers run before the others, so that a pod takes up what the greediest of them asks for only where
+    that is more than the sum of the others.
+    """
+    users = spec.pod_template.spec.get("initContainers")
+    if any(each.get("name") == runtime.INJECTION and "resources" in each for each in users or ()):
+        return
+    (worker,) = [each for each in pod["containers"] if each["name"] == CONTAINER]
+    resources = worker.get("resources") or {}
+    # Without claims: a device is not for a copy.
+    wanted = {field: resources[field] for field in ("requests", "limits") if resources.get(field)}
+    for container in pod.get("initContainers", ()):
+        if container["name"] == runtime.INJECTION:
+            container["resources"] = wanted or _COPY_RESOURCES
 
 
 def _container(spec: WorkerSpec) -> Manifest:

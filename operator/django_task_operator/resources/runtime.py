@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _IN_WORKER_IMAGE = "/opt/django-db-worker"
 _IN_POD = "/django-db-worker"
 _LAUNCHER = f"{_IN_POD}/django_db_worker"
-_VOLUME = "django-db-worker"
+# The volume, and the container that fills it.
+INJECTION = "django-db-worker"
 
 HEALTH_PORT = 8090
 # How long Stock's clean-up keeps results where the spec does not say: as long as the other runtimes.
@@ -124,19 +125,18 @@ def injection(
     """Build what puts the runtime into the pod: its annotations, fields of its spec, and of the container."""
     if spec.runtime != "Injected":
         return {}, {}, {}
-    mount = {"name": _VOLUME, "mountPath": _IN_POD}
+    mount = {"name": INJECTION, "mountPath": _IN_POD}
     copy: Manifest = {
-        "name": _VOLUME,
+        "name": INJECTION,
         "image": source.image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["cp", "-r", f"{_IN_WORKER_IMAGE}/.", _IN_POD],
         "securityContext": security_context,
-        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
         "volumeMounts": [mount],
     }
     pod = {
         "initContainers": [copy],
-        "volumes": [{"name": _VOLUME, "emptyDir": {"sizeLimit": "16Mi"}}],
+        "volumes": [{"name": INJECTION, "emptyDir": {"sizeLimit": "16Mi"}}],
     }
     return {HASH_ANNOTATION: source.hash}, pod, {"volumeMounts": [{**mount, "readOnly": True}]}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from django_task_operator.spec import Worker
 
 RUNTIME = RuntimeSource("registry.example/django-task-worker:0.1.0")
 CASES = sorted((Path(__file__).parent / "golden").iterdir())
+(MINIMAL,) = (case for case in CASES if case.name == "minimal")
 WITH_CHILDREN = [case for case in CASES if (case / "children.yaml").exists()]
 WITH_MIGRATION = [case for case in CASES if (case / "migration.yaml").exists()]
 
@@ -109,6 +111,57 @@ def test_only_the_replicas_tell_two_sizes_apart() -> None:
 
     assert (small["spec"].pop("replicas"), large["spec"].pop("replicas")) == (0, 9)
     assert small == large
+
+
+LARGE = {"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        # Nothing is known: small ones, with which a quota on limits lets it pass.
+        ({}, {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1", "memory": "64Mi"}}),
+        ({"resources": LARGE}, LARGE),
+        ({"resources": {"limits": {"cpu": "1"}}}, {"limits": {"cpu": "1"}}),
+        # A device is claimed for the tasks, not for a copy.
+        ({"resources": {**LARGE, "claims": [{"name": "gpu"}]}}, LARGE),
+        ({"worker": {"resources": LARGE}}, LARGE),
+        (
+            {"resources": LARGE, "worker": {"resources": {"limits": {"memory": "3Gi"}}}},
+            {"requests": LARGE["requests"], "limits": {"memory": "3Gi"}},
+        ),
+        # What the user says of that very container counts, and nothing is mixed into it.
+        (
+            {"resources": LARGE, "copy": {"resources": {"limits": {"cpu": "500m"}}}},
+            {"limits": {"cpu": "500m"}},
+        ),
+        ({"resources": LARGE, "copy": {"image": "mirror.example/worker:1"}}, LARGE),
+        ({"resources": LARGE, "copy": {"resources": None}}, None),
+    ],
+)
+def test_what_copies_the_runtime_is_admitted_where_the_worker_is(
+    spec: dict[str, Any], expected: dict[str, Any] | None
+) -> None:
+    manifest = yaml.safe_load((MINIMAL / "worker.yaml").read_text())
+    manifest["spec"] |= {
+        "resources": spec.get("resources", {}),
+        "cleanup": {"schedule": "@daily"},
+        "podTemplate": {
+            "spec": {
+                "containers": [{"name": "worker", **spec.get("worker", {})}],
+                "initContainers": [{"name": "django-db-worker", **spec.get("copy", {})}],
+            }
+        },
+    }
+    worker = Worker.parse(manifest)
+    (cron,) = (each for each in build_children(worker, RUNTIME) if each["kind"] == "CronJob")
+    for owned in (
+        build_deployment(worker, 1, RUNTIME),
+        build_migration(worker, RUNTIME),
+        cron["spec"]["jobTemplate"],
+    ):
+        (copy,) = owned["spec"]["template"]["spec"]["initContainers"]
+        assert copy.get("resources") == expected
 
 
 def test_another_runtime_rolls_the_pods_that_have_it_injected() -> None:

@@ -1,0 +1,114 @@
+"""What is made for a worker, in a namespace whose administrators bound what containers may take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from django_task_operator.resources import RuntimeSource, build_children, build_deployment, build_migration
+from django_task_operator.spec import Worker
+
+if TYPE_CHECKING:
+    from tests.conftest import Kubectl
+
+RUNTIME = RuntimeSource("registry.example/django-task-worker:0.1.0")
+MINIMAL = Path(__file__).parent.parent / "unit" / "resources" / "golden" / "minimal" / "worker.yaml"
+QUOTA = {
+    "apiVersion": "v1",
+    "kind": "ResourceQuota",
+    "metadata": {"name": "limits"},
+    "spec": {
+        "hard": {f"{kind}.{name}": "8Gi" for kind in ("requests", "limits") for name in ("cpu", "memory")}
+    },
+}
+# Higher than what a small container of ours would ask for, and lower than what a large one would.
+RANGE = {
+    "apiVersion": "v1",
+    "kind": "LimitRange",
+    "metadata": {"name": "range"},
+    "spec": {
+        "limits": [
+            {
+                "type": "Container",
+                "min": {"cpu": "50m", "memory": "48Mi"},
+                "max": {"cpu": "500m", "memory": "1Gi"},
+                "maxLimitRequestRatio": {"cpu": "4"},
+            }
+        ]
+    },
+}
+
+
+def pods(namespace: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """A pod of the Deployment, of a migration and of a clean-up."""
+    manifest = yaml.safe_load(MINIMAL.read_text())
+    manifest["metadata"]["namespace"] = namespace
+    manifest["spec"] |= {"cleanup": {"schedule": "@daily"}, **spec}
+    worker = Worker.parse(manifest)
+    (cron,) = (each for each in build_children(worker, RUNTIME) if each["kind"] == "CronJob")
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"generateName": "pod-", "labels": owner["spec"]["template"]["metadata"]["labels"]},
+            "spec": owner["spec"]["template"]["spec"],
+        }
+        for owner in (
+            build_deployment(worker, 1, RUNTIME),
+            build_migration(worker, RUNTIME),
+            cron["spec"]["jobTemplate"],
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "spec"),
+    [
+        (
+            [QUOTA],
+            {
+                "podTemplate": {
+                    "spec": {
+                        "containers": [
+                            {
+                                "name": "worker",
+                                "resources": {
+                                    "requests": {"cpu": "100m", "memory": "64Mi"},
+                                    "limits": {"cpu": "200m", "memory": "128Mi"},
+                                },
+                            }
+                        ]
+                    }
+                }
+            },
+        ),
+        (
+            [QUOTA, RANGE],
+            {
+                "resources": {
+                    "requests": {"cpu": "100m", "memory": "64Mi"},
+                    "limits": {"cpu": "400m", "memory": "128Mi"},
+                }
+            },
+        ),
+    ],
+    ids=["quota", "quota and range"],
+)
+def test_a_quota_and_a_limit_range_let_them_pass(
+    kubectl: Kubectl, namespace: str, bounds: list[dict[str, Any]], spec: dict[str, Any]
+) -> None:
+    here = kubectl.within(namespace)
+    here("wait", "--for=create", "--timeout=60s", "serviceaccount/default")
+    for bound in bounds:
+        here("create", "-f-", manifest=bound)
+    # Until then it refuses every pod.
+    here("wait", "--for=jsonpath={.status.hard.limits\\.cpu}=8Gi", "--timeout=60s", "resourcequota/limits")
+    for pod in pods(namespace, spec):
+        created = here("create", "--dry-run=server", "-ojson", "-f-", manifest=pod)
+        containers = json.loads(created)["spec"]
+        for container in [*containers["initContainers"], *containers["containers"]]:
+            assert {"requests", "limits"} <= container["resources"].keys(), container
