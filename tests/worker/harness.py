@@ -27,9 +27,11 @@ BECOME_SUBREAPER = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
 )
 FINISHED = {"SUCCESSFUL", "FAILED"}
+# Only what never comes takes this long, also on a machine that has much else to do.
+PATIENCE_S = 60.0
 
 
-def eventually(probe: Callable[[], Any], what: str, *, within_s: float = 20.0) -> Any:
+def eventually(probe: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -> Any:
     """What ``probe`` returns once that is true."""
     deadline = time.monotonic() + within_s
     while not (seen := probe()):
@@ -37,6 +39,14 @@ def eventually(probe: Callable[[], Any], what: str, *, within_s: float = 20.0) -
             raise AssertionError(f"not within {within_s} s: {what}")
         time.sleep(0.02)
     return seen
+
+
+def in_one_of(attempts: int, within_s: float, attempt: Callable[[], float]) -> None:
+    """Have one attempt take less time: a busy machine delays some of them, a pause in the code all."""
+    took: list[float] = []
+    while not took or took[-1] >= within_s:
+        assert len(took) < attempts, f"never within {within_s} s: {took}"
+        took.append(attempt())
 
 
 def children(pid: int) -> list[int]:
@@ -58,7 +68,7 @@ def state(pid: int) -> str:
 def get(port: int, path: str) -> tuple[int, str]:
     """Status and text of a page of a worker's own; 0 if nothing answers."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -94,7 +104,7 @@ class Worker:
     def output(self) -> str:
         return "".join(self._lines)
 
-    def says(self, text: str, *, within_s: float = 20.0) -> None:
+    def says(self, text: str, *, within_s: float = PATIENCE_S) -> None:
         try:
             eventually(lambda: text in self.output, text, within_s=within_s)
         except AssertionError as error:
@@ -107,7 +117,7 @@ class Worker:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, within_s: float = 30.0) -> int:
+    def wait(self, within_s: float = PATIENCE_S) -> int:
         """Its exit code, with everything that it printed read."""
         try:
             code = self.process.wait(within_s)
@@ -116,7 +126,7 @@ class Worker:
         self._reader.join(5)
         return code
 
-    def terminate(self, within_s: float = 30.0) -> int:
+    def terminate(self, within_s: float = PATIENCE_S) -> int:
         self.signal(signal.SIGTERM)
         return self.wait(within_s)
 
@@ -168,9 +178,9 @@ class Project:
         done = self.run("migrate", "--verbosity=0")
         assert done.returncode == 0, done.stderr
 
-    def worker(self, *flags: str, as_init: bool = False, **env: str) -> Worker:
+    def worker(self, *flags: str, manage: str = "manage.py", as_init: bool = False, **env: str) -> Worker:
         """Start a worker without the random delay; ``as_init`` it inherits orphans, as PID 1 does."""
-        argv = [sys.executable, "manage.py", "db_worker", "--no-startup-delay", *flags]
+        argv = [sys.executable, manage, "db_worker", "--no-startup-delay", *flags]
         if as_init:
             argv = [sys.executable, "-c", BECOME_SUBREAPER, *argv]
         worker = Worker(argv, self.env(**env), PROJECT)
@@ -180,7 +190,7 @@ class Project:
     def batch(self, *flags: str, **env: str) -> str:
         """Run all ready tasks, and return what the worker printed."""
         worker = self.worker("--batch", "--interval=0.1", *flags, **env)
-        code = worker.wait(60)
+        code = worker.wait()
         assert code == 0, f"exit code {code}:\n{worker.output}"
         return worker.output
 
@@ -215,12 +225,12 @@ class Project:
     def result(self, one: str) -> dict[str, Any]:
         return self.results([one])[one]
 
-    def finished(self, one: str, *, within_s: float = 20.0) -> dict[str, Any]:
+    def finished(self, one: str, *, within_s: float = PATIENCE_S) -> dict[str, Any]:
         """The row of a task, once that is finished."""
         eventually(lambda: self.result(one)["status"] in FINISHED, f"{one} is finished", within_s=within_s)
         return self.result(one)
 
-    def all_finished(self, count: int, *, within_s: float = 60.0) -> None:
+    def all_finished(self, count: int, *, within_s: float = PATIENCE_S) -> None:
         eventually(
             lambda: sum(n for status, n in self.statuses().items() if status in FINISHED) >= count,
             f"{count} tasks are finished",

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.databases import free_port, running_postgres
-from tests.worker.harness import PROJECT, Project, Worker, children, eventually, get
+from tests.worker.harness import Project, Worker, children, eventually, get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 LAYOUTS = [[], ["--processes=2", "--threads=2"]]
 
@@ -40,8 +39,8 @@ def total(port: int, prefix: str) -> float:
     return sum(value for name, value in metrics(port).items() if name.startswith(prefix))
 
 
-def start(project: Project, port: int, *flags: str) -> Worker:
-    worker = project.worker(*flags, f"--health-port={port}", "--interval=0.1")
+def start(project: Project, port: int, *flags: str, manage: str = "manage.py") -> Worker:
+    worker = project.worker(*flags, f"--health-port={port}", "--interval=0.1", manage=manage)
     eventually(lambda: get(port, "/readyz")[0] == 200, "it is ready")
     return worker
 
@@ -54,7 +53,9 @@ def test_counts_over_all_processes(postgres: Project, port: int, layout: list[st
     postgres.enqueue("fail", "x", times=5)
     postgres.all_finished(35)
     seen = eventually(
-        lambda: total(port, "django_db_worker_tasks_started_total") == 35 and metrics(port), "all are counted"
+        # A task counts a moment after its row says that it is finished.
+        lambda: total(port, "django_db_worker_tasks_finished_total") == 35 and metrics(port),
+        "all are counted",
     )
     finished = {
         name: value
@@ -63,6 +64,7 @@ def test_counts_over_all_processes(postgres: Project, port: int, layout: list[st
     }
     assert sum(value for name, value in finished.items() if "status=SUCCESSFUL" in name) == 30
     assert sum(value for name, value in finished.items() if "status=FAILED" in name) == 5
+    assert total(port, "django_db_worker_tasks_started_total") == 35
     assert total(port, "django_db_worker_task_duration_seconds_count") == 35
     assert total(port, "django_db_worker_task_duration_seconds_sum") >= 30 * 0.02
     assert total(port, "django_db_worker_task_queue_wait_seconds_count") == 35
@@ -70,25 +72,36 @@ def test_counts_over_all_processes(postgres: Project, port: int, layout: list[st
     assert worker.terminate() == 0
 
 
-def test_a_long_task_is_neither_sick_nor_unready(postgres: Project, port: int) -> None:
-    worker = start(postgres, port, "--processes=2")
-    task = postgres.enqueue_one("nap", 3)
-    eventually(lambda: postgres.result(task)["status"] == "RUNNING", "it runs")
-    until = time.monotonic() + 2
-    while time.monotonic() < until:
-        assert get(port, "/healthz")[0] == 200
-        assert get(port, "/readyz")[0] == 200
-        time.sleep(0.2)
+def test_a_long_task_is_neither_sick_nor_unready(postgres: Project, tmp_path: Path, port: int) -> None:
+    gate = tmp_path / "gate"
+    worker = start(postgres, port, "--processes=2", manage="impatient.py")
+    task = postgres.enqueue_one("hold", str(gate))
+    worker.runs()
+    busy = int(postgres.result(task)["worker_ids"][0].rpartition("/")[2].partition(".")[0])
+    processes = children(worker.pid)
+    # The other one stands still from now on. When that is noticed, the task has run for longer.
+    os.kill(processes[2 - busy], signal.SIGSTOP)
+    code, text = eventually(lambda: (page := get(port, "/healthz"))[0] == 503 and page, "it is noticed")
+    assert (code, text) == (503, f"stuck: {3 - busy}.1\n")
+    assert get(port, "/readyz")[0] == 200
+    eventually(lambda: processes[2 - busy] not in children(worker.pid), "the other one is replaced")
+    assert processes[busy - 1] in children(worker.pid)
+    eventually(lambda: get(port, "/healthz")[0] == 200, "nothing is stuck")
+    gate.touch()
+    assert postgres.finished(task)["status"] == "SUCCESSFUL"
+    assert worker.output.count("is stuck") == 1
     assert worker.terminate() == 0
 
 
-def test_a_drain_answers_until_its_end(postgres: Project, port: int) -> None:
+def test_a_drain_answers_until_its_end(postgres: Project, tmp_path: Path, port: int) -> None:
+    gate = tmp_path / "gate"
     worker = start(postgres, port, "--processes=2")
-    task = postgres.enqueue_one("note", "ran", 2)
+    task = postgres.enqueue_one("note", "ran", 0, str(gate))
     worker.runs()
     worker.signal(signal.SIGTERM)
-    eventually(lambda: get(port, "/readyz")[0] == 503, "it is no longer ready", within_s=2)
+    eventually(lambda: get(port, "/readyz")[0] == 503, "it is no longer ready")
     assert get(port, "/healthz")[0] == 200
+    gate.touch()
     assert worker.wait() == 0
     assert postgres.result(task)["status"] == "SUCCESSFUL"
 
@@ -103,6 +116,7 @@ def test_counters_survive_a_process_that_is_replaced(postgres: Project, port: in
     worker = start(postgres, port, "--processes=2")
     postgres.enqueue("nothing", times=20)
     postgres.all_finished(20)
+    eventually(lambda: total(port, "django_db_worker_tasks_finished_total") == 20, "all are counted")
     first = children(worker.pid)
     os.kill(first[0], signal.SIGKILL)
     eventually(lambda: len(set(children(worker.pid)) - set(first)) == 1, "one is new")
@@ -128,23 +142,18 @@ def test_unready_but_alive_without_a_database(own_server, port: int) -> None:
     project, server = own_server
     worker = start(project, port, "--processes=2")
     server.stop()
-    eventually(lambda: get(port, "/readyz")[0] == 503, "it is not ready", within_s=10)
+    eventually(lambda: get(port, "/readyz")[0] == 503, "it is not ready")
     assert get(port, "/healthz")[0] == 200
     server.start()
-    eventually(lambda: get(port, "/readyz")[0] == 200, "it is ready again", within_s=15)
+    eventually(lambda: get(port, "/readyz")[0] == 200, "it is ready again")
     assert worker.terminate() == 0
 
 
 def test_a_process_that_hangs_is_noticed_and_replaced(postgres: Project, port: int) -> None:
-    argv = [sys.executable, "impatient.py", "db_worker", "--processes=2", f"--health-port={port}"]
-    worker = Worker([*argv, "--interval=0.1", "--no-startup-delay"], postgres.env(), PROJECT)
-    postgres.workers.append(worker)
-    eventually(lambda: get(port, "/readyz")[0] == 200, "it is ready")
+    worker = start(postgres, port, "--processes=2", manage="impatient.py")
     stopped = children(worker.pid)[0]
     os.kill(stopped, signal.SIGSTOP)
-    code, text = eventually(
-        lambda: get(port, "/healthz")[0] == 503 and get(port, "/healthz"), "it is noticed"
-    )
+    code, text = eventually(lambda: (page := get(port, "/healthz"))[0] == 503 and page, "it is noticed")
     assert (code, text) == (503, "stuck: 1.1\n")
     postgres.enqueue("nothing", times=5)
     postgres.all_finished(5)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import socket
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,19 +13,25 @@ from tests.worker.harness import Project, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    type Away = Callable[[], AbstractContextManager[None]]
 
 
 @pytest.fixture(params=["postgres", "mariadb"])
-def restartable(request: pytest.FixtureRequest) -> Iterator[tuple[Project, Callable[[float], None]]]:
-    """A project on a server of its own, and a way to take that away for some seconds."""
+def restartable(request: pytest.FixtureRequest) -> Iterator[tuple[Project, Away]]:
+    """A project on a server of its own, and a way to take that away for a while."""
     running = {"postgres": running_postgres, "mariadb": running_mariadb}[request.param]
     with running() as server:
         project = Project(server.url())
         project.migrate()
 
-        def away(seconds: float) -> None:
+        @contextmanager
+        def away() -> Iterator[None]:
+            project.close()
             server.stop()
-            time.sleep(seconds)
+            yield
             server.start()
 
         yield project, away
@@ -32,17 +40,19 @@ def restartable(request: pytest.FixtureRequest) -> Iterator[tuple[Project, Calla
         project.close()
 
 
-def test_a_restart_of_the_database(restartable: tuple[Project, Callable[[float], None]]) -> None:
-    project, away = restartable
+def test_a_restart_of_the_database(restartable: tuple[Project, Away], tmp_path: Path) -> None:
+    (project, away), gate = restartable, tmp_path / "gate"
     worker = project.worker("--processes=2", "--threads=2", "--interval=0.1")
     before = project.enqueue("nap", 0.05, times=200)
-    long = project.enqueue_one("nap", 4, priority=100)
+    long = project.enqueue_one("hold", str(gate), priority=100)
     eventually(lambda: project.statuses().get("SUCCESSFUL", 0) > 10, "it works")
     eventually(lambda: project.result(long)["status"] == "RUNNING", "the long one runs")
-    project.close()
-    away(1.0)
-    # It began before the outage and ended after it: its result waited for the database.
-    project.finished(long, within_s=30)
+    with away():
+        worker.says("does not answer")
+        gate.touch()
+        eventually((tmp_path / "gate.passed").exists, "the long one ends")
+    # It began before the outage and ended in it: its result waited for the database.
+    assert project.finished(long)["status"] == "SUCCESSFUL"
     after = project.enqueue("note", times=20)
     everything = [*before, long, *after]
     project.all_finished(len(everything))
@@ -56,15 +66,14 @@ def test_a_restart_of_the_database(restartable: tuple[Project, Callable[[float],
     assert "127.0.0.1" not in worker.output
 
 
-def test_a_task_that_meets_the_outage_fails_alone(
-    restartable: tuple[Project, Callable[[float], None]],
-) -> None:
-    project, away = restartable
+def test_a_task_that_meets_the_outage_fails_alone(restartable: tuple[Project, Away], tmp_path: Path) -> None:
+    (project, away), gate = restartable, tmp_path / "gate"
     worker = project.worker("--interval=0.1")
-    met = project.enqueue_one("note", "met it", 3)
+    met = project.enqueue_one("note", "met it", 0, str(gate))
     eventually(lambda: project.result(met)["status"] == "RUNNING", "it runs")
-    project.close()
-    away(0.5)
+    with away():
+        pass
+    gate.touch()
     # Its connection was made before the outage and its query comes after it.
     assert project.finished(met)["status"] == "FAILED"
     assert project.result(met)["exception_class_path"].endswith("OperationalError")
@@ -72,15 +81,35 @@ def test_a_task_that_meets_the_outage_fails_alone(
     assert worker.terminate() == 0
 
 
-def test_a_database_that_is_not_there_yet(restartable: tuple[Project, Callable[[float], None]]) -> None:
-    project, _ = restartable
-    elsewhere = Project(project.url.replace("127.0.0.1", "127.0.0.2"))
-    worker = elsewhere.worker("--interval=0.1")
-    try:
-        worker.says("does not answer")
-        time.sleep(1)
-        assert worker.process.poll() is None
-        assert "Traceback" not in worker.output
-        assert worker.terminate(5) == 0
-    finally:
-        worker.kill()
+class Caller:
+    """Hangs up on everybody, and counts them."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.calls = 0
+        self._listener = listener
+        threading.Thread(target=self._hang_up, daemon=True).start()
+
+    def _hang_up(self) -> None:
+        while True:
+            try:
+                self._listener.accept()[0].close()
+            except OSError:
+                return
+            self.calls += 1
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
+def test_a_database_that_is_not_there_yet(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        caller = Caller(listener)
+        elsewhere = Project(f"{scheme}://django:x@127.0.0.1:{listener.getsockname()[1]}/tasks")
+        worker = elsewhere.worker("--interval=0.1")
+        try:
+            worker.says("does not answer")
+            before = caller.calls
+            eventually(lambda: caller.calls >= before + 3, "it goes on trying")
+            assert worker.process.poll() is None
+            assert "Traceback" not in worker.output
+            assert worker.terminate() == 0
+        finally:
+            worker.kill()

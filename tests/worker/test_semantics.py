@@ -123,11 +123,11 @@ def test_time_zones(project: Project, use_tz: str, time_zone: str) -> None:
     assert (rows[now][0], rows[overdue][0], rows[future][0]) == ("SUCCESSFUL", "SUCCESSFUL", "READY")
     stamp, zone = rows[now][1]
     assert zone == time_zone
-    # The row's time is written in the zone that its readers expect: it is just before the task's own.
+    # The row's time is written in the zone that its readers expect: an error is half an hour, or hours.
     spent = datetime.fromisoformat(stamp) - datetime.fromisoformat(rows[now][2])
-    assert 0 <= spent.total_seconds() < 5
+    assert 0 <= spent.total_seconds() < 600
     if use_tz == "1":
-        assert abs((datetime.now(UTC) - datetime.fromisoformat(stamp)).total_seconds()) < 30
+        assert abs((datetime.now(UTC) - datetime.fromisoformat(stamp)).total_seconds()) < 600
 
 
 def test_a_task_cannot_spoil_the_connection_for_others(project: Project) -> None:
@@ -215,10 +215,10 @@ def test_log_lines_of_verbosity(postgres: Project) -> None:
 
 def test_a_worker_that_waits_sees_what_comes(project: Project) -> None:
     worker = project.worker("--interval=0.1")
-    worker.says("Starting")
-    time.sleep(0.5)
+    project.finished(project.enqueue_one("nothing"))
+    # It has found the table empty, or is about to.
     first = project.finished(project.enqueue_one("add", 1, 2))
-    later = project.finished(project.enqueue_one("add", 2, 2, run_after=1))
+    later = project.finished(project.enqueue_one("add", 2, 2, run_after=2))
     assert (first["return_value"], later["return_value"]) == (3, 4)
-    assert later["started_at"] - later["enqueued_at"] >= 0.9
-    assert worker.terminate(5) == 0
+    assert later["started_at"] >= later["run_after"] > first["finished_at"]
+    assert worker.terminate() == 0

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from pathlib import Path
 
 from diary.models import Entry
 from django.db import IntegrityError, connection, transaction
@@ -11,6 +12,17 @@ from django.tasks import task
 from django.utils import timezone
 
 log = logging.getLogger("chores")
+
+# For what a test brings about: much longer than that takes on a busy machine.
+LONGEST_WAIT_SECONDS = 120
+
+
+def wait_until(true, what):
+    deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+    while not true():
+        if time.monotonic() > deadline:
+            raise TimeoutError(what)
+        time.sleep(0.02)
 
 
 @task
@@ -24,11 +36,28 @@ def add(left, right):
 
 
 @task(takes_context=True)
-def note(context, what="ran", seconds=0):
-    """Write down that it ran: one entry for each time."""
+def note(context, what="ran", seconds=0, gate=None):
+    """Write down that it ran, one entry for each time; not before the file ``gate`` is there."""
     time.sleep(seconds)
+    if gate is not None:
+        wait_until(Path(gate).exists, gate)
     Entry.write(what, str(context.task_result.id), time.time())
     return what
+
+
+@task
+def hold(gate):
+    """Run until the file ``gate`` is there, and leave one beside it; never ask the database."""
+    wait_until(Path(gate).exists, gate)
+    Path(f"{gate}.passed").touch()
+
+
+@task(takes_context=True)
+def meet(context, folder, count):
+    """Wait in the folder for ``count`` of its kind: they can only end if all of them run at once."""
+    Path(folder, str(context.task_result.id)).touch()
+    wait_until(lambda: len(list(Path(folder).iterdir())) >= count, f"{count} in {folder}")
+    Entry.write("met", str(context.task_result.id), time.time())
 
 
 @task
@@ -148,21 +177,30 @@ not_a_task = 42
 
 @task
 def leave_a_grandchild():
-    """A process whose parent ends first: whoever is PID 1 inherits it."""
+    """A process whose parent ends first: whoever is PID 1 inherits it. Returns its number."""
+    reader, writer = os.pipe()
     if os.fork() == 0:
-        if os.fork() == 0:
-            time.sleep(0.3)
+        parent = os.getpid()
+        grandchild = os.fork()
+        if grandchild:
+            os.write(writer, str(grandchild).encode())
+        else:
+            wait_until(lambda: os.getppid() != parent, "the parent has ended")
         os._exit(0)
     os.wait()
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        return int(pipe.read())
 
 
-@task
-def connection_id():
+@task(takes_context=True)
+def connection_id(context, folder, count):
+    """The number of the connection in a slot, of which ``count`` run this at once."""
+    meet.func(context, folder, count)
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT " + ("pg_backend_pid()" if connection.vendor == "postgresql" else "connection_id()")
         )
-        time.sleep(0.02)
         return cursor.fetchone()[0]
 
 

@@ -57,7 +57,7 @@ class Command(BaseCommand):
     @staticmethod
     def describe(row):
         fields = ("status", "worker_ids", "return_value", "exception_class_path", "traceback", "task_path")
-        times = ("enqueued_at", "started_at", "finished_at")
+        times = ("enqueued_at", "run_after", "started_at", "finished_at")
         return {
             **{name: getattr(row, name) for name in fields},
             **{name: getattr(row, name).timestamp() if getattr(row, name) else None for name in times},
