@@ -30,7 +30,7 @@ HEAD = """\
 API version `{group}/{version}`, kind `{kind}`, short name `{short}`. The same text in a terminal:
 `kubectl explain {short}.spec`.
 
-The least that a worker needs:
+A minimal worker:
 
 ```yaml
 apiVersion: {group}/{version}
@@ -44,8 +44,8 @@ spec:
       name: shop-db
 ```
 
-An unknown field is an error that names it. So is everything under "Refused" below: `kubectl apply`
-shows the message, and nothing is stored.
+`kubectl apply` fails, and nothing is stored, if the worker has an unknown field or breaks a rule listed under
+"Validation errors" below.
 """
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     if not check:
         REFERENCE.write_text(text)
     elif not REFERENCE.exists() or REFERENCE.read_text() != text:
-        sys.exit(f"{REFERENCE.name} is not what the CRD says: run docs/generate_reference.py")
+        sys.exit(f"{REFERENCE.name} does not match the CRD: run docs/generate_reference.py")
 
 
 def reference(crd: Schema) -> str:
@@ -80,7 +80,7 @@ def reference(crd: Schema) -> str:
 
 
 def section(path: str, schema: Schema, depth: int) -> Iterator[str]:
-    """Yield an object's heading, its table, its refusals, and the sections of the objects in it."""
+    """Yield an object's heading, its table, its validation errors, and the sections of the objects in it."""
     fields = schema["properties"]
     yield f"{'#' * min(depth, 4)} {path}\n"
     yield f"{conditions(schema['description']) if path == 'status.conditions[]' else schema['description']}\n"
@@ -102,21 +102,21 @@ def section(path: str, schema: Schema, depth: int) -> Iterator[str]:
 
 
 def inner(field: Schema) -> Schema | None:
-    """Return the object that has a section of its own, in the field or in the items of its list."""
+    """Return the schema that gets its own section: the field's or that of its list's items, if an object."""
     schema = field.get("items", field)
     return schema if "properties" in schema else None
 
 
 def refusals(fields: list[tuple[str, Schema]]) -> Iterator[str]:
-    """Yield the messages of the rules of these fields, and of what is in them."""
+    """Yield the messages of the validation rules of these fields, of their items and of their values."""
     told = [f"- `{path}{at}`: {cell(message)}" for path, field in fields for at, message in messages(field)]
     if told:
-        yield "Refused:\n"
+        yield "Validation errors:\n"
         yield from (*told, "")
 
 
 def messages(field: Schema) -> Iterator[tuple[str, str]]:
-    """Yield where and what the rules of a field refuse, then those of its items or its values."""
+    """Yield the path and message of each rule of a field, then of the rules of its items or values."""
     yield from (
         (rule.get("fieldPath", ""), rule["message"]) for rule in field.get("x-kubernetes-validations", ())
     )
@@ -126,7 +126,7 @@ def messages(field: Schema) -> Iterator[tuple[str, str]]:
 
 
 def kind_of(path: str, field: Schema) -> str:
-    """Return the type of a field for people: with its range, or with a link to its section."""
+    """Return a field's type in words, with its range or with a link to its section."""
     if inner(field):
         listed = "items" in field
         anchor = re.sub(r"[^a-z0-9-]", "", path.lower())
@@ -144,7 +144,7 @@ def kind_of(path: str, field: Schema) -> str:
 
 
 def default(field: Schema) -> str:
-    """Return the default as one would write it in a manifest."""
+    """Return the default as written in a manifest."""
     if field.get("default", {}) == {}:
         return ""
     value = field["default"]
@@ -152,7 +152,7 @@ def default(field: Schema) -> str:
 
 
 def described(field: Schema) -> str:
-    """Return the description without its last words on the default, which has a column."""
+    """Return the description without the default at its end, which has its own column."""
     return re.sub(r" Default: .+\.$", "", str(field["description"]))
 
 
@@ -167,13 +167,13 @@ def columns(given: list[Schema]) -> Iterator[str]:
     yield "| column | shows |\n|---|---|"
     for column in given:
         wide = " (with `-o wide`)" if column.get("priority") else ""
-        shows = column.get("description", "How long ago the worker was made.")
+        shows = column.get("description", "How long ago the worker was created.")
         yield f"| {column['name']} | {cell(shows)}{wide} |"
     yield ""
 
 
 def cell(text: str) -> str:
-    """Escape, outside of code, what Markdown would take for emphasis, for HTML or for a cell's end."""
+    """Escape Markdown's special characters, except within code."""
     parts = text.split("`")
     parts[::2] = [re.sub(r"([*|<])", r"\\\1", part) for part in parts[::2]]
     return "`".join(parts)

@@ -34,13 +34,13 @@ BY_RULES = {
         worker(scaling={"minReplicas": 5, "maxReplicas": 3}),
         "spec.scaling.minReplicas",
         "scaling.minReplicas must not be greater than scaling.maxReplicas",
-        "as 5 is than 3: lower minReplicas or raise maxReplicas",
+        "but 5 is greater than 3: lower minReplicas or raise maxReplicas",
     ),
     "min above the default max": refused(
         worker(scaling={"minReplicas": 11}),
         "spec.scaling.minReplicas",
         "scaling.minReplicas must not be greater than scaling.maxReplicas",
-        "as 11 is than 10",
+        "but 11 is greater than 10",
     ),
     "replicas with the Operator driver": refused(
         worker(replicas=3),
@@ -155,10 +155,16 @@ BY_RULES = {
         worker(queues=["a", ""]), "spec.queues[1]", "queues must not have an empty name", 'or write "default"'
     ),
     "queues in one": refused(
-        worker(queues=["a,b"]), "spec.queues[0]", "queues must not have a comma within a name", 'as "a,b" has'
+        worker(queues=["a,b"]),
+        "spec.queues[0]",
+        "queues must not have a comma within a name",
+        'but "a,b" has one',
     ),
     "queue after a space": refused(
-        worker(queues=[" a"]), "spec.queues[0]", "queues must not have spaces around a name", 'as " a" has'
+        worker(queues=[" a"]),
+        "spec.queues[0]",
+        "queues must not have spaces around a name",
+        'but " a" has some',
     ),
     "queue with a newline": refused(
         worker(queues=["a\n"]), "spec.queues[0]", "queues must not have spaces around a name"
@@ -187,13 +193,13 @@ BY_RULES = {
         worker(queues=["*"], excludeQueues=["a,b"]),
         "spec.excludeQueues[0]",
         "excludeQueues must not have a comma within a name",
-        'as "a,b" has',
+        'but "a,b" has one',
     ),
     "exclude before a space": refused(
         worker(queues=["*"], excludeQueues=["a "]),
         "spec.excludeQueues[0]",
         "excludeQueues must not have spaces around a name",
-        'as "a " has',
+        'but "a " has some',
     ),
     "exclude too long": refused(
         worker(queues=["*"], excludeQueues=["q" * 40]),
@@ -327,23 +333,23 @@ BY_RULES = {
     "schedule in words": refused(
         worker(cleanup={"schedule": "every night"}),
         "spec.cleanup.schedule",
-        "cleanup.schedule must be a cron line of five fields",
+        "cleanup.schedule must be a cron expression of five fields",
         'such as "30 3 * * *", or one of @hourly',
     ),
     "schedule of four fields": refused(
         worker(cleanup={"schedule": "30 3 * *"}),
         "spec.cleanup.schedule",
-        "cleanup.schedule must be a cron line",
+        "cleanup.schedule must be a cron expression",
     ),
     "schedule at a minute that does not exist": refused(
         worker(cleanup={"schedule": "60 3 * * *"}),
         "spec.cleanup.schedule",
-        "cleanup.schedule must be a cron line",
+        "cleanup.schedule must be a cron expression",
     ),
     "schedule with a time zone": refused(
         worker(cleanup={"schedule": "TZ=UTC 0 3 * * *"}),
         "spec.cleanup.schedule",
-        "cleanup.schedule must be a cron line",
+        "cleanup.schedule must be a cron expression",
     ),
     "clean-up of all queues but one with Stock": refused(
         worker(runtime="Stock", queues=["*"], excludeQueues=["slow"], cleanup={"schedule": "@daily"}),
