@@ -223,6 +223,32 @@ def test_deployment_is_locked_down() -> None:
     assert container["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
 
 
+@pytest.mark.parametrize(
+    ("pod_security", "is_openshift", "has_user"),
+    [
+        ("Auto", False, True),
+        ("Auto", True, False),
+        ("Restricted", True, True),
+        ("Platform", False, False),
+    ],
+)
+def test_pods_have_a_user_of_their_own_unless_the_platform_gives_them_one(
+    pod_security: str, is_openshift: bool, has_user: bool
+) -> None:
+    served = ["--api-versions=security.openshift.io/v1"] if is_openshift else []
+    done = helm("template", "a", str(CHART), *served, values={"podSecurity": pod_security})
+    assert done.returncode == 0, done.stderr
+    pod = one(list(yaml.safe_load_all(done.stdout)), "Deployment")["spec"]["template"]["spec"]
+
+    assert ("--pod-security=platform" in pod["containers"][0]["args"]) is not has_user
+    assert {"runAsUser", "runAsGroup"} & pod["securityContext"].keys() == (
+        {"runAsUser", "runAsGroup"} if has_user else set()
+    )
+    # Either way the strictest Pod Security Standard admits it.
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
 def test_restricted_namespace_admits_the_operator(kubectl: Kubectl, namespace: str) -> None:
     kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     template = one(render(namespace=namespace), "Deployment")["spec"]["template"]

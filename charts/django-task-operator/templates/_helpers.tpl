@@ -36,6 +36,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* Restricted or Platform: whether pods have a user of their own, or the one that the platform gives them. */}}
+{{- define "operator.podSecurity" -}}
+{{- if ne .Values.podSecurity "Auto" -}}
+{{- .Values.podSecurity -}}
+{{- else if .Capabilities.APIVersions.Has "security.openshift.io/v1" -}}
+Platform
+{{- else -}}
+Restricted
+{{- end -}}
+{{- end -}}
+
 {{/* The name of all that the metrics API needs: a Service's has no more than 63 characters. */}}
 {{- define "operator.metricsApiName" -}}
 {{- include "operator.fullname" . | trunc 51 | trimSuffix "-" }}-metrics-api

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
 
 CONTAINER = "worker"
 
-# Any user but root: images are mostly built as root and readable by all, and a number lets the
-# kubelet check runAsNonRoot where the image only names its user. podTemplate can say another.
-RUN_AS_USER = 1000
-
 # Of the container that copies runtime Injected, where the worker's says nothing. Policies and quotas on
 # limits refuse a container without any; with a tenth of this CPU, the copy of a few files takes seconds.
 _COPY_RESOURCES: Manifest = {
@@ -29,7 +25,7 @@ _CONTAINER_SECURITY: Manifest = {"allowPrivilegeEscalation": False, "capabilitie
 
 
 def build_pod_template(name: str, spec: WorkerSpec, source: RuntimeSource) -> Manifest:
-    """Build the template; ``source`` is where runtime Injected is copied from."""
+    """Build the template; ``source`` says what runtime Injected is copied from, and who runs it."""
     annotations, for_pod, for_container = runtime.injection(spec, source, _CONTAINER_SECURITY)
     built: Manifest = {
         "metadata": {"labels": object_labels(name)},
@@ -41,7 +37,7 @@ def build_pod_template(name: str, spec: WorkerSpec, source: RuntimeSource) -> Ma
             "terminationGracePeriodSeconds": spec.termination_grace_period_seconds,
             "securityContext": {
                 "runAsNonRoot": True,
-                "runAsUser": RUN_AS_USER,
+                **({} if source.run_as_user is None else {"runAsUser": source.run_as_user}),
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             **for_pod,

@@ -22,6 +22,10 @@ _LAUNCHER = f"{_IN_POD}/django_db_worker"
 # The volume, and the container that fills it.
 INJECTION = "django-db-worker"
 
+# Any user but root: images are mostly built as root and readable by all, and a number lets the
+# kubelet check runAsNonRoot where the image only names its user. podTemplate can say another.
+RUN_AS_USER = 1000
+
 HEALTH_PORT = 8090
 # How long Stock's clean-up keeps results where the spec does not say: as long as the other runtimes.
 STOCK_DAYS = 30
@@ -33,10 +37,17 @@ HASH_ANNOTATION = "djangotasks.dev/runtime-hash"
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSource:
-    """Where runtime Injected comes from: the worker image, and what tells two of the same name apart."""
+    """What pods get from the operator and not from their worker's spec.
+
+    Args:
+        image: the worker image, which runtime Injected is copied from.
+        revision: tells two images of the same name apart.
+        run_as_user: the user that pods run as; None leaves it to the platform, or else to the image.
+    """
 
     image: str
     revision: str = ""
+    run_as_user: int | None = RUN_AS_USER
 
     @property
     def hash(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from django_task_operator.metrics_api.serving import Settings
 from django_task_operator.resources import RuntimeSource
+from django_task_operator.resources.runtime import RUN_AS_USER
 from django_task_operator.spec import Key
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Options:
     Args:
         watch_namespaces: whose workers are looked after; empty for those of the whole cluster.
         port: where the probes and metrics are served.
-        runtime: what runtime Injected is copied from.
+        runtime: what runtime Injected is copied from, and the user that the pods run as.
         kubeconfig: the cluster's, outside of it; None for the service account of the pod.
         metrics_api: how external metrics are served; None where they are not.
         lease: only the operator that holds it is at work; None where this operator is the only one.
@@ -59,7 +60,11 @@ class Options:
         return cls(
             watch_namespaces=tuple(given.watch_namespace),
             port=given.port,
-            runtime=RuntimeSource(given.runtime_image, given.runtime_revision),
+            runtime=RuntimeSource(
+                given.runtime_image,
+                given.runtime_revision,
+                RUN_AS_USER if given.pod_security == "restricted" else None,
+            ),
             kubeconfig=given.kubeconfig,
             metrics_api=_metrics_api(given, namespace or "default"),
             lease=Key(namespace=namespace, name=given.lease) if given.lease and namespace else None,
@@ -95,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         "--runtime-revision",
         default="",
         help="any text: when it changes, the pods are replaced, as for a new image under the same name",
+    )
+    parser.add_argument(
+        "--pod-security",
+        default="restricted",
+        choices=["restricted", "platform"],
+        help=f"restricted: the workers' pods run as user {RUN_AS_USER}; platform: as the user that the"
+        " platform gives them, as OpenShift does, which allows no other (default: %(default)s)",
     )
     _add_metrics_api(parser)
     parser.add_argument(

@@ -164,6 +164,22 @@ def test_what_copies_the_runtime_is_admitted_where_the_worker_is(
         assert copy.get("resources") == expected
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_platform_may_give_the_pods_their_user(case: Path) -> None:
+    """OpenShift's restricted-v2 refuses every user but one of the namespace's range, which it sets itself."""
+    worker = Worker.parse(yaml.safe_load((case / "worker.yaml").read_text()))
+    platform = RuntimeSource(RUNTIME.image, run_as_user=None)
+    fixed, free = build_deployment(worker, 1, RUNTIME), build_deployment(worker, 1, platform)
+    users = worker.spec.pod_template.spec.get("securityContext", {})
+
+    context = free["spec"]["template"]["spec"]["securityContext"]
+    assert context.get("runAsUser") == users.get("runAsUser")
+    assert context["runAsNonRoot"] == users.get("runAsNonRoot", True)
+    fixed["spec"]["template"]["spec"]["securityContext"].pop("runAsUser", None)
+    context.pop("runAsUser", None)
+    assert free == fixed
+
+
 def test_another_runtime_rolls_the_pods_that_have_it_injected() -> None:
     def template(runtime: str, source: RuntimeSource) -> object:
         manifest = yaml.safe_load((CASES[0] / "worker.yaml").read_text())

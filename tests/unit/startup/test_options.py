@@ -34,6 +34,11 @@ METRICS_API = Settings(
             "--runtime-image worker:1 --runtime-revision abc",
             {"runtime": RuntimeSource("worker:1", "abc")},
         ),
+        ("--pod-security restricted", {}),
+        (
+            "--runtime-image worker:1 --pod-security platform",
+            {"runtime": RuntimeSource("worker:1", run_as_user=None)},
+        ),
         ("--kubeconfig /tmp/config", {"kubeconfig": "/tmp/config"}),
         ("--lease operator", {"lease": Key(namespace="ops", name="operator")}),
         ("--log-level debug --log-format text", {"log_level": "debug", "log_format": "text"}),

@@ -1,0 +1,75 @@
+"""What platform teams' clusters ask of pods: OpenShift's users, say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.e2e.conftest import SPEC
+from tests.e2e.postgres import chores
+from tests.e2e.release import NAME, Release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Kubectl
+    from tests.e2e.harness import TaskWorker
+    from tests.e2e.postgres import Database
+
+type MakeWorker = Callable[..., TaskWorker]
+
+# As OpenShift's restricted-v2 gives to pods: a number that no /etc/passwd has, in the group of root.
+ARBITRARY = {"runAsUser": 1000650000, "runAsGroup": 0}
+
+
+def test_a_worker_runs_as_a_user_whom_its_image_does_not_know(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    pod = {**SPEC["podTemplate"]["spec"], "securityContext": ARBITRARY}
+    worker = make_worker(
+        podTemplate={"spec": pod},
+        migrations={"policy": "BeforeRollout"},
+        cleanup={"schedule": "0 0 1 1 *"},
+        processes=2,
+    )
+    assert database.statuses(database.finish(database.enqueue(chores.add, 1, 2))) == ["SUCCESSFUL"]
+    (running, *_) = worker.pods
+    assert running["spec"]["securityContext"]["runAsUser"] == ARBITRARY["runAsUser"]
+    here("create", "job", "now", "--from=cronjob/worker-cleanup")
+    here("wait", "--for=condition=Complete", "job/now", "--timeout=60s")
+
+
+def test_the_operator_runs_as_a_user_whom_its_image_does_not_know(
+    operator: Release, here: Kubectl, namespace: str
+) -> None:
+    """A second one, for this namespace alone, where there is no worker."""
+    account = f"--serviceaccount={namespace}:default"
+    here("create", "rolebinding", "operator", f"--clusterrole={NAME}", account)
+    restricted: dict[str, Any] = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "operator"},
+        "spec": {
+            "securityContext": {
+                **ARBITRARY,
+                "runAsNonRoot": True,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "operator",
+                    "image": f"{NAME}:dev",
+                    "args": [f"--watch-namespace={namespace}", "--pod-security=platform"],
+                    "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1},
+                    "securityContext": restricted,
+                }
+            ],
+        },
+    }
+    here("create", "-f-", manifest=pod)
+    here("wait", "--for=condition=Ready", "pod/operator", "--timeout=60s")
+    assert "Traceback" not in here("logs", "operator")
