@@ -23,6 +23,7 @@ A worker of one slot without a health port has no supervisor: the command is the
     status_board        what every slot is doing, in memory shared by all processes
     quota               --max-tasks: when a process leaves, and that only one leaves at a time
     stop                how a slot learns that it should end
+    surroundings        what tasks change of their process, and how it is put back
     listeners           which signals the project listens to
     health, metrics     /healthz, /readyz and /metrics
     errors              what ends a worker, with the sentence that the user reads

@@ -21,6 +21,7 @@ from .quota import Quota, RecycleToken
 from .slot import Slot, SlotOptions
 from .status_board import State, StatusBoard
 from .stop import Stop
+from .surroundings import Surroundings
 
 logger = logging.getLogger("django_tasks_db")
 
@@ -72,8 +73,14 @@ def run_here(worker: Worker) -> None:
         if second:
             stop.end_now()
 
+    def missed(signums: bytes) -> None:
+        # While a task had a handler of its own.
+        for signum in signums:
+            if signum in STOP_SIGNALS and not stop.requested:
+                asked(signum, None)
+
     try:
-        with _handling(dict.fromkeys(STOP_SIGNALS, asked)):
+        with _handling(dict.fromkeys(STOP_SIGNALS, asked)), _kept(stop, missed):
             slot.run()
     finally:
         stop.close()
@@ -84,7 +91,8 @@ def run_reloaded(worker: Worker) -> None:
     stop = Stop()
 
     def work() -> None:
-        worker.slot(0, 0, stop, Quota(worker.options.max_tasks)).run()
+        with _kept(stop):
+            worker.slot(0, 0, stop, Quota(worker.options.max_tasks)).run()
         if stop.requested:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -106,9 +114,9 @@ def run_supervised(worker: Worker, process: int, supervisor: int, token: Recycle
     SIGTERM and SIGINT ask it to stop, however often: systemd and terminals send them to a whole group.
     SIGQUIT, from the supervisor, ends it at once.
     """
-    stop = Stop(parent=supervisor)
-    replaced = not worker.options.batch
     first = worker.board.slot(process, 0)
+    stop = Stop(parent=supervisor, told=lambda: first.stopping)
+    replaced = not worker.options.batch
     quota = Quota(worker.options.max_tasks, lambda: not replaced or token.take(first))
     threads = worker.options.threads
 
@@ -125,11 +133,12 @@ def run_supervised(worker: Worker, process: int, supervisor: int, token: Recycle
         # Blocked since before the fork: until here they would have met the supervisor's handlers.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         slots = [worker.slot(process, thread, stop, quota) for thread in range(threads)]
-        ends = [_run_slot(slots[0], stop)] if threads == 1 else _run_threads(slots, stop)
+        with _kept(stop) as surroundings:
+            ends = [_run_slot(slots[0], stop)] if threads == 1 else _run_threads(slots, stop)
     for end in (NOT_MIGRATED, CRASHED):
         if end in ends:
             return end
-    return RECYCLE if first.leaving else DONE
+    return RECYCLE if first.leaving or surroundings.gave_up else DONE
 
 
 def settle(worker: Worker, error: BaseException) -> None:
@@ -211,6 +220,17 @@ def prepare_fork() -> None:
     gc.collect()
     # What is here now is never collected in a fork, so its pages stay shared.
     gc.freeze()
+
+
+@contextmanager
+def _kept(stop: Stop, missed: Callable[[bytes], None] | None = None) -> Iterator[Surroundings]:
+    """Put the process back as it is now after each task; `missed` is told which signals came meanwhile."""
+    surroundings = stop.surroundings = Surroundings(stop.request, missed)
+    try:
+        yield surroundings
+    finally:
+        stop.surroundings = None
+        surroundings.close()
 
 
 Handler = Callable[[int, FrameType | None], None]

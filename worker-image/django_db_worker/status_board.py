@@ -1,6 +1,6 @@
 """The status of every slot, in memory that the supervisor and its processes share.
 
-Each slot writes only its own words and the supervisor only reads, so there is nothing to lock; the counters
+Each word has one writer at a time, the slot or the supervisor, so there is nothing to lock; the counters
 belong to the slot and outlive the process that fills it.
 """
 
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
 _STATE, _BEAT, _TASK, _STARTED, _SUCCEEDED, _FAILED, _CLAIMING, _LEAVING, _DOUBT = 0, 1, 2, 4, 5, 6, 7, 8, 9
-_DURATION = 10
+_STOPPING = 10
+_DURATION = 11
 _WAIT = _DURATION + len(BUCKETS) + 2
 _WORDS = _WAIT + len(BUCKETS) + 2
 
@@ -83,6 +84,18 @@ class SlotStatus:
     @leaving.setter
     def leaving(self, leaving: bool) -> None:
         self._words[_LEAVING] = leaving
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the supervisor has asked this process to stop: kept with its first slot.
+
+        It says the same as SIGTERM, which a task may catch or ignore.
+        """
+        return bool(self._words[_STOPPING])
+
+    @stopping.setter
+    def stopping(self, stopping: bool) -> None:
+        self._words[_STOPPING] = stopping
 
     @property
     def doubt(self) -> bool:

@@ -3,8 +3,10 @@
 import os
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from .surroundings import Surroundings
 
 # poll() takes a C int of milliseconds.
 LONGEST_WAIT = 2**31 // 1000 - 1
@@ -18,11 +20,18 @@ class Stop:
     while a task's own code runs, which is interrupted by SystemExit as upstream does.
     """
 
-    def __init__(self, *, parent: int | None = None) -> None:
-        """`parent` is the supervisor's process id: when it is gone, that is a request to stop."""
+    # Put back after each task, once the process is ready for them.
+    surroundings: Surroundings | None = None
+
+    def __init__(self, *, parent: int | None = None, told: Callable[[], bool] = lambda: False) -> None:
+        """`parent` is the supervisor's process id: when it is gone, that is a request to stop.
+
+        So is `told()`, for a signal that arrived while a task had a handler of its own for it.
+        """
         self.requested = False
         self.at_once = False
         self._parent = parent
+        self._told = told
         self._in_task = False
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
@@ -43,7 +52,7 @@ class Stop:
 
     def asked(self) -> bool:
         """Whether to claim nothing more."""
-        if self._parent is not None and os.getppid() != self._parent:
+        if self._told() or (self._parent is not None and os.getppid() != self._parent):
             self.request()
         return self.requested
 
@@ -62,7 +71,22 @@ class Stop:
 
     @contextmanager
     def task(self) -> Iterator[None]:
-        """Around a task's own code: there, and only there, may `end_now` interrupt the main thread."""
+        """Around a task's own code: there, and only there, may `end_now` interrupt the main thread.
+
+        What the code changes of its process is put back at the end.
+        """
+        surroundings = self.surroundings
+        if surroundings is not None:
+            surroundings.begin()
+        try:
+            with self._interruptible():
+                yield
+        finally:
+            if surroundings is not None:
+                surroundings.end()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return

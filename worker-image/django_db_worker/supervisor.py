@@ -126,7 +126,7 @@ class Supervisor:
         slots = self._worker.board.of_process(child.number)
         for slot in slots:
             slot.enter(State.NEW)
-            slot.leaving = False
+            slot.leaving = slot.stopping = False
         worker = self._worker
         if child.started:
             worker = replace(worker, slot_options=replace(worker.slot_options, startup_delay=False))
@@ -191,7 +191,7 @@ class Supervisor:
             self._stop(NOT_MIGRATED)
         elif code in {DONE, RECYCLE}:
             child.failures = 0
-            self._replace(child, slots, 0.0 if code == RECYCLE else FIRST_BACKOFF_SECONDS, clean=True)
+            self._replace(child, slots, 0.0 if code == RECYCLE else FIRST_BACKOFF_SECONDS, done=code == DONE)
         else:
             self._crashed(child, slots, code)
 
@@ -210,10 +210,10 @@ class Supervisor:
                 "Worker process %d failed %d times in a row. Giving up.", child.number + 1, child.failures
             )
             self._stop(CRASH_LOOP)
-        self._replace(child, slots, delay, clean=False)
+        self._replace(child, slots, delay, done=False)
 
-    def _replace(self, child: _Child, slots: list[SlotStatus], delay: float, *, clean: bool) -> None:
-        done = self._exit is not None or self._stop_signals or (clean and self._worker.options.batch)
+    def _replace(self, child: _Child, slots: list[SlotStatus], delay: float, *, done: bool) -> None:
+        done = self._exit is not None or self._stop_signals > 0 or (done and self._worker.options.batch)
         if slots[0].leaving:
             slots[0].leaving = False
             self._recycled = child
@@ -239,9 +239,17 @@ class Supervisor:
         """Ask every process to finish; the first reason is the exit code."""
         if self._exit is None:
             self._exit = code
-            self._send(signal.SIGTERM)
+            for child in self._children:
+                self._ask_to_stop(child)
         for child in self._children:
             child.due = None
+
+    def _ask_to_stop(self, child: _Child) -> None:
+        """Have a process claim nothing more; what runs is finished."""
+        if child.pid is not None:
+            # A task may keep the signal from its process. It reads this when the task has ended.
+            self._worker.board.slot(child.number, 0).stopping = True
+            os.kill(child.pid, signal.SIGTERM)
 
     def _end_at_once(self) -> None:
         self._stop(0)
@@ -294,7 +302,7 @@ class Supervisor:
             if any(self._is_stuck(slot) for slot in slots):
                 logger.error("Worker process %d is stuck. It will be replaced.", child.number + 1)
                 child.given_up_since = now
-                os.kill(pid, signal.SIGTERM)
+                self._ask_to_stop(child)
         elif now - child.given_up_since > KILL_AFTER_SECONDS and all(
             # What still runs beside the stuck slot may finish.
             slot.state is not State.RUNNING

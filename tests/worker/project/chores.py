@@ -1,8 +1,16 @@
 """Tasks, each of which shows one thing about the worker that runs it."""
 
 import asyncio
+import gc
+import locale
 import logging
 import os
+import re
+import resource
+import signal
+import socket
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -210,3 +218,73 @@ def burn(seconds):
     until = time.thread_time() + seconds
     while time.thread_time() < until:
         sum(range(1000))
+
+
+@task
+def describe_process():
+    """What a task could have changed of the process that runs it."""
+    return {
+        "directory": str(Path.cwd()),
+        "umask": re.search(r"Umask:\s*(\d+)", Path("/proc/self/status").read_text())[1],
+        "zone": [os.environ.get("TZ"), list(time.tzname), time.strftime("%z")],
+        "environment": sorted(os.environ.items()),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "signals": {
+            number.name: repr(signal.getsignal(number)).partition(" at ")[0]
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM, signal.SIGUSR1)
+        },
+        "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        "timer": signal.getitimer(signal.ITIMER_REAL)[0],
+        "collector": [gc.isenabled(), gc.get_threshold()],
+        "recursion": sys.getrecursionlimit(),
+        "timeout": socket.getdefaulttimeout(),
+        "logging": logging.root.manager.disable,
+        "files": resource.getrlimit(resource.RLIMIT_NOFILE),
+    }
+
+
+@task
+def upset_process():
+    """Change what the whole process shares, and forget about it."""
+    os.chdir("/")
+    os.umask(0o777)
+    os.environ.update(TZ="Asia/Tokyo", LC_ALL="C", PATH="/nowhere", HTTP_PROXY="http://127.0.0.1:1")
+    del os.environ["PYTHONUNBUFFERED"]
+    time.tzset()
+    locale.setlocale(locale.LC_ALL, "C")
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(9))
+        # It would come while the next task runs.
+        signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
+    gc.disable()
+    sys.setrecursionlimit(400)
+    socket.setdefaulttimeout(0.001)
+    logging.disable(logging.CRITICAL)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+@task
+def keep_signals(how, seconds):
+    """Take SIGTERM away from the worker, for good, and work on for a while."""
+    if how == "handled":
+        signal.signal(signal.SIGTERM, lambda *_: None)
+    elif how == "ignored":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    log.warning("SIGTERM is %s", how)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.05)
+
+
+@task
+def spoil_process():
+    """Change the process in a way that nobody can undo."""
+    if os.getuid() == 0:
+        os.setresuid(65534, 65534, 65534)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+    return os.getpid()
