@@ -16,7 +16,9 @@ A worker of one slot without a health port has no supervisor: the command is the
     options             the command line as one value, refused where it cannot work
     supervisor          starts, watches, replaces, ends processes; answers the health port; never connects
     process             one process: its signals, its slots, how it ends
-    slot                the loop: claim, run, store
+    slot                the loop: claim, run, store, tell
+    outcome             what a row says about the end of its task, in a form that a database takes
+    sessions            what tasks leave behind in their database sessions, and how that ends with them
     task_store          what a slot does with the task table, through lost connections
     claim               the SQL of claiming and storing, for each database
     database            the slot's connection, and what errors of the database mean

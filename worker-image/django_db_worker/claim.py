@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from traceback import format_exception
 from typing import Any, Protocol
 
 from django.db import DatabaseError, OperationalError, models
@@ -19,8 +18,7 @@ from django_tasks_db.compat import TaskResultStatus
 from django_tasks_db.models import DBTaskResult, get_date_max
 from django_tasks_db.utils import exclusive_transaction
 
-Row = Any  # a DBTaskResult; the package's generics say nothing more
-FINISHED_FIELDS = ("status", "return_value", "finished_at", "exception_class_path", "traceback")
+from .outcome import FINISHED_FIELDS, Row
 
 
 @dataclass(frozen=True)
@@ -35,30 +33,15 @@ class Wanted:
 class Table(Protocol):
     """What a slot does with the task table. Errors of the database pass through."""
 
+    @property
+    def connection(self) -> BaseDatabaseWrapper:
+        """The connection that it uses."""
+
     def claim(self, worker_id: str, finished: Row | None) -> Row | None:
         """Claim the next row, if any; with `finished`, store that row's result in the same commit."""
 
     def finish(self, row: Row) -> None:
         """Store a row's result."""
-
-
-def succeed(row: Row, value: object) -> None:
-    """Set a row's fields as DBTaskResult.set_successful does, without saving them."""
-    row.status = TaskResultStatus.SUCCESSFUL
-    row.finished_at = timezone.now()
-    row.return_value = value
-    row.exception_class_path = ""
-    row.traceback = ""
-
-
-def fail(row: Row, error: BaseException) -> None:
-    """Set a row's fields as DBTaskResult.set_failed does, without saving them."""
-    row.status = TaskResultStatus.FAILED
-    row.finished_at = timezone.now()
-    row.exception_class_path = f"{type(error).__module__}.{type(error).__qualname__}"
-    # PostgreSQL's text has no NUL; the row must be stored whatever a message contains.
-    row.traceback = "".join(format_exception(error)).replace("\x00", "\\x00")
-    row.return_value = None
 
 
 def give_back(alias: str, row: Row, worker_id: str) -> None:
@@ -120,14 +103,14 @@ class OrmTable:
     """Upstream's own way: every database, every signal, one transaction for the claim."""
 
     def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
-        self._connection = connection
+        self.connection = connection
         self._wanted = wanted
 
     def claim(self, worker_id: str, finished: Row | None) -> Row | None:
         """See Table. The result has a commit of its own here."""
         if finished is not None:
             self.finish(finished)
-        alias = self._connection.alias
+        alias = self.connection.alias
         rows: Any = DBTaskResult.objects.using(alias)
         rows = rows.ready().filter(backend_name=self._wanted.backend)
         if self._wanted.queues:
@@ -143,20 +126,22 @@ class OrmTable:
     def finish(self, row: Row) -> None:
         """See Table."""
         try:
-            row.save(using=self._connection.alias, update_fields=FINISHED_FIELDS)
+            row.save(using=self.connection.alias, update_fields=FINISHED_FIELDS)
         except OperationalError:
             raise
         except DatabaseError:
             # save() also fails when there is no such row: deleted while its task ran, it needs no result.
-            if _rows(self._connection.alias).filter(pk=row.pk).exists():
+            if _rows(self.connection.alias).filter(pk=row.pk).exists():
                 raise
 
 
 class _SqlTable:
     """The parts of statements that PostgreSQL and MySQL share."""
 
+    _json = "%s"
+
     def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
-        self._connection = connection
+        self.connection = connection
         meta = DBTaskResult._meta  # noqa: SLF001
         quote = connection.ops.quote_name
         self._fields = list(meta.concrete_fields)
@@ -184,21 +169,29 @@ class _SqlTable:
             f"ORDER BY {c['priority']} DESC, {c['run_after']}, {c['enqueued_at']} "
             "LIMIT 1 FOR UPDATE SKIP LOCKED"
         )
-        settings = ", ".join(f"{c[name]} = %s" for name in FINISHED_FIELDS)
+        settings = ", ".join(
+            f"{c[name]} = {self._json if name == 'return_value' else '%s'}" for name in FINISHED_FIELDS
+        )
         self._finish = f"UPDATE {self._table} SET {settings} WHERE {c['id']} = %s"  # noqa: S608
 
     def finish(self, row: Row) -> None:
         """See Table."""
-        with self._connection.cursor() as cursor:
+        with self.connection.cursor() as cursor:
             cursor.execute(self._finish, self._finish_values(row))
 
     def _value(self, name: str, value: object) -> Any:
         field = self._fields[self._names.index(name)]
-        return field.get_db_prep_save(value, self._connection)
+        return field.get_db_prep_save(value, self.connection)
 
     def _finish_values(self, row: Row) -> list[Any]:
-        values = [self._value(name, getattr(row, name)) for name in FINISHED_FIELDS]
-        return [*values, self._value("id", row.pk)]
+        return [
+            # The result was written as JSON when the task ended, once.
+            *(
+                row.encoded_value if name == "return_value" else self._value(name, getattr(row, name))
+                for name in FINISHED_FIELDS
+            ),
+            self._value("id", row.pk),
+        ]
 
     def _pick_values(self, now: datetime) -> list[Any]:
         return [*self._where_values, self._value("run_after", now)]
@@ -206,12 +199,14 @@ class _SqlTable:
     def _row(self, values: Sequence[object]) -> Row:
         converted = list(values)
         for position, converter, column in self._converters:
-            converted[position] = converter(converted[position], column, self._connection)
-        return DBTaskResult.from_db(self._connection.alias, self._names, converted)
+            converted[position] = converter(converted[position], column, self.connection)
+        return DBTaskResult.from_db(self.connection.alias, self._names, converted)
 
 
 class PostgresTable(_SqlTable):
     """One statement, one round trip and one commit to store a result and claim the next row."""
+
+    _json = "%s::jsonb"
 
     def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
         super().__init__(connection, wanted)
@@ -238,7 +233,7 @@ class PostgresTable(_SqlTable):
         if finished is not None:
             sql = self._finish_and_claim
             values = [*self._finish_values(finished), *values]
-        with self._connection.cursor() as cursor:
+        with self.connection.cursor() as cursor:
             cursor.execute(sql, values)
             found = cursor.fetchone()
         return self._row(found) if found is not None else None
@@ -259,7 +254,7 @@ class LockingTable(_SqlTable):
     def claim(self, worker_id: str, finished: Row | None) -> Row | None:
         """See Table."""
         now = timezone.now()
-        with exclusive_transaction(self._connection.alias), self._connection.cursor() as cursor:
+        with exclusive_transaction(self.connection.alias), self.connection.cursor() as cursor:
             if finished is not None:
                 cursor.execute(self._finish, self._finish_values(finished))
             cursor.execute(self._select, self._pick_values(now))

@@ -14,14 +14,13 @@ from django.db import (
 )
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from .sessions import discard
 from .stop import Stop
 
 logger = logging.getLogger("django_tasks_db")
 
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 5.0
-# libpq's PQTRANS_IDLE.
-IDLE = 0
 
 MISSING_TABLE = {"42P01", "42703", 1146, 1054}
 # A connection that survived a failover and now points at a standby: only a new one helps.
@@ -156,20 +155,9 @@ class Link:
         for each in connections.all(initialized_only=True):
             each.close_if_unusable_or_obsolete()
 
-    def leave_transaction(self) -> None:
-        """After a task's code: nothing of ours may become part of a transaction that it left open."""
-        connection = self.connection
-        raw = connection.connection
-        if raw is None or connection.in_atomic_block:
-            return
-        left_open = connection.autocommit != connection.settings_dict["AUTOCOMMIT"]
-        if connection.vendor == "postgresql" and connection.autocommit:
-            # A BEGIN through a cursor: Django does not see it, the driver does, without asking the server.
-            info = getattr(raw, "info", None)
-            left_open = left_open or (info is not None and int(info.transaction_status) != IDLE)
-        if left_open:
-            logger.warning("A task left a transaction open: it is rolled back.")
-            self._drop()
+    def renew(self) -> None:
+        """Let the next statement open a new connection, with a session that nobody has changed."""
+        self._drop()
 
     def is_lost(self, error: BaseException) -> bool:
         """Whether the error means that this connection no longer works."""
@@ -218,10 +206,5 @@ class Link:
         return not self._stop.at_once
 
     def _drop(self) -> None:
-        connection = self.connection
-        if connection.in_atomic_block:
-            return
-        try:
-            connection.close()
-        except (DatabaseError, InterfaceError):
-            connection.connection = None
+        if not self.connection.in_atomic_block:
+            discard(self.connection)

@@ -1,19 +1,25 @@
 """One slot: claims a task, runs it, stores the result, and again, in one thread with one connection."""
 
+import decimal
 import logging
 import random
+from collections.abc import Callable
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from django.core.exceptions import SuspiciousOperation
+from django.dispatch import Signal
 from django_tasks_db.compat import TaskContext, TaskResultStatus, task_finished, task_started
 
-from . import claim
-from .claim import Row, Wanted
+from . import claim, outcome
+from .claim import Wanted
 from .database import OutageLog
-from .errors import PROCESS_DIED, AbandonedError
+from .errors import PROCESS_DIED
 from .listeners import Listeners
+from .outcome import Row
 from .quota import Quota
+from .sessions import Sessions
 from .status_board import SlotStatus, State
 from .stop import Stop
 from .task_store import TaskStore
@@ -31,6 +37,36 @@ class SlotOptions:
     startup_delay: bool
     began: datetime
     listeners: Listeners
+
+
+@dataclass(frozen=True)
+class _Resolved:
+    """A row's task, ready to be called, and the sender of its signals."""
+
+    call: Callable[[], Any]
+    # Upstream sends the instance when a task starts and the class when it failed; Django documents the class.
+    sender: type
+
+
+def _resolve(row: Row) -> _Resolved:
+    """Find a row's task, whose module may be imported by that: any exception may come of it."""
+    # The decimal context is an object that tasks change in place.
+    decimal.setcontext(decimal.getcontext().copy())
+    task = row.task
+    result = row.task_result
+    context: tuple[object, ...] = (TaskContext(task_result=result),) if task.takes_context else ()
+    return _Resolved(lambda: task.call(*context, *result.args, **result.kwargs), type(task.get_backend()))
+
+
+def _log_receiver(receiver: object, row: Row, error: BaseException) -> None:
+    name = getattr(receiver, "__qualname__", "a receiver")
+    # As text: what a logger does with an exception that cannot be formatted is to raise another.
+    logger.error(
+        "Task id=%s: %s of a signal failed, which is no matter of the task's:\n%s",
+        row.id,
+        name,
+        outcome.formatted(error).rstrip(),
+    )
 
 
 class Slot:
@@ -60,10 +96,15 @@ class Slot:
             status=status,
             outages=outages,
         )
+        self._sessions = Sessions()
         self._next: Row | None = None
 
     def run(self) -> None:
         """Work until asked to stop, or until the batch or the quota ends."""
+        with self._sessions.watched():
+            self._work()
+
+    def _work(self) -> None:
         names = ",".join(self._options.wanted.queues) or "*"
         logger.info("Starting worker worker_id=%s queues=%s", self.worker_id, names)
         self.settle(ChildProcessError(PROCESS_DIED))
@@ -78,9 +119,21 @@ class Slot:
         """Fail the task that the last process of this slot was running when it ended: nobody else knows."""
         row = self._task_store.leftover()
         if row is not None:
-            claim.fail(row, error)
+            outcome.fail(row, error)
             self._task_store.finish(row)
-            self._tell_failed(row)
+            self._tell_settled(row)
+
+    def _tell_settled(self, row: Row) -> None:
+        context = copy_context()
+        with self._sessions.lent():
+            try:
+                sender = context.run(_resolve, row).sender
+            except BaseException as error:  # noqa: BLE001
+                logger.error(  # noqa: TRY400
+                    "Task id=%s failed unexpectedly\n%s", row.id, outcome.formatted(error).rstrip()
+                )
+            else:
+                context.run(self._tell, task_finished, sender, row)
 
     def _turn(self) -> bool:
         """One round of the loop; False ends it."""
@@ -108,6 +161,7 @@ class Slot:
         elif looked and self._options.batch:
             logger.info("No more tasks to run for worker_id=%s - exiting gracefully.", self.worker_id)
             return False
+        self._sessions.between_tasks()
         self._task_store.tidy()
         if row is None:
             self._idle(self._options.interval)
@@ -118,44 +172,48 @@ class Slot:
         self._stop.wait(seconds)
 
     def _run(self, row: Row) -> None:
-        """Run a claimed task, and store what became of it."""
+        """Run a claimed task, store what became of it, and tell those who listen."""
         self._status.enter(State.RUNNING)
         self._status.count_started(claim.seconds_ready(row))
+        # What a task sets in its context, such as language and time zone, ends with it.
+        context = copy_context()
+        sender = None
         try:
-            self._call(row)
-        except AbandonedError:
-            raise
+            with self._sessions.lent():
+                with self._stop.task():
+                    resolved = context.run(_resolve, row)
+                sender = resolved.sender
+                context.run(self._tell, task_started, sender, row)
+                with self._stop.task():
+                    value = context.run(resolved.call)
+                outcome.succeed(row, value)
         except BaseException as error:  # noqa: BLE001
             # SystemExit and the like too, as upstream: a task does not end the worker.
-            claim.fail(row, error)
-            self._store(row)
-            self._tell_failed(row)
+            outcome.fail(row, error)
+            # In here, because receivers log the exception that is being handled.
+            self._conclude(row, sender, context)
+        else:
+            self._conclude(row, sender, context)
         took = (row.finished_at - row.started_at).total_seconds()
         self._status.count_finished(took, successful=row.status == TaskResultStatus.SUCCESSFUL)
 
-    # The order of steps and signals, and what counts as the task's own failure, are upstream's.
-
-    def _call(self, row: Row) -> None:
-        task = row.task
-        result = row.task_result
-        # Upstream sends the instance here and the class for a failure; Django documents the class.
-        sender = type(task.get_backend())
-        task_started.send(sender=sender, task_result=result)
-        context: tuple[object, ...] = (TaskContext(task_result=result),) if task.takes_context else ()
-        with self._stop.task():
-            value = task.call(*context, *result.args, **result.kwargs)
-        claim.succeed(row, value)
+    def _conclude(self, row: Row, sender: type | None, context: Context) -> None:
         self._store(row)
-        task_finished.send(sender=sender, task_result=row.task_result)
-
-    def _tell_failed(self, row: Row) -> None:
-        try:
-            sender = type(row.task.get_backend())
-            result = row.task_result
-        except (ImportError, SuspiciousOperation):
-            logger.exception("Task id=%s failed unexpectedly", row.id)
+        if sender is None:
+            logger.error("Task id=%s failed unexpectedly\n%s", row.id, row.traceback.rstrip())
         else:
-            task_finished.send(sender=sender, task_result=result)
+            with self._sessions.lent():
+                context.run(self._tell, task_finished, sender, row)
+
+    @staticmethod
+    def _tell(signal: Signal, sender: type, row: Row) -> None:
+        """Send a signal. What its receivers raise is theirs, and no matter of the task's."""
+        try:
+            for receiver, answer in signal.send_robust(sender=sender, task_result=row.task_result):
+                if isinstance(answer, Exception):
+                    _log_receiver(receiver, row, answer)
+        except BaseException as error:  # noqa: BLE001
+            _log_receiver(None, row, error)
 
     def _store(self, row: Row) -> None:
         """Store the result and, where nobody can tell the difference, claim the next row in that commit."""

@@ -1,5 +1,6 @@
 """A slot's dealings with the task table, through lost connections: nothing done is forgotten."""
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -7,14 +8,18 @@ from typing import TypeVar
 
 from django.db import DatabaseError, InterfaceError, router
 from django.utils import timezone
+from django_tasks_db.compat import TaskResultStatus
 from django_tasks_db.models import DBTaskResult
 
-from . import claim
-from .claim import Row, Table, Wanted
-from .database import Link, OutageLog, is_contention, is_missing_table
+from . import claim, outcome
+from .claim import Table, Wanted
+from .database import Link, OutageLog, is_contention, is_missing_table, reason
 from .errors import AbandonedError, NotMigratedError
+from .outcome import Row
 from .status_board import SlotStatus, State
 from .stop import Stop
+
+logger = logging.getLogger("django_tasks_db")
 
 Result = TypeVar("Result")
 
@@ -78,18 +83,17 @@ class TaskStore:
     def finish_and_claim(self, finished: Row) -> Row | None:
         """Store a row's result and claim the next row, in one commit."""
         self._status.enter(State.FINISHING)
-        self._link.leave_transaction()
         self._status.doubt = True
         since = timezone.now()
         try:
             row = self._open().claim(self._worker_id, finished)
-        except (DatabaseError, InterfaceError) as error:
+        except Exception as error:  # noqa: BLE001
             row = None
             if self._link.is_lost(error):
                 self._wait()
                 row = self._persist(lambda: self._find_claim(since))
             # The result alone: it may be the claim that cannot be made now.
-            self._persist(lambda: self._open().finish(finished))
+            self._store(finished)
         self._link.worked()
         self._status.note_claim()
         return self._noted(row)
@@ -97,8 +101,7 @@ class TaskStore:
     def finish(self, finished: Row) -> None:
         """Store a row's result."""
         self._status.enter(State.FINISHING)
-        self._link.leave_transaction()
-        self._persist(lambda: self._open().finish(finished))
+        self._store(finished)
         self._noted(None)
 
     def give_back(self, row: Row) -> None:
@@ -129,7 +132,8 @@ class TaskStore:
         self._link.tidy()
 
     def _open(self) -> Table:
-        if self._table is None:
+        # A task may have done away with the connection that was there before.
+        if self._table is None or self._table.connection is not self._link.connection:
             self._table = claim.open_table(
                 self._link.connection, self._wanted, model_signals=self._model_signals
             )
@@ -152,6 +156,39 @@ class TaskStore:
 
     def _find_claim(self, since: datetime) -> Row | None:
         return claim.find_claim(self._alias, self._wanted, self._worker_id, since)
+
+    def _store(self, row: Row) -> None:
+        """Store a result; where the database refuses it, that it was refused; at the least, that it is there.
+
+        Raises the refusal if not even that can be written: then it is not the row's doing.
+        """
+        error = self._refusal(row)
+        if error is not None and is_contention(error):
+            raise error
+        if isinstance(error, DatabaseError | InterfaceError):
+            # Perhaps a session that a task has changed, by a way that nobody sees.
+            self._link.renew()
+            error = self._refusal(row)
+        if error is not None and row.status != TaskResultStatus.FAILED:
+            logger.error("The result of task id=%s cannot be stored (%s): it fails.", row.id, reason(error))
+            outcome.fail(row, error)
+            error = self._refusal(row)
+        for simpler in (outcome.plain, outcome.least):
+            if error is not None:
+                simpler(row)
+                error = self._refusal(row)
+        if error is not None:
+            raise error
+
+    def _refusal(self, row: Row) -> Exception | None:
+        try:
+            self._persist(lambda: self._open().finish(row))
+        except AbandonedError:
+            raise
+        except Exception as error:  # noqa: BLE001
+            # Not only the database's: save() encodes a result once more.
+            return error
+        return None
 
     def _persist(self, operation: Callable[[], Result]) -> Result:
         """Do it, however long the database stays away; raises AbandonedError when asked to end at once."""

@@ -25,6 +25,9 @@ if pool := MORE.pop("POOL", None):
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"] = {"timeout": 20}
 
+if os.environ.get("SECOND_DATABASE"):
+    DATABASES["second"] = {**DATABASES["default"]}
+
 # With STOCK the worker is the one of django-tasks-db itself; a launched one needs no app.
 WITH = os.environ.get("WORKER_APPS", "" if os.environ.get("STOCK") else "django_db_worker").split()
 INSTALLED_APPS = [*WITH, *([] if os.environ.get("WITHOUT_APPS") else ["django_tasks_db"]), "diary"]

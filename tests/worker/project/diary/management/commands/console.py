@@ -25,7 +25,7 @@ class Command(BaseCommand):
     def do_enqueue(self, *, task, args=(), kwargs=None, times=1, **using):
         if "run_after" in using:
             using["run_after"] = timezone.now() + timedelta(seconds=using["run_after"])
-        task = import_string(f"chores.{task}").using(**using)
+        task = import_string(task if "." in task else f"chores.{task}").using(**using)
         return [str(task.enqueue(*args, **(kwargs or {})).id) for _ in range(times)]
 
     def do_insert(self, *, times, **fields):

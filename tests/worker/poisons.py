@@ -1,0 +1,141 @@
+"""The table of what tasks do to their worker, and what their own rows say of it.
+
+A new kind of misbehaviour is a task in project/poisons.py and a line here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+ALL = ("postgres", "mariadb", "sqlite")
+SERVERS = ("postgres", "mariadb")
+
+
+@dataclass(frozen=True)
+class Poison:
+    """A task that misbehaves, and what its row says in the end."""
+
+    task: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    # The end of exception_class_path; empty for a task that is SUCCESSFUL.
+    error: str = ""
+    value: Any = None
+    says: str = ""
+    engines: tuple[str, ...] = ALL
+    # The row's JSON, where no enqueue() would write it.
+    written: Any = None
+
+    def __str__(self) -> str:
+        return f"{self.task}{self.args}"
+
+
+def done(task: str, *args: Any, **more: Any) -> Poison:
+    """A poison whose own result is fine."""
+    return Poison(task, args, value="done", **more)
+
+
+def fails(error: str, task: str, *args: Any, **more: Any) -> Poison:
+    return Poison(task, args, error=error, **more)
+
+
+PG, MY, LITE = ("postgres",), ("mariadb",), ("sqlite",)
+
+IMPORTS = [
+    fails("builtins.KeyError", "poison_at_import.task", says="A_VARIABLE_THAT_IS_MISSING"),
+    fails("builtins.SystemExit", "poison_at_import_exits.task", says="usage"),
+    fails("builtins.ModuleNotFoundError", "no.such.task"),
+    fails("builtins.KeyError", "poisons.surroundings", written={"args": []}),
+    fails("builtins.TypeError", "poisons.surroundings", written=[]),
+    fails("builtins.TypeError", "poisons.surroundings", "too", "many"),
+]
+
+TEXTS = [
+    fails("builtins.ValueError", "poisons.raise_surrogate", says="half a pair: \\ud83d"),
+    fails("builtins.ValueError", "poisons.raise_nul", says="a NUL: \\x00."),
+    fails("builtins.ValueError", "poisons.raise_text", "\U0001f600 and ж", says=" and "),
+    fails("poisons.Odd\\ud83d", "poisons.raise_odd_class", "Odd?"),
+    Poison("poisons.return_value", ("emoji",), value="\U0001f600"),
+]
+
+EXCEPTIONS = [
+    fails("poisons.Unprintable", "poisons.raise_instance_of", "Unprintable"),
+    fails("poisons.ExitsInPrint", "poisons.raise_instance_of", "ExitsInPrint"),
+    fails("poisons.HidesItsCause", "poisons.raise_instance_of", "HidesItsCause"),
+    fails("poisons.Own", "poisons.raise_instance_of", "Own"),
+    fails("OfNameless", "poisons.raise_instance_of", "OfNameless"),
+    fails(".Odd", "poisons.raise_class_of_no_module"),
+    fails("builtins.SystemExit", "poisons.raise_base", "SystemExit"),
+    fails("builtins.KeyboardInterrupt", "poisons.raise_base", "KeyboardInterrupt"),
+    fails("builtins.GeneratorExit", "poisons.raise_base", "GeneratorExit"),
+    fails("CancelledError", "poisons.raise_base", "CancelledError"),
+    fails("builtins.ValueError", "poisons.raise_cycle"),
+    fails("builtins.ValueError", "poisons.raise_chain", 3000),
+    fails("builtins.ValueError", "poisons.raise_long", 5_000_000, says="characters left out"),
+    fails("builtins.RecursionError", "poisons.recurse"),
+]
+
+RESULTS = [
+    fails("builtins.TypeError", "poisons.return_value", "object"),
+    fails("builtins.TypeError", "poisons.return_value", "bytes"),
+    fails("builtins.TypeError", "poisons.return_value", "expression"),
+    fails("builtins.ValueError", "poisons.return_value", "circular"),
+    fails("builtins.RecursionError", "poisons.return_value", "deep"),
+    fails("builtins.ValueError", "poisons.return_value", "digits"),
+    fails("builtins.LookupError", "poisons.return_value", "reluctant"),
+    fails("django.db.utils.DataError", "poisons.return_value", "nan", engines=PG),
+    fails("django.db.utils.IntegrityError", "poisons.return_value", "nan", engines=("mariadb", "sqlite")),
+    fails("django.db.utils.DataError", "poisons.return_value", "nul", engines=PG),
+    Poison("poisons.return_value", ("nul",), value="\x00", engines=("mariadb", "sqlite")),
+    fails("django.db.utils.DataError", "poisons.return_value", "surrogate", engines=PG),
+    fails("django.db.utils.IntegrityError", "poisons.return_value", "surrogate", engines=MY),
+    Poison("poisons.return_value", ("surrogate",), value="\ud83d", engines=LITE),
+]
+
+SESSIONS = [
+    done("poisons.run_sql", "SET ROLE pg_monitor", engines=PG),
+    done("poisons.run_sql_of_driver", "SET ROLE pg_monitor", engines=PG),
+    done("poisons.run_sql", "SET search_path = pg_catalog", engines=PG),
+    done("poisons.run_sql_of_driver", "SET search_path = pg_catalog", engines=PG),
+    done("poisons.run_sql", "SELECT set_config('search_path', 'pg_catalog', false)", engines=PG),
+    done("poisons.run_sql", "SET statement_timeout = 1", engines=PG),
+    done("poisons.run_sql", "SET TIME ZONE 'Asia/Tokyo'", engines=PG),
+    done("poisons.run_sql", "SET default_transaction_read_only = on", engines=PG),
+    done("poisons.run_sql", "SELECT pg_advisory_lock(7)", engines=PG),
+    done("poisons.run_sql", "LISTEN something", "CREATE TEMPORARY TABLE leftover (id int)", engines=PG),
+    done("poisons.run_sql", "SELECT 1; PREPARE leftover AS SELECT 1", engines=PG),
+    done("poisons.run_sql", "BEGIN", engines=PG),
+    done("poisons.run_sql", "SET search_path = pg_catalog", kwargs={"using": "second"}, engines=PG),
+    done("poisons.run_sql", "SET SESSION TRANSACTION READ ONLY", engines=MY),
+    done("poisons.run_sql", "USE information_schema", engines=MY),
+    done("poisons.run_sql_of_driver", "USE information_schema", engines=MY),
+    done("poisons.run_sql", "SET SESSION max_statement_time = 0.000001", engines=MY),
+    done("poisons.run_sql", "SET SESSION sql_mode = ''", "SET NAMES latin1", engines=MY),
+    done("poisons.run_sql", "LOCK TABLES diary_entry READ", engines=MY),
+    done("poisons.run_sql", "SELECT get_lock('leftover', 1)", engines=MY),
+    done("poisons.run_sql", "SELECT @leftover := 1", engines=MY),
+    done("poisons.run_sql", "SET autocommit = 0", engines=MY),
+    done("poisons.run_sql", "START TRANSACTION", engines=MY),
+    done("poisons.run_sql_of_driver", "BEGIN", engines=SERVERS),
+    done("poisons.turn_drivers_autocommit_off", engines=SERVERS),
+    done("poisons.turn_autocommit_off"),
+    done("poisons.turn_autocommit_off", kwargs={"using": "second"}, engines=SERVERS),
+    done("poisons.leave_atomic"),
+    done("poisons.leave_atomic", kwargs={"using": "second"}, engines=SERVERS),
+    done("poisons.leave_broken_atomic"),
+    done("poisons.leave_generator"),
+    done("poisons.leave_cycle"),
+    done("poisons.drop_generators"),
+    done("poisons.lock_own_row", engines=SERVERS),
+    done("poisons.close_driver"),
+    done("poisons.close_all"),
+    done("poisons.delete_connection"),
+]
+
+CONTEXTS = [
+    done("poisons.activate"),
+    done("poisons.activate_async"),
+]
+
+POISONS = [*IMPORTS, *TEXTS, *EXCEPTIONS, *RESULTS, *SESSIONS, *CONTEXTS]

@@ -1,0 +1,326 @@
+"""Tasks that misbehave. What becomes of each is in tests/worker/poisons.py."""
+
+import asyncio
+import contextvars
+import decimal
+
+from django.db import DatabaseError, connection, connections, transaction
+from django.tasks import task
+from django.urls import get_urlconf, set_urlconf
+from django.utils import timezone, translation
+from django_tasks_db.models import DBTaskResult
+
+SESSION = {
+    "postgresql": """
+        SELECT current_user, current_setting('search_path'), current_setting('statement_timeout'),
+               current_setting('default_transaction_read_only'), current_setting('TimeZone'),
+               (SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'),
+               (SELECT count(*) FROM pg_listening_channels()), (SELECT count(*) FROM pg_prepared_statements),
+               to_regclass('pg_temp.leftover')::text
+    """,
+    "mysql": """
+        SELECT database(), @@sql_mode, @@max_statement_time, @@tx_read_only, @@autocommit,
+               @@character_set_client, @leftover, coalesce(is_used_lock('leftover') = connection_id(), 0)
+    """,
+    "sqlite": "SELECT foreign_keys FROM pragma_foreign_keys",
+}
+VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
+KEPT = []
+
+
+@task
+def surroundings():
+    """What a task finds when it begins: after whatever task, the same."""
+    found = {
+        "language": translation.get_language(),
+        "zone": timezone.get_current_timezone_name(),
+        "precision": decimal.getcontext().prec,
+        "variable": VARIABLE.get(),
+        "urls": get_urlconf(),
+    }
+    for alias in connections:
+        using = connections[alias]
+        found[f"{alias}: in a transaction"] = using.in_atomic_block
+        with using.cursor() as cursor:
+            found[f"{alias}: autocommit"] = using.get_autocommit()
+            cursor.execute(SESSION[using.vendor])
+            found[f"{alias}: session"] = [str(each) for each in cursor.fetchone()]
+    return found
+
+
+def execute(sql, using="default"):
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql)
+
+
+# Exceptions
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+class ExitsInPrint(Exception):
+    def __str__(self):
+        raise SystemExit(7)
+
+
+class HidesItsCause(Exception):
+    @property
+    def __cause__(self):
+        raise RuntimeError("no cause")
+
+
+class Own(BaseException):
+    pass
+
+
+class Nameless(type):
+    def __getattribute__(cls, name):
+        if name in {"__qualname__", "__module__"}:
+            raise RuntimeError("no name")
+        return super().__getattribute__(name)
+
+
+class OfNameless(Exception, metaclass=Nameless):
+    pass
+
+
+@task
+def raise_text(text):
+    raise ValueError(text)
+
+
+@task
+def raise_surrogate():
+    raise ValueError("half a pair: \ud83d")
+
+
+@task
+def raise_nul():
+    raise ValueError("a NUL: \x00.")
+
+
+@task
+def raise_odd_class(name):
+    kind = type("Odd", (ValueError,), {})
+    kind.__qualname__, kind.__module__ = name.replace("?", "\ud83d"), "poisons"
+    raise kind("odd")
+
+
+@task
+def raise_class_of_no_module():
+    kind = type("Odd", (ValueError,), {})
+    kind.__module__ = None
+    raise kind("odd")
+
+
+@task
+def raise_instance_of(name):
+    raise globals()[name]
+
+
+@task
+def raise_base(name):
+    raise {
+        "SystemExit": SystemExit(3),
+        "KeyboardInterrupt": KeyboardInterrupt(),
+        "GeneratorExit": GeneratorExit(),
+        "CancelledError": asyncio.CancelledError(),
+    }[name]
+
+
+@task
+def raise_cycle():
+    one, other = ValueError("one"), ValueError("other")
+    one.__cause__, other.__cause__ = other, one
+    raise one
+
+
+@task
+def raise_chain(length):
+    error = ValueError(0)
+    for number in range(1, length):
+        cause, error = error, ValueError(number)
+        error.__cause__ = cause
+    raise error
+
+
+@task
+def raise_long(length):
+    raise ValueError("beginning" + "x" * length + "end")
+
+
+@task
+def recurse(depth=0):
+    return recurse.call(depth + 1)
+
+
+# Results
+
+
+class Reluctant(dict):
+    def items(self):
+        raise LookupError("not like this")
+
+
+@task
+def return_value(kind):
+    circular = []
+    circular.append(circular)
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    return {
+        "object": object(),
+        "bytes": b"\xff",
+        "circular": circular,
+        "deep": deep,
+        "digits": 10**5000,
+        "nan": float("nan"),
+        "nul": "\x00",
+        "surrogate": "\ud83d",
+        "emoji": "\U0001f600",
+        "reluctant": Reluctant(a=1),
+        "expression": timezone.now,
+    }[kind]
+
+
+@task
+def return_large(length):
+    return "x" * length
+
+
+# Sessions
+
+
+@task
+def run_sql(*statements, using="default"):
+    """Change the session and forget about it."""
+    for statement in statements:
+        execute(statement, using)
+    return "done"
+
+
+@task
+def run_sql_of_driver(*statements):
+    connection.ensure_connection()
+    cursor = connection.connection.cursor()
+    for statement in statements:
+        cursor.execute(statement)
+    cursor.close()
+    return "done"
+
+
+@task
+def leave_atomic(using="default", sql="SELECT 1"):
+    transaction.atomic(using=using).__enter__()
+    execute(sql, using)
+    return "done"
+
+
+@task
+def leave_broken_atomic():
+    transaction.atomic().__enter__()
+    try:
+        execute("SELECT * FROM no_such_table")
+    except DatabaseError:
+        return "done"
+
+
+def suspended():
+    with transaction.atomic():
+        yield
+
+
+@task
+def leave_generator():
+    """An atomic() that ends some time later, when somebody drops what refers to it."""
+    KEPT.append(suspended())
+    next(KEPT[-1])
+    execute("SELECT 1")
+    return "done"
+
+
+@task
+def leave_cycle():
+    """As before, but the garbage collection finds the time."""
+    generator = suspended()
+    next(generator)
+    cycle = [generator]
+    cycle.append(cycle)
+    return "done"
+
+
+@task
+def drop_generators():
+    KEPT.clear()
+    return "done"
+
+
+@task
+def turn_autocommit_off(using="default"):
+    transaction.set_autocommit(False, using=using)
+    execute("SELECT 1", using)
+    return "done"
+
+
+@task
+def turn_drivers_autocommit_off():
+    connection.ensure_connection()
+    raw = connection.connection
+    if connection.vendor == "postgresql":
+        raw.autocommit = False
+    else:
+        raw.autocommit(False)
+    return "done"
+
+
+@task(takes_context=True)
+def lock_own_row(context):
+    transaction.atomic().__enter__()
+    DBTaskResult.objects.select_for_update().get(id=context.task_result.id)
+    return "done"
+
+
+@task
+def close_driver():
+    connection.ensure_connection()
+    connection.connection.close()
+    return "done"
+
+
+@task
+def close_all():
+    connections.close_all()
+    return "done"
+
+
+@task
+def delete_connection():
+    connection.close()
+    del connections["default"]
+    return "done"
+
+
+# Contexts
+
+
+@task
+def activate():
+    translation.activate("de")
+    timezone.activate("Asia/Tokyo")
+    decimal.getcontext().prec = 3
+    VARIABLE.set("set")
+    set_urlconf("elsewhere")
+    return "done"
+
+
+@task
+async def activate_async():
+    translation.activate("de")
+    timezone.activate("Asia/Tokyo")
+    decimal.getcontext().prec = 3
+    VARIABLE.set("set")
+    return "done"

@@ -1,0 +1,96 @@
+"""Whatever a task does: its own row says what happened, its neighbours are untouched, and a result that was
+computed is stored. The table of what tasks do is in poisons.py.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.worker.harness import FINISHED
+from tests.worker.poisons import POISONS, Poison
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.worker.harness import Project
+
+SHAPES = {"1": [], "1x2": ["--threads=2"], "2x2": ["--processes=2", "--threads=2"]}
+# Innocent tasks after each poison: several slots take them in any order.
+INNOCENTS = 2
+
+
+def enqueue(project: Project, poison: Poison) -> str:
+    if poison.written is None and not poison.task.startswith("poisons."):
+        written: Any = {"args": [], "kwargs": {}}
+    else:
+        written = poison.written
+    if written is not None:
+        ids: list[str] = project.ask("insert", times=1, task_path=poison.task, args_kwargs=written)
+        return ids[0]
+    return project.enqueue(poison.task, *poison.args, kwargs=poison.kwargs)[0]
+
+
+def wrong(poison: Poison, row: dict[str, Any]) -> str:
+    """What the row should say and does not."""
+    said = (row["status"], row["exception_class_path"])
+    if poison.error:
+        fine = said[0] == "FAILED" and said[1].endswith(poison.error) and poison.says in row["traceback"]
+    else:
+        fine = said[0] == "SUCCESSFUL" and row["return_value"] == poison.value
+    return "" if fine else f"{poison}: {said} {str(row['return_value'])[:200]} {row['traceback'][-2000:]}"
+
+
+def poisoned(project: Project, poisons: Sequence[Poison], flags: list[str], **env: str) -> str:
+    """Run poisons, each with innocent tasks behind it; what the worker printed."""
+    # In the order of the table, whatever the clock's resolution: by priority, which has 200 steps.
+    plan: list[tuple[Poison | None, str]] = []
+    for poison in poisons:
+        plan.append((poison, enqueue(project, poison)))
+        plan += [(None, one) for one in project.enqueue("poisons.surroundings", times=INNOCENTS)]
+    worker = project.worker("--interval=0.1", "--worker-id=w", *flags, **env)
+    try:
+        project.all_finished(len(plan), within_s=120)
+    except AssertionError as error:
+        left = [str(poison) for poison, one in plan if project.result(one)["status"] not in FINISHED]
+        raise AssertionError(f"{error}; left: {left[:5]}\n{worker.output[-5000:]}") from None
+    code = worker.terminate(20)
+    rows = project.results()
+
+    assert not [text for poison, one in plan if poison and (text := wrong(poison, rows[one]))], worker.output[
+        -5000:
+    ]
+    innocents = [rows[one] for poison, one in plan if poison is None]
+    assert collections.Counter(row["status"] for row in innocents) == {"SUCCESSFUL": len(innocents)}
+    found = collections.Counter(str(row["return_value"]) for row in innocents)
+    assert list(found) == [str(unspoilt(project, **env))], found
+    assert {len(row["worker_ids"]) for row in rows.values()} == {1}
+    assert code == 0, worker.output
+    assert "died" not in worker.output, worker.output
+    return worker.output
+
+
+def unspoilt(project: Project, **env: str) -> Any:
+    """What a task finds that is the first of its worker."""
+    one = project.enqueue_one("poisons.surroundings")
+    project.batch(**env)
+    return project.result(one)["return_value"]
+
+
+def of(engine: str) -> list[Poison]:
+    return [poison for poison in POISONS if engine in poison.engines]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shared", ["postgres", "mariadb"], indirect=True)
+def test_poison_among_innocent_tasks(shared: Project, shape: str, request: pytest.FixtureRequest) -> None:
+    poisoned(shared, of(request.node.callspec.params["shared"]), SHAPES[shape], SECOND_DATABASE="1")
+
+
+def test_poison_on_sqlite(project_on: Callable[[str], Project]) -> None:
+    project = project_on("sqlite")
+    try:
+        poisoned(project, of("sqlite"), [])
+    finally:
+        project.clear()
