@@ -63,6 +63,7 @@ class EventReason(StrEnum):
     SCALED_UP = "ScaledUp"
     SCALED_DOWN = "ScaledDown"
     DEPLOYMENT_RESTORED = "DeploymentRestored"
+    DATABASE_URL_CHANGED = "DatabaseURLChanged"
     MIGRATION_STARTED = "MigrationStarted"
     TASK_FAILED = "TaskFailed"
     TASK_REQUEUED = "TaskRequeued"

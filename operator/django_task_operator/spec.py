@@ -50,6 +50,12 @@ class Database(_Value):
 
     url_secret_ref: SecretKeyRef
     env_name: str
+    url_change_policy: Literal["Rollout", "Ignore"]
+
+    @property
+    def replaces_pods(self) -> bool:
+        """Whether pods are replaced when the URL has changed: those that do not get it need not be."""
+        return self.url_change_policy == "Rollout" and bool(self.env_name)
 
 
 class Scaling(_Value):

@@ -70,6 +70,8 @@ class Turn:
     sample_seconds: float = 0.0
     indexed: bool = False
     decision: Decision | None = None
+    # The keyed hash of the URL that new pods get; None where that is not known, or nobody asks.
+    url_hash: str | None = None
     # What keeps the demand from being known: the Secret, its URL, or the database.
     database_error: WorkerError | None = None
     # What keeps the goal from being applied: the spec, or the API server.
@@ -105,6 +107,11 @@ class Turn:
     def awaits_sample(self) -> bool:
         """Whether the first sample after a start or a change is still on its way, and worth waiting for."""
         return self.scaling.needs_demand and self.demand is None and self.database_error is None
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the tasks were counted under the URL that the worker has now."""
+        return self.demand is not None and self.database_error is None
 
     @property
     def database_answers(self) -> bool:

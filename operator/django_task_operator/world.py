@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django_task_operator.cluster.caches import Caches
+    from django_task_operator.cluster.hash_key import HashKey
     from django_task_operator.cluster.kube import Kube, WritePermit
     from django_task_operator.cluster.secrets import Secrets
     from django_task_operator.metrics_api.availability import MetricsApi
@@ -28,6 +29,7 @@ class World:
         permit: whether the cluster and the databases may be written to.
         caches: the workers' objects, as the watches last told.
         secrets: the database URLs.
+        hash_key: what the database URLs are hashed with.
         databases: the task tables.
         served_queues: which worker serves which queues.
         clock: seconds that never go back.
@@ -42,6 +44,7 @@ class World:
     permit: WritePermit
     caches: Caches
     secrets: Secrets
+    hash_key: HashKey
     databases: Databases
     served_queues: ServedQueues
     clock: Callable[[], float]

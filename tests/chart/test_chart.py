@@ -154,8 +154,8 @@ def test_api_server_takes_what_is_rendered(kubectl: Kubectl, values: dict[str, A
                 "Deployment": 1,
                 "Service": 2,
                 "Secret": 1,
-                "Role": 2,
-                "RoleBinding": 3,
+                "Role": 3,
+                "RoleBinding": 4,
                 "ClusterRole": 4,
                 "ClusterRoleBinding": 2,
             },
@@ -170,13 +170,13 @@ def test_api_server_takes_what_is_rendered(kubectl: Kubectl, values: dict[str, A
                 "Secret": 1,
                 "ClusterRole": 3,
                 "ClusterRoleBinding": 1,
-                "Role": 4,
-                "RoleBinding": 5,
+                "Role": 5,
+                "RoleBinding": 6,
             },
         ),
         (
             "one's own namespaces",
-            {"ServiceAccount": 1, "Deployment": 1, "Service": 1, "Role": 2, "RoleBinding": 2},
+            {"ServiceAccount": 1, "Deployment": 1, "Service": 1, "Role": 3, "RoleBinding": 3},
         ),
         ("bare", {"Deployment": 1}),
     ],
@@ -275,6 +275,7 @@ def test_arguments_follow_the_values() -> None:
         "--log-format=json",
         "--port=8080",
         "--lease=django-task-operator",
+        "--hash-key-secret=django-task-operator-hash-key",
         f"--runtime-image=django-task-worker:{version}",
         "--metrics-api-service=django-task-operator-metrics-api",
         "--metrics-api-port=8443",
@@ -292,6 +293,7 @@ def test_arguments_follow_the_values() -> None:
         "--log-format=text",
         "--port=8080",
         "--lease=django-task-operator",
+        "--hash-key-secret=django-task-operator-hash-key",
         "--runtime-image=registry.example/worker:2",
         "--runtime-revision=b",
     ]
@@ -434,6 +436,17 @@ def test_watched_namespaces_alone() -> None:
     ]
 
 
+def test_the_hash_key_needs_no_more_than_this() -> None:
+    role = one(render({"watchNamespaces": ["a"]}, "hash-key", namespace="ops"), "Role")
+
+    assert role["metadata"]["namespace"] == "ops"
+    assert granted(role) == Counter({("", "secrets", "create"), ("", "secrets", "get")})
+    assert [(rule["verbs"], rule.get("resourceNames")) for rule in role["rules"]] == [
+        (["create"], None),
+        (["get"], ["django-task-operator-hash-key"]),
+    ]
+
+
 def test_the_metrics_api_needs_no_more_than_this() -> None:
     manifests = render({}, "metrics-api")
     name = "django-task-operator-metrics-api"
@@ -524,7 +537,7 @@ def test_cert_manager_makes_the_certificate(
     assert "secrets" not in {
         resource
         for manifest in manifests
-        if manifest["kind"] == "Role"
+        if manifest["kind"] == "Role" and manifest["metadata"]["name"].endswith("-metrics-api")
         for rule in manifest["rules"]
         for resource in rule["resources"]
     }

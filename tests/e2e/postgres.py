@@ -143,6 +143,20 @@ class Database:
         return f"postgres://postgres:{password}@postgres.{namespace}.svc:5432/{self.name}"
 
     @contextmanager
+    def user(self) -> Iterator[User]:
+        """A user that may work with this database's tables and with nothing else, and exists for a while."""
+        user = User(self, f"user_{uuid.uuid4().hex[:12]}")
+        self.server.execute("CREATE ROLE {name} LOGIN", name=user.name)
+        with self.server.connect(self.name) as connection:
+            grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {}"
+            connection.execute(sql.SQL(grant).format(sql.Identifier(user.name)))
+        yield user
+        user.end_clients()
+        with self.server.connect(self.name) as connection:
+            connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(user.name)))
+        self.server.execute("DROP ROLE {name}", name=user.name)
+
+    @contextmanager
     def as_default(self) -> Iterator[None]:
         """Django's own calls go to this database meanwhile."""
         wanted = connections.settings["default"] | {
@@ -237,6 +251,28 @@ class Database:
 
     def open_gate(self, gate: int) -> None:
         self._gates.pop(gate).close()
+
+
+@dataclass(frozen=True)
+class User:
+    """A user of one database, whose password a test changes."""
+
+    database: Database
+    name: str
+
+    def has_password(self, password: str) -> str:
+        """Give the user this password and no other; returns the URL as the pods say it."""
+        change = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(self.name), sql.Literal(password))
+        with self.database.server.connect("postgres") as connection:
+            connection.execute(change)
+        server = self.database.server
+        at_server = f"postgres.{server.kubectl.namespace}.svc:5432"
+        return f"postgres://{self.name}:{password}@{at_server}/{self.database.name}"
+
+    def end_clients(self) -> None:
+        with self.database.server.connect("postgres") as connection:
+            end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
+            connection.execute(end, [self.name])
 
 
 def _manifests() -> list[dict[str, Any]]:

@@ -70,6 +70,62 @@ def test_a_wrong_password_is_said_and_a_rotated_secret_recovers_without_a_restar
     assert "not-this-one" not in json.dumps(worker.manifest) + operator.log()
 
 
+def test_pods_are_replaced_when_the_password_was_rotated_and_the_new_one_works(
+    make_worker: MakeWorker, database: Database, here: Kubectl, operator: Release
+) -> None:
+    with database.user() as user:
+        put_secret(here, "database", DATABASE_URL=user.has_password("the-first-password"))
+        worker = make_worker(scaling={"minReplicas": 1})
+        worker.scales_to(1)
+        eventually(lambda: url_hash(worker), "the operator knows under which URL the task table answers")
+        before = worker.pod_names
+
+        put_secret(here, "database", DATABASE_URL=user.has_password("the-second-password"))
+        # Whoever has only the first password is out from now on.
+        user.end_clients()
+        results = database.enqueue(chores.add, 1, 2)
+        eventually(lambda: worker.pod_names.isdisjoint(before) and worker.pods, "new pods", within=180)
+        worker.scales_to(1)
+
+        (result,) = database.finish(results)
+        assert str(result.status) == "SUCCESSFUL"
+        assert before.isdisjoint(result.worker_ids)
+        (event,) = worker.events("DatabaseURLChanged")
+        assert event["type"] == "Normal"
+        worker.becomes("Ready", "True")
+        said = json.dumps([worker.manifest, worker.deployment, event]) + operator.log()
+        assert "the-first" not in said
+        assert "the-second" not in said
+
+
+def test_a_new_url_that_does_not_work_replaces_no_pod(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    worker = make_worker(scaling={"minReplicas": 1})
+    worker.scales_to(1)
+    hashed = eventually(lambda: url_hash(worker), "the operator knows under which URL the task table answers")
+    before = worker.pod_names
+
+    put_secret(here, "database", DATABASE_URL=f"{database.url}_of_a_typo")
+    # The operator looks once a minute whether the Secret has changed.
+    worker.becomes("DatabaseReachable", "False", "DatabaseMissing", within=180)
+    always(lambda: worker.pod_names == before, "the same pods", seconds=4)
+    database.finish(database.enqueue(chores.add, 1, 2))
+    put_secret(here, "database", DATABASE_URL=database.url)
+
+    worker.becomes("DatabaseReachable", "True")
+    worker.becomes("Ready", "True")
+    assert worker.pod_names == before
+    assert url_hash(worker) == hashed
+    assert not worker.events("DatabaseURLChanged")
+
+
+def url_hash(worker: TaskWorker) -> str | None:
+    """What the operator has written down of the URL."""
+    annotations = (worker.deployment or {"metadata": {}})["metadata"].get("annotations", {})
+    return annotations.get("djangotasks.dev/database-url-hash")
+
+
 def test_a_missing_table_is_said_until_the_database_is_migrated(
     make_worker: MakeWorker, server: Server, here: Kubectl
 ) -> None:

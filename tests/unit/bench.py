@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 URL = "postgres://shop-user:s3cr%65t!pass@db.shop.svc:5432/shop"
+OPTIONS = Options(instance="operator-1")
 
 
 def encoded(url: str) -> dict[str, str]:
@@ -27,7 +28,8 @@ def encoded(url: str) -> dict[str, str]:
 class Bench:
     """A cluster with a Secret in namespace shop, and an operator whose turns a test takes by hand."""
 
-    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, clock: Callable[[], float] | None = None, options: Options = OPTIONS) -> None:
+        self.options = options
         self.kube, self.databases = FakeKube(), FakeDatabases()
         self.clock, self.permit = Clock(), Permit()
         self.kube.create(
@@ -38,7 +40,7 @@ class Bench:
     def restart(self, clock: Callable[[], float]) -> None:
         """Start an operator that knows nothing of the one before."""
         self.operator = assemble(
-            Options(instance="operator-1"),
+            self.options,
             Outside(
                 kube=self.kube,  # type: ignore[arg-type]
                 permit=self.permit,

@@ -247,6 +247,14 @@ class FakeKube:
             raise refusal(403, f'secrets "{name}" is forbidden')
         return self._get("secrets", namespace, name)
 
+    async def create_secret(self, key: Key, data: dict[str, str]) -> Manifest:
+        self._request("create secret")
+        await asyncio.sleep(0)  # others may be quicker
+        if ("secrets", key.namespace, key.name) in self._objects:
+            raise refusal(409, f'secrets "{key.name}" already exists')
+        metadata = {"name": key.name, "namespace": key.namespace}
+        return self._create("secrets", {"metadata": metadata, "data": dict(data)})
+
     async def create_event(self, namespace: str, event: Manifest) -> None:
         self._request("create event")
         if len(event["note"].encode()) > 1024:

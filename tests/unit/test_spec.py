@@ -165,6 +165,7 @@ def test_a_choice_has_the_values_of_the_definition() -> None:
         ("runtime", "Celery"),
         ("orphans.policy", "Retry"),
         ("migrations.policy", "Later"),
+        ("database.urlChangePolicy", "Restart"),
     ):
         for choice in DEFINED[path]["enum"]:
             assert read(path, with_value(path, choice)) == choice
@@ -172,11 +173,11 @@ def test_a_choice_has_the_values_of_the_definition() -> None:
             Worker.parse(with_value(path, other))
 
 
-# What reaches neither an object nor the policy of scaling: test_reconcile.py, test_driver_turns.py and
-# test_orphans.py try these.
+# What reaches neither an object nor the policy of scaling: test_reconcile.py, test_driver_turns.py,
+# test_orphans.py, test_migration.py and test_url_changes.py try these.
 READ_BY_A_TURN = {"replicas", "scaling.pollIntervalSeconds", "paused"}
 READ_BY_A_TURN |= {"orphans.policy", "orphans.graceSeconds", "orphans.maxRequeues", "stuckAfterSeconds"}
-READ_BY_A_TURN |= {"migrations.policy"}
+READ_BY_A_TURN |= {"migrations.policy", "database.urlChangePolicy"}
 OTHERWISE: dict[str, object] = {
     "imagePullSecrets": [{"name": "regcred"}],
     "env": [{"name": "A", "value": "1"}],

@@ -245,6 +245,22 @@ class Kube:
         """
         return await self._json("GET", SECRETS.path(namespace, name))
 
+    async def create_secret(self, key: Key, data: Mapping[str, str]) -> Manifest:
+        """Create a Secret of the operator's own; the values of ``data`` are in base64.
+
+        Raises:
+            ApiException: status 409 where there is one of that name.
+        """
+        body = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": key.name, "namespace": key.namespace},
+            "data": dict(data),
+        }
+        return await self._json(
+            "POST", SECRETS.path(key.namespace), query={"fieldManager": FIELD_MANAGER}, body=body
+        )
+
     async def create_event(self, namespace: str, event: Manifest) -> None:
         """Tell the cluster's users something."""
         await self._json("POST", EVENTS.path(namespace), body=event)

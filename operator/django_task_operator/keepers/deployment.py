@@ -14,6 +14,7 @@ from django_task_operator.turn import Event
 
 if TYPE_CHECKING:
     from django_task_operator.observed.objects import Deployment
+    from django_task_operator.resources import Rotation
     from django_task_operator.spec import Key, Worker
     from django_task_operator.world import World
 
@@ -43,21 +44,23 @@ class DeploymentKeeper:
         """The Deployment as the watch last told."""
         return self._applier.seen(self._key.name)
 
-    async def apply(self, worker: Worker, replicas: int, migrated: str | None = None) -> Outcome:
+    async def apply(self, worker: Worker, replicas: int, migrated: str | None, rotation: Rotation) -> Outcome:
         """Make the Deployment what the worker asks for, with that many replicas.
 
-        ``migrated`` is what was migrated for it.
+        ``migrated`` is what was migrated for it, ``rotation`` what it is to say of its database's URL.
 
         Raises:
             WorkerGone: the DjangoTaskWorker is deleted, so that nothing may be created.
         """
-        manifest = build_deployment(worker, replicas, self._runtime, migrated)
+        manifest = build_deployment(worker, replicas, self._runtime, migrated, rotation)
         # A refusal is not of the replicas, which change while nobody mends the template.
         applied = await self._applier.apply(manifest, asked=manifest["spec"]["template"])
         if isinstance(applied.error, ObjectRejected):
             return await self.hold(replicas, applied.error)
-        events = (_restored(applied.restored),) if applied.restored else ()
-        return Outcome(scaled=applied.error is None, error=applied.error, events=events)
+        events = [_restored(applied.restored)] if applied.restored else []
+        if applied.state and rotation.changed:
+            events.append(_url_changed(worker))
+        return Outcome(scaled=applied.error is None, error=applied.error, events=tuple(events))
 
     async def hold(self, replicas: int, error: WorkerError) -> Outcome:
         """Scale what runs, as it is: what keeps a new template back must not stop the good one."""
@@ -78,3 +81,12 @@ class DeploymentKeeper:
 def _restored(how: str) -> Event:
     note = f"The Deployment was {how} by somebody else: put back."
     return Event("Normal", EventReason.DEPLOYMENT_RESTORED, note)
+
+
+def _url_changed(worker: Worker) -> Event:
+    secret = worker.spec.database.url_secret_ref.name
+    note = (
+        f"The database URL in Secret {secret} has changed, and the task table answers: the pods are replaced,"
+        " because those that run keep the URL that they started with."
+    )
+    return Event("Normal", EventReason.DATABASE_URL_CHANGED, note)

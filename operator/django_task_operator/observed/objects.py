@@ -11,6 +11,12 @@ from django_task_operator.observed.pods import controller_of
 from django_task_operator.redaction import Foreign
 from django_task_operator.resources.labels import MIGRATION_LABEL, WORKER_LABEL, WORKER_UID_ANNOTATION
 from django_task_operator.resources.migration import MIGRATED_ANNOTATION
+from django_task_operator.resources.rotation import (
+    NO_ROTATION,
+    URL_HASH_ANNOTATION,
+    URL_MARK_ANNOTATION,
+    Rotation,
+)
 from django_task_operator.spec import KIND, Key, Manifest
 
 
@@ -64,11 +70,15 @@ class Deployment(OwnedObject):
     overdue: bool = False
     # What was migrated for the template that it has.
     migrated: str | None = None
+    # What it says of its database's URL.
+    rotation: Rotation = NO_ROTATION
 
     @classmethod
     def of(cls, manifest: Manifest) -> Deployment:
         """Digest an object of the API."""
         metadata, spec, status = manifest["metadata"], manifest["spec"], manifest.get("status", {})
+        annotations = metadata.get("annotations", {})
+        of_pods = spec.get("template", {}).get("metadata", {}).get("annotations") or {}
         failures = [
             condition.get("message", "")
             for condition in status.get("conditions", ())
@@ -89,7 +99,8 @@ class Deployment(OwnedObject):
             ready_replicas=status.get("readyReplicas", 0),
             failure=failures[0] if failures else None,
             overdue=overdue,
-            migrated=metadata.get("annotations", {}).get(MIGRATED_ANNOTATION),
+            migrated=annotations.get(MIGRATED_ANNOTATION),
+            rotation=Rotation(annotations.get(URL_HASH_ANNOTATION), of_pods.get(URL_MARK_ANNOTATION)),
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from django_task_operator import scaling
 from django_task_operator.errors import WorkerError
 from django_task_operator.redaction import Redactor
+from django_task_operator.resources import url_hash
 from django_task_operator.spec import Driver
 from django_task_operator.tasktable import DatabaseURL, Selection
 from django_task_operator.turn import Turn
@@ -74,6 +75,7 @@ class Observer:
                 in_trouble=failing or self._url_refused,
             )
             self.redact.learn(url)
+            seen = replace(seen, url_hash=await self._hash(worker, url))
             subscription = self._subscribe(worker, DatabaseURL.parse(url))
         except WorkerError as error:
             self._url_refused = True
@@ -97,6 +99,10 @@ class Observer:
             shared_queue=self._world.served_queues.shared(self._key),
             unserved_queues=tuple(sorted(unserved.queue for unserved in subscription.unserved)),
         )
+
+    async def _hash(self, worker: Worker, url: str) -> str | None:
+        key = await self._world.hash_key.get() if worker.spec.database.replaces_pods else None
+        return url_hash(key, worker.uid, url) if key else None
 
     def _subscribe(self, worker: Worker, url: DatabaseURL) -> Subscription:
         spec, limit = worker.spec, scaling.Policy.of(worker.spec).limit

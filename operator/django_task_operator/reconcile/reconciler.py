@@ -20,7 +20,7 @@ from django_task_operator.keepers.victims import NOT_YET, VictimKeeper
 from django_task_operator.reconcile.observer import Observer
 from django_task_operator.report.reporter import Reporter
 from django_task_operator.report.status import timestamp
-from django_task_operator.resources import build_children
+from django_task_operator.resources import Rotation, build_children, follow
 from django_task_operator.spec import Worker, key_of
 from django_task_operator.turn import Event, Plan, Turn
 
@@ -135,7 +135,7 @@ class Reconciler:
         migration = await self._migrations.advance(
             worker, self._deployment.current(), reachable=seen.database_answers, redact=self._observer.redact
         )
-        outcome = await self._keep_deployment(worker, plan.decision.replicas, migration)
+        outcome = await self._keep_deployment(worker, seen, plan.decision.replicas, migration)
         events = [*migration.events, *outcome.events]
         if outcome.scaled:
             events += self._scaled(plan.decision, seen)
@@ -158,10 +158,21 @@ class Reconciler:
             dues=tuple(filter(None, (plan.decision.due, migration.due, rows.due))),
         )
 
-    async def _keep_deployment(self, worker: Worker, replicas: int, migration: Migration) -> Outcome:
+    async def _keep_deployment(
+        self, worker: Worker, seen: Turn, replicas: int, migration: Migration
+    ) -> Outcome:
         if migration.error:
             return await self._deployment.hold(replicas, migration.error)
-        return await self._deployment.apply(worker, replicas, migration.migrated)
+        current = self._deployment.current()
+        mine = current if current and current.belongs_to(worker.uid) else None
+        rotation = follow(
+            mine.rotation if mine else Rotation(),
+            seen.url_hash,
+            is_asked=worker.spec.database.replaces_pods,
+            works=seen.is_sampled,
+            has_pods=bool(mine and (mine.replicas or mine.wanted_replicas)),
+        )
+        return await self._deployment.apply(worker, replicas, migration.migrated, rotation)
 
     async def _keep_children(self, worker: Worker, seen: Turn, migration: Migration) -> WorkerError | None:
         children = [*build_children(worker, self._world.runtime), *seen.scaling.children(worker)]

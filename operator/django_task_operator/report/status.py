@@ -282,7 +282,9 @@ def _progress(deployment: Deployment, decision: Decision | None) -> Condition:
         return Condition(True, ConditionReason.SCALING, "Pods are being started or ended.")
     if not deployment.rolled_out:
         return Condition(
-            True, ConditionReason.ROLLING_OUT, "Pods are being replaced after a change of the spec."
+            True,
+            ConditionReason.ROLLING_OUT,
+            "Pods are being replaced, after a change of the spec or of the database's URL.",
         )
     if deployment.ready_replicas < deployment.replicas:
         return Condition(True, ConditionReason.PODS_STARTING, "Pods are not ready yet.")

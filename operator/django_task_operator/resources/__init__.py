@@ -7,6 +7,16 @@ manifests, ready to apply; ``tests/unit/resources/golden/`` shows them as a pers
 from django_task_operator.resources.children import build_children
 from django_task_operator.resources.deployment import build_deployment
 from django_task_operator.resources.migration import build_migration, migration_hash
+from django_task_operator.resources.rotation import Rotation, follow, url_hash
 from django_task_operator.resources.runtime import RuntimeSource
 
-__all__ = ["RuntimeSource", "build_children", "build_deployment", "build_migration", "migration_hash"]
+__all__ = [
+    "Rotation",
+    "RuntimeSource",
+    "build_children",
+    "build_deployment",
+    "build_migration",
+    "follow",
+    "migration_hash",
+    "url_hash",
+]

@@ -33,6 +33,8 @@ _FIELDS = {
     "database",
     "pod_template",
 }
+# Of these, what `migrate` is not concerned with.
+_BESIDE = {"database": {"url_change_policy"}}
 
 
 def migration_hash(spec: WorkerSpec) -> str:
@@ -40,7 +42,7 @@ def migration_hash(spec: WorkerSpec) -> str:
 
     It is made of the user's spec and not of the Job, so that another operator migrates nothing again.
     """
-    fields = spec.model_dump(mode="json", include=_FIELDS)
+    fields = spec.model_dump(mode="json", include=_FIELDS, exclude=_BESIDE)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -30,6 +30,8 @@ class Options:
         kubeconfig: the cluster's, outside of it; None for the service account of the pod.
         metrics_api: how external metrics are served; None where they are not.
         lease: only the operator that holds it is at work; None where this operator is the only one.
+        hash_key: the Secret of the key with which database URLs are hashed; None where no pods are
+            replaced because their URL has changed.
         instance: the name of this operator's pod, or of the machine.
         log_level: the least level that is logged.
         log_format: for machines or for people.
@@ -41,6 +43,7 @@ class Options:
     kubeconfig: str | None = None
     metrics_api: Settings | None = None
     lease: Key | None = None
+    hash_key: Key | None = None
     instance: str = ""
     log_level: str = "info"
     log_format: Literal["json", "text"] = "json"
@@ -57,6 +60,8 @@ class Options:
         pod, namespace = environment.get("POD_NAME"), environment.get("POD_NAMESPACE")
         if given.lease and not (pod and namespace):
             parser.error("--lease: set POD_NAME and POD_NAMESPACE to the name and namespace of this pod")
+        if given.hash_key_secret and not namespace:
+            parser.error("--hash-key-secret: set POD_NAMESPACE to the namespace of this pod")
         return cls(
             watch_namespaces=tuple(given.watch_namespace),
             port=given.port,
@@ -67,7 +72,8 @@ class Options:
             ),
             kubeconfig=given.kubeconfig,
             metrics_api=_metrics_api(given, namespace or "default"),
-            lease=Key(namespace=namespace, name=given.lease) if given.lease and namespace else None,
+            lease=_own(given.lease, namespace),
+            hash_key=_own(given.hash_key_secret, namespace),
             instance=pod or socket.gethostname(),
             log_level=given.log_level,
             log_format=given.log_format,
@@ -132,7 +138,17 @@ def _parser() -> argparse.ArgumentParser:
         help="work only while holding this Lease, so that several operators can run side by side; needs"
         " POD_NAME and POD_NAMESPACE in the environment. Without it, no other operator may run",
     )
+    parser.add_argument(
+        "--hash-key-secret",
+        metavar="NAME",
+        help="replace pods whose database URL has changed, which a keyed hash tells; the key is kept in this"
+        " Secret in the namespace POD_NAMESPACE, and made if there is none. Without it, no pod is replaced",
+    )
     return parser
+
+
+def _own(name: str | None, namespace: str | None) -> Key | None:
+    return Key(namespace=namespace, name=name) if name and namespace else None
 
 
 def _add_metrics_api(parser: argparse.ArgumentParser) -> None:

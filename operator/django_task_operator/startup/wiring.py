@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from django_task_operator.cluster.caches import Caches
 from django_task_operator.cluster.election import Elector, LeasePermit
 from django_task_operator.cluster.handlers import watch_workers
+from django_task_operator.cluster.hash_key import HashKey
 from django_task_operator.cluster.kube import UNLIMITED, Kube
 from django_task_operator.cluster.secrets import Secrets
 from django_task_operator.metrics_api.availability import Off
@@ -78,6 +79,7 @@ def assemble(options: Options, outside: Outside) -> Operator:
         permit=outside.permit,
         caches=Caches(kube, options.watch_namespaces, wake_ups.wake),
         secrets=Secrets(kube, clock),
+        hash_key=HashKey(kube, options.hash_key, clock),
         databases=outside.databases,
         served_queues=ServedQueues(wake_ups.wake),
         clock=clock,

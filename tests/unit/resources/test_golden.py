@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from django_task_operator.resources import (
+    Rotation,
     RuntimeSource,
     build_children,
     build_deployment,
@@ -38,6 +39,22 @@ def test_golden(case: Path) -> None:
     expected = (case / "deployment.yaml").read_text()
 
     assert yaml.dump(build_deployment(worker, 3, RUNTIME), Dumper=Plain, sort_keys=False) == expected
+
+
+def test_a_database_url_that_has_changed_is_told_by_annotations_alone() -> None:
+    worker = Worker.parse(yaml.safe_load((CASES[0] / "worker.yaml").read_text()))
+    before = build_deployment(worker, 3, RUNTIME)
+    after = build_deployment(worker, 3, RUNTIME, "5e884898", Rotation("0a1b2c3d-now", "0a1b2c3d-before"))
+
+    assert after["metadata"].pop("annotations") == {
+        "djangotasks.dev/migrated": "5e884898",
+        "djangotasks.dev/database-url-hash": "0a1b2c3d-now",
+    }
+    mark = after["spec"]["template"]["metadata"]["annotations"].pop(
+        "djangotasks.dev/replaced-for-database-url"
+    )
+    assert mark == "0a1b2c3d-before"
+    assert after == before
 
 
 @pytest.mark.parametrize("case", WITH_CHILDREN, ids=lambda case: case.name)
@@ -94,6 +111,14 @@ def test_what_is_migrated_once(change: dict[str, object], is_another: bool) -> N
     manifest["spec"] |= change
 
     assert (migration_hash(Worker.parse(manifest).spec) != before) == is_another
+
+
+def test_what_is_done_about_a_changed_url_calls_for_no_migration() -> None:
+    manifest = yaml.safe_load((CASES[0] / "worker.yaml").read_text())
+    before = migration_hash(Worker.parse(manifest).spec)
+    manifest["spec"]["database"]["urlChangePolicy"] = "Ignore"
+
+    assert migration_hash(Worker.parse(manifest).spec) == before
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -41,6 +41,7 @@ METRICS_API = Settings(
         ),
         ("--kubeconfig /tmp/config", {"kubeconfig": "/tmp/config"}),
         ("--lease operator", {"lease": Key(namespace="ops", name="operator")}),
+        ("--hash-key-secret kept", {"hash_key": Key(namespace="ops", name="kept")}),
         ("--log-level debug --log-format text", {"log_level": "debug", "log_format": "text"}),
         ("--metrics-api-service metrics", {"metrics_api": METRICS_API}),
         (
