@@ -35,6 +35,7 @@ class World:
         clock: seconds that never go back.
         instance: the name of the operator's pod.
         runtime: what runtime Injected is copied from.
+        restricted: whether pod templates may not have what leads out of the namespace.
         metrics_api: whether an HPA can get the workers' ``figures``.
         figures: what the metrics API answers.
         migrating: held by whoever creates a Job that migrates.
@@ -50,6 +51,7 @@ class World:
     clock: Callable[[], float]
     instance: str
     runtime: RuntimeSource
+    restricted: bool
     metrics_api: MetricsApi
     figures: Figures
     migrating: asyncio.Lock = field(default_factory=asyncio.Lock)

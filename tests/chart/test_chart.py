@@ -285,7 +285,7 @@ def test_arguments_follow_the_values() -> None:
     ]
     worker_image = {"repository": "registry.example/worker", "tag": "2", "revision": "b"}
     values: dict[str, Any] = {"watchNamespaces": ["a", "b"], "logLevel": "debug", "logFormat": "text"}
-    values["metricsApi"] = {"enabled": False}
+    values |= {"metricsApi": {"enabled": False}, "podTemplates": {"restricted": True}}
     assert arguments({**values, "workerImage": worker_image}) == [
         "--watch-namespace=a",
         "--watch-namespace=b",
@@ -296,6 +296,7 @@ def test_arguments_follow_the_values() -> None:
         "--hash-key-secret=django-task-operator-hash-key",
         "--runtime-image=registry.example/worker:2",
         "--runtime-revision=b",
+        "--restrict-pod-templates",
     ]
 
 

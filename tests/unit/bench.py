@@ -6,6 +6,7 @@ import asyncio
 import base64
 import functools
 import selectors
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fakes import Clock, FakeDatabases, FakeKube, Permit, worker_manifest
@@ -37,10 +38,10 @@ class Bench:
         )
         self.restart(clock or self.clock)
 
-    def restart(self, clock: Callable[[], float]) -> None:
+    def restart(self, clock: Callable[[], float], **options: Any) -> None:
         """Start an operator that knows nothing of the one before."""
         self.operator = assemble(
-            self.options,
+            replace(self.options, **options),
             Outside(
                 kube=self.kube,  # type: ignore[arg-type]
                 permit=self.permit,

@@ -20,7 +20,7 @@ from django_task_operator.keepers.victims import NOT_YET, VictimKeeper
 from django_task_operator.reconcile.observer import Observer
 from django_task_operator.report.reporter import Reporter
 from django_task_operator.report.status import timestamp
-from django_task_operator.resources import Rotation, build_children, follow
+from django_task_operator.resources import Rotation, build_children, follow, forbidden_fields
 from django_task_operator.spec import Worker, key_of
 from django_task_operator.turn import Event, Plan, Turn
 
@@ -42,6 +42,11 @@ LONGEST_WAIT = Due(LONGEST_WAIT_SECONDS, "a Secret may have been rotated, or a c
 TROUBLE_SECONDS = 5.0
 # What may pass by itself is tried again after a delay that doubles between these.
 RETRY_SECONDS = (1.0, 30.0)
+
+_REFUSED = (
+    "this operator refuses it in a pod template (podTemplates.restricted in its chart). "
+    "Remove it, or ask whoever installed the operator."
+)
 
 
 class Reconciler:
@@ -81,7 +86,7 @@ class Reconciler:
             WorkerGone: the DjangoTaskWorker is deleted.
         """
         try:
-            worker = Worker.parse(manifest)
+            worker = self._permitted(Worker.parse(manifest))
         except InvalidSpec as invalid:
             seen = self._observer.objects(manifest["metadata"]["generation"])
             return await self._report(replace(seen, apply_error=invalid))
@@ -98,6 +103,16 @@ class Reconciler:
         except SpecReplicasChanged:
             return self._next(Due(0.0, "somebody else has just written spec.replicas"))
         return await self._report(done)
+
+    def _permitted(self, worker: Worker) -> Worker:
+        """Return the worker, if it asks for nothing that this operator was told to refuse.
+
+        Raises:
+            InvalidSpec: it does.
+        """
+        if self._world.restricted and (fields := forbidden_fields(worker.spec.pod_template.spec)):
+            raise InvalidSpec(field=f"spec.podTemplate.spec.{fields[0]}", problem=_REFUSED)
+        return worker
 
     async def _await_sample(self, worker: Worker, seen: Turn) -> Due:
         """Change nothing: the first sample is on its way, and then the right number goes out in one write."""

@@ -7,6 +7,7 @@ manifests, ready to apply; ``tests/unit/resources/golden/`` shows them as a pers
 from django_task_operator.resources.children import build_children
 from django_task_operator.resources.deployment import build_deployment
 from django_task_operator.resources.migration import build_migration, migration_hash
+from django_task_operator.resources.restrictions import forbidden_fields
 from django_task_operator.resources.rotation import Rotation, follow, url_hash
 from django_task_operator.resources.runtime import RuntimeSource
 
@@ -17,6 +18,7 @@ __all__ = [
     "build_deployment",
     "build_migration",
     "follow",
+    "forbidden_fields",
     "migration_hash",
     "url_hash",
 ]

@@ -27,6 +27,7 @@ class Options:
         watch_namespaces: whose workers are looked after; empty for those of the whole cluster.
         port: where the probes and metrics are served.
         runtime: what runtime Injected is copied from, and the user that the pods run as.
+        restrict_pod_templates: whether pod templates may not have what leads out of the namespace.
         kubeconfig: the cluster's, outside of it; None for the service account of the pod.
         metrics_api: how external metrics are served; None where they are not.
         lease: only the operator that holds it is at work; None where this operator is the only one.
@@ -40,6 +41,7 @@ class Options:
     watch_namespaces: tuple[str, ...] = ()
     port: int = 8080
     runtime: RuntimeSource = field(default_factory=lambda: RuntimeSource(RUNTIME_IMAGE))
+    restrict_pod_templates: bool = False
     kubeconfig: str | None = None
     metrics_api: Settings | None = None
     lease: Key | None = None
@@ -70,6 +72,7 @@ class Options:
                 given.runtime_revision,
                 RUN_AS_USER if given.pod_security == "restricted" else None,
             ),
+            restrict_pod_templates=given.restrict_pod_templates,
             kubeconfig=given.kubeconfig,
             metrics_api=_metrics_api(given, namespace or "default"),
             lease=_own(given.lease, namespace),
@@ -113,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=["restricted", "platform"],
         help=f"restricted: the workers' pods run as user {RUN_AS_USER}; platform: as the user that the"
         " platform gives them, as OpenShift does, which allows no other (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--restrict-pod-templates",
+        action="store_true",
+        help="refuse workers whose podTemplate has host namespaces or paths, privileges, a service account or"
+        " a node of its own",
     )
     _add_metrics_api(parser)
     parser.add_argument(

@@ -85,6 +85,7 @@ def assemble(options: Options, outside: Outside) -> Operator:
         clock=clock,
         instance=options.instance,
         runtime=options.runtime,
+        restricted=options.restrict_pod_templates,
         metrics_api=metrics_api or Off(),
         figures=figures,
     )

@@ -570,6 +570,19 @@ async def test_an_invalid_spec_leaves_running_what_runs(bench: Bench) -> None:
     assert bench.kube.statuses[-1]["replicas"] == 5
 
 
+async def test_a_restricted_pod_template_is_refused_by_its_field_and_what_runs_is_left(bench: Bench) -> None:
+    reconciler = await bench.running(42)
+    bench.restart(bench.clock, restrict_pod_templates=True)
+    reconciler = bench.reconciler()
+    bench.kube.edit("worker", "shop", "emails", {"spec": {"podTemplate": {"spec": {"hostNetwork": True}}}})
+    await bench.turn(reconciler)
+
+    assert bench.replicas() == 5
+    assert bench.condition("Stalled") == "True InvalidSpec"
+    (stalled,) = (each for each in bench.kube.statuses[-1]["conditions"] if each["type"] == "Stalled")
+    assert "spec.podTemplate.spec.hostNetwork: this operator refuses it" in stalled["message"]
+
+
 async def test_a_queue_that_nobody_serves_is_named(bench: Bench) -> None:
     reconciler = await bench.running(42)
     bench.databases.warn([UnservedQueue("default", "reports")])

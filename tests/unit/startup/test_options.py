@@ -39,6 +39,7 @@ METRICS_API = Settings(
             "--runtime-image worker:1 --pod-security platform",
             {"runtime": RuntimeSource("worker:1", run_as_user=None)},
         ),
+        ("--restrict-pod-templates", {"restrict_pod_templates": True}),
         ("--kubeconfig /tmp/config", {"kubeconfig": "/tmp/config"}),
         ("--lease operator", {"lease": Key(namespace="ops", name="operator")}),
         ("--hash-key-secret kept", {"hash_key": Key(namespace="ops", name="kept")}),
