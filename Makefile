@@ -3,10 +3,6 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export PATH := $(CURDIR)/build/bin:$(PATH)
 python := build/venv/bin/python
-pytest := $(python) -m pytest --durations=20 --durations-min=10
-with_servers := tests/worker tests/chart tests/integration tests/e2e
-# How many tests with servers run at a time: they mostly wait.
-SIDE_BY_SIDE ?= 5
 
 .PHONY: help
 help: ## What can be made
@@ -32,11 +28,8 @@ test-unit: venv ## The tests that need nothing: seconds
 	$(python) -m pytest tests/unit
 
 .PHONY: test
-test: lint images ## Every check and test; the cluster's in a local cluster
-	$(pytest) --numprocesses=2 tests/unit && status=0 || status=$$?; \
-	$(pytest) --numprocesses=$(SIDE_BY_SIDE) --dist=loadgroup -m "not alone" $(with_servers) || status=$$?; \
-	$(pytest) -m alone $(with_servers) || status=$$?; \
-	exit $$status
+test: lint images ## Every check and test; the cluster's in two local clusters
+	@tests/run
 
 .PHONY: cluster
 cluster: ## A local Kubernetes cluster; with USE_KUBECONFIG=1 that of your own kubeconfig

@@ -18,7 +18,7 @@ case ":$PATH:" in
   *) export PATH="$build/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin" ;;
 esac
 cluster_name="${CLUSTER_NAME:-django-task-operator}"
-kubeconfig="$build/kubeconfig"
+kubeconfig="${CLUSTER_KUBECONFIG:-$build/kubeconfig}"
 mkdir -p "$build/bin" "$cache"
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,9 @@ class Release:
 
     def install(self) -> None:
         """As `make install` does: seconds, and the same pod goes on if its image is current."""
-        done = subprocess.run([ROOT / "cluster" / "install"], capture_output=True, text=True, check=False)
+        here = os.environ | {"CLUSTER_KUBECONFIG": str(self.kubectl.kubeconfig)}
+        command = [ROOT / "cluster" / "install"]
+        done = subprocess.run(command, env=here, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
     def uninstall(self) -> None:
