@@ -56,7 +56,47 @@ def test_a_deployment_edited_by_hand_is_put_back(
 
     eventually(is_as_before, "the Deployment as it was")
     worker.scales_to(1)
-    assert "changed" in worker.events("DeploymentRestored")[0]["note"]
+    notes = [event["note"] for event in worker.events("DeploymentRestored")]
+    assert any(note.startswith("The Deployment was scaled by kubectl at 20") for note in notes), notes
+    eventually(
+        lambda: [e for e in worker.events("DeploymentRestored") if "changed by kubectl-set" in e["note"]],
+        "who set the image is told",
+    )
+
+
+def test_rollout_restart_replaces_the_pods_and_is_not_put_back(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    worker = make_worker(scaling={"minReplicas": 1})
+    worker.scales_to(1)
+    before = worker.pod_names
+    here("rollout", "restart", "deployment/worker")
+    here("rollout", "status", "deployment/worker", "--timeout=90s")
+
+    worker.scales_to(1, within=60)
+    assert not worker.pod_names & before
+    assert worker.deployment
+    annotations = worker.deployment["spec"]["template"]["metadata"]["annotations"]
+    assert "kubectl.kubernetes.io/restartedAt" in annotations
+    assert worker.events("DeploymentRestored") == []
+
+
+def test_rollout_undo_is_told_that_the_worker_still_asks_for_the_new_version(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    worker = make_worker(scaling={"minReplicas": 1})
+    worker.scales_to(1)
+    worker.patch(verbosity=2)
+    eventually(lambda: "--verbosity=2" in str(worker.deployment), "the new version")
+    worker.scales_to(1, within=60)
+    assert worker.deployment
+    template = worker.deployment["spec"]["template"]
+    here("rollout", "undo", "deployment/worker")
+    (event,) = eventually(lambda: worker.events("DeploymentRestored"), "event DeploymentRestored")
+
+    assert event["note"].startswith("The Deployment was rolled back by kubectl at 20")
+    assert "change its spec instead" in event["note"]
+    assert worker.deployment["spec"]["template"] == template
 
 
 def test_a_deployment_deleted_by_hand_is_put_back(

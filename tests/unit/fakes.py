@@ -203,7 +203,14 @@ class FakeKube:
             return self._create(kind.plural, {**copy.deepcopy(manifest), "status": {}}, applied=manifest)
         kept = _without(stored.manifest, stored.applied, manifest)
         stored.applied = copy.deepcopy(manifest)
-        self._change(stored, _over(kept, manifest))
+        applied = _over(kept, manifest)
+        if others := applied["metadata"].pop("managedFields", []):
+            taken = _fields(manifest)
+            left = [(entry, _fields_but(entry["fieldsV1"], taken)) for entry in others]
+            applied["metadata"]["managedFields"] = [
+                {**entry, "fieldsV1": fields} for entry, fields in left if fields
+            ]
+        self._change(stored, applied)
         return copy.deepcopy(stored.manifest)
 
     async def delete_object(self, kind: Kind, key: Key, uid: str) -> None:
@@ -268,10 +275,20 @@ class FakeKube:
         """Create an object; ``kind`` is worker, or a plural such as pods."""
         return self._create(kind, copy.deepcopy(manifest))
 
-    def edit(self, kind: str, namespace: str, name: str, change: Manifest) -> Manifest:
-        """Merge a change into an object, as ``kubectl edit`` would: null removes a field."""
+    def edit(
+        self, kind: str, namespace: str, name: str, change: Manifest, *, by: Manifest | None = None
+    ) -> Manifest:
+        """Merge a change into an object, as ``kubectl edit`` would: null removes a field.
+
+        ``by`` is what becomes of it in managedFields, but for the fields.
+        """
         stored = self._objects[kind, namespace, name]
-        self._change(stored, _over(stored.manifest, change))
+        changed = _over(stored.manifest, change)
+        if by:
+            entry = {"operation": "Update", **by, "fieldsV1": _fields(change)}
+            others = changed["metadata"].get("managedFields", [])
+            changed["metadata"] = {**changed["metadata"], "managedFields": [*others, entry]}
+        self._change(stored, changed)
         return copy.deepcopy(stored.manifest)
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
@@ -536,6 +553,22 @@ def _over(base: Any, change: Any) -> Any:
         else:
             merged[name] = _over(merged.get(name), value)
     return merged
+
+
+def _fields(change: Any) -> Manifest:
+    """The fields of a change, as managedFields has them; a list is one field here."""
+    if not isinstance(change, dict):
+        return {}
+    return {f"f:{name}": _fields(value) for name, value in change.items()}
+
+
+def _fields_but(fields: Manifest, taken: Manifest) -> Manifest:
+    """Those that nobody has taken over."""
+    left = {
+        name: inner if name not in taken else _fields_but(inner, taken[name])
+        for name, inner in fields.items()
+    }
+    return {name: inner for name, inner in left.items() if inner or name not in taken}
 
 
 def _without(manifest: Any, applied: Any, wanted: Any) -> Any:

@@ -112,8 +112,13 @@ class Applier[T: OwnedObject]:
         state, before = self._cache.digest(answer), self._last.get(name)
         self._last[name] = last = _Last(digest, state.uid, state.revision)
         restored: Literal["deleted", "changed"] | None = None
-        if before and before.digest == digest and before != last:
-            restored = "deleted" if before.uid != last.uid else "changed"
+        if before and before.digest == digest:
+            if before.uid != last.uid:
+                restored = "deleted"
+            # Where the apply changes nothing, somebody has added what is not ours, as `kubectl rollout
+            # restart` does, and it stays.
+            elif target and target.revision != state.revision:
+                restored = "changed"
         return Applied(state, created=target is None, restored=restored)
 
     async def delete(self, state: T) -> WorkerError | None:

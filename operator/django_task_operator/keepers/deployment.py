@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from django_task_operator.cluster.kube import API_ERRORS, describe
 from django_task_operator.contract import EventReason
@@ -13,7 +13,7 @@ from django_task_operator.resources import build_deployment
 from django_task_operator.turn import Event
 
 if TYPE_CHECKING:
-    from django_task_operator.observed.objects import Deployment
+    from django_task_operator.observed.objects import Deployment, Edit
     from django_task_operator.resources import Rotation
     from django_task_operator.spec import Key, Worker
     from django_task_operator.world import World
@@ -53,11 +53,12 @@ class DeploymentKeeper:
             WorkerGone: the DjangoTaskWorker is deleted, so that nothing may be created.
         """
         manifest = build_deployment(worker, replicas, self._runtime, migrated, rotation)
+        before = self.current()
         # A refusal is not of the replicas, which change while nobody mends the template.
         applied = await self._applier.apply(manifest, asked=manifest["spec"]["template"])
         if isinstance(applied.error, ObjectRejected):
             return await self.hold(replicas, applied.error)
-        events = [_restored(applied.restored)] if applied.restored else []
+        events = [_restored(applied.restored, before, self._key.name)] if applied.restored else []
         if applied.state and rotation.changed:
             events.append(_url_changed(worker))
         return Outcome(scaled=applied.error is None, error=applied.error, events=tuple(events))
@@ -78,8 +79,12 @@ class DeploymentKeeper:
         return Outcome(scaled=True, error=error)
 
 
-def _restored(how: str) -> Event:
-    note = f"The Deployment was {how} by somebody else: put back."
+def _restored(how: Literal["deleted", "changed"], before: Deployment | None, name: str) -> Event:
+    if how == "deleted":
+        instead = f"Delete DjangoTaskWorker {name} instead, to end its pods for good."
+        note = f"The Deployment was deleted by somebody else: put back. {instead}"
+    else:
+        note = f"The Deployment was {_how_changed(before.edit if before else None, name)}"
     return Event("Normal", EventReason.DEPLOYMENT_RESTORED, note)
 
 
@@ -90,3 +95,24 @@ def _url_changed(worker: Worker) -> Event:
         " because those that run keep the URL that they started with."
     )
     return Event("Normal", EventReason.DATABASE_URL_CHANGED, note)
+
+
+def _how_changed(edit: Edit | None, name: str) -> str:
+    """Tell what somebody did, and what to do instead."""
+    change = f"Change the spec of DjangoTaskWorker {name} instead."
+    if edit is None:
+        return f"changed by somebody else: put back. {change}"
+    who = f"by {edit.manager} at {edit.time}: put back."
+    if edit.scaled:
+        return (
+            f"scaled {who} Change spec.scaling.minReplicas and maxReplicas of DjangoTaskWorker {name} "
+            f"instead, or set spec.scaling.driver to External and scale that: kubectl scale djtw {name}."
+        )
+    # Of kubectl's commands it is `rollout undo` that goes by this name; others are kubectl-edit and so on.
+    if edit.manager == "kubectl" and edit.updated:
+        return (
+            f"rolled back {who} After kubectl rollout undo the DjangoTaskWorker still asks for the new "
+            "version: change its spec instead, to the image and settings of the version before (kubectl edit "
+            f"djtw {name})."
+        )
+    return f"changed {who} {change}"

@@ -9,7 +9,12 @@ from typing import Any, Self
 
 from django_task_operator.observed.pods import controller_of
 from django_task_operator.redaction import Foreign
-from django_task_operator.resources.labels import MIGRATION_LABEL, WORKER_LABEL, WORKER_UID_ANNOTATION
+from django_task_operator.resources.labels import (
+    MANAGER,
+    MIGRATION_LABEL,
+    WORKER_LABEL,
+    WORKER_UID_ANNOTATION,
+)
 from django_task_operator.resources.migration import MIGRATED_ANNOTATION
 from django_task_operator.resources.rotation import (
     NO_ROTATION,
@@ -58,6 +63,45 @@ class OwnedObject:
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """Who changed an object's spec last, as its managedFields tell.
+
+    Args:
+        manager: what the client calls itself: kubectl-edit, say, or the name of a controller.
+        time: when, in the API's own form.
+        scaled: whether it wrote the scale subresource, which has the replicas alone.
+        updated: whether it wrote what it liked (operation Update), and did not apply a manifest.
+    """
+
+    manager: str
+    time: str
+    scaled: bool = False
+    updated: bool = True
+
+    @classmethod
+    def last_of(cls, manifest: Manifest, *, but: str) -> Self | None:
+        """Find the last one by anybody else than the manager ``but``.
+
+        Those whose fields an apply has taken over since are not there any more, so that who is there either
+        has changed something that nobody has put back yet, or has added something that is nobody else's.
+        """
+        entries = [
+            each
+            for each in manifest["metadata"].get("managedFields") or ()
+            if each.get("manager") != but and "f:spec" in each.get("fieldsV1", ())
+        ]
+        if not entries:
+            return None
+        last = max(entries, key=lambda each: each.get("time") or "")
+        return cls(
+            manager=last.get("manager") or "",
+            time=last.get("time") or "",
+            scaled=last.get("subresource") == "scale",
+            updated=last.get("operation") == "Update",
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment(OwnedObject):
     """A Deployment that carries the operator's labels, or stands where one should."""
 
@@ -72,6 +116,8 @@ class Deployment(OwnedObject):
     migrated: str | None = None
     # What it says of its database's URL.
     rotation: Rotation = NO_ROTATION
+    # Who else than the operator has changed its spec last.
+    edit: Edit | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> Deployment:
@@ -101,6 +147,7 @@ class Deployment(OwnedObject):
             overdue=overdue,
             migrated=annotations.get(MIGRATED_ANNOTATION),
             rotation=Rotation(annotations.get(URL_HASH_ANNOTATION), of_pods.get(URL_MARK_ANNOTATION)),
+            edit=Edit.last_of(manifest, but=MANAGER),
         )
 
 

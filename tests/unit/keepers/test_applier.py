@@ -229,11 +229,22 @@ async def test_an_api_server_that_is_away_is_asked_again_at_once(owned: Owned, r
 
 async def test_it_says_what_somebody_had_done(owned: Owned) -> None:
     await owned.applier.apply(owned.manifest)
-    owned.edit({"spec": {"theirs": 1}})
+    owned.edit({"spec": {next(iter(owned.manifest["spec"])): None}})
     assert (await owned.applier.apply(owned.manifest)).restored == "changed"
 
     owned.bench.kube.delete(KINDS[owned.kind], "shop", owned.name)
     assert (await owned.applier.apply(owned.manifest)).restored == "deleted"
+
+
+async def test_what_somebody_adds_stays_and_is_no_change(owned: Owned) -> None:
+    await owned.applier.apply(owned.manifest)
+    owned.edit({"spec": {"theirs": 1}})
+    assert (await owned.applier.apply(owned.manifest)).restored is None
+    assert owned.stored
+    assert owned.stored["spec"]["theirs"] == 1
+    owned.requests()
+    await owned.applier.apply(owned.manifest)
+    assert owned.requests() == []
 
 
 async def test_what_the_operator_changed_otherwise_was_nobody_else(owned: Owned) -> None:

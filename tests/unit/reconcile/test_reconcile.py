@@ -321,7 +321,12 @@ async def test_deleted_by_hand_is_put_back(bench: Bench) -> None:
     await bench.turn(reconciler)
 
     assert bench.replicas() == 5
-    assert bench.told() == ["DeploymentRestored: The Deployment was deleted by somebody else: put back."]
+    assert bench.told() == [
+        (
+            "DeploymentRestored: The Deployment was deleted by somebody else: put back. Delete"
+            " DjangoTaskWorker emails instead, to end its pods for good."
+        )
+    ]
 
 
 @pytest.mark.parametrize(
@@ -342,7 +347,124 @@ async def test_changed_by_hand_is_put_back(bench: Bench, change: dict[str, Any])
     assert before
     assert after
     assert after["spec"] == before["spec"]
-    assert bench.told() == ["DeploymentRestored: The Deployment was changed by somebody else: put back."]
+    assert bench.told() == [
+        (
+            "DeploymentRestored: The Deployment was changed by somebody else: put back."
+            " Change the spec of DjangoTaskWorker emails instead."
+        )
+    ]
+
+
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
+NOON = "2026-01-01T12:00:00Z"
+
+
+def restarted_at(time: str) -> dict[str, Any]:
+    return {"spec": {"template": {"metadata": {"annotations": {RESTARTED: time}}}}}
+
+
+async def test_rollout_restart_is_no_change_that_is_put_back(bench: Bench) -> None:
+    reconciler = await bench.running(42)
+    for time in (NOON, "2026-01-01T12:05:00Z"):
+        bench.kube.edit(
+            "deployments",
+            "shop",
+            "emails",
+            restarted_at(time),
+            by={"manager": "kubectl-rollout", "time": time},
+        )
+        await bench.turn(reconciler)
+
+        restarted = bench.kube.read("deployments", "shop", "emails")
+        assert restarted
+        assert restarted["spec"]["template"]["metadata"]["annotations"][RESTARTED] == time
+        assert bench.told() == []
+    bench.kube.requests.clear()
+    await bench.turn(reconciler)
+    assert "apply deployment" not in bench.kube.requests
+
+
+WORKER_IMAGE = {"spec": {"template": {"spec": {"containers": [{"name": "worker", "image": "shop:0"}]}}}}
+
+
+@pytest.mark.parametrize(
+    ("by", "change", "told"),
+    [
+        (
+            {"manager": "kubectl-edit"},
+            {"spec": {"replicas": 1}},
+            (
+                "changed by kubectl-edit at 2026-01-01T12:00:00Z: put back."
+                " Change the spec of DjangoTaskWorker emails instead."
+            ),
+        ),
+        (
+            {"manager": "argocd-controller", "operation": "Apply"},
+            WORKER_IMAGE,
+            (
+                "changed by argocd-controller at 2026-01-01T12:00:00Z: put back."
+                " Change the spec of DjangoTaskWorker emails instead."
+            ),
+        ),
+        (
+            {"manager": "kubectl", "subresource": "scale"},
+            {"spec": {"replicas": 9}},
+            (
+                "scaled by kubectl at 2026-01-01T12:00:00Z: put back. Change spec.scaling.minReplicas and"
+                " maxReplicas of DjangoTaskWorker emails instead, or set spec.scaling.driver to External and"
+                " scale that: kubectl scale djtw emails."
+            ),
+        ),
+        (
+            {"manager": "kubectl"},
+            WORKER_IMAGE,
+            (
+                "rolled back by kubectl at 2026-01-01T12:00:00Z: put back. After kubectl rollout undo the"
+                " DjangoTaskWorker still asks for the new version: change its spec instead, to the image and"
+                " settings of the version before (kubectl edit djtw emails)."
+            ),
+        ),
+        # A server-side apply of a manifest by hand.
+        (
+            {"manager": "kubectl", "operation": "Apply"},
+            WORKER_IMAGE,
+            (
+                "changed by kubectl at 2026-01-01T12:00:00Z: put back."
+                " Change the spec of DjangoTaskWorker emails instead."
+            ),
+        ),
+    ],
+)
+async def test_who_changed_it_is_told_with_what_to_do_instead(
+    bench: Bench, by: dict[str, Any], change: dict[str, Any], told: str
+) -> None:
+    """Of the last one who changed the spec, whatever others have added before, and to the status since."""
+    reconciler = await bench.running(42)
+    before = bench.kube.read("deployments", "shop", "emails")
+    assert before
+    for earlier, field in (
+        ("kubectl-rollout", restarted_at(NOON)),
+        ("kube-controller-manager", {"status": {}}),
+    ):
+        bench.kube.edit(
+            "deployments",
+            "shop",
+            "emails",
+            field,
+            by={
+                "manager": earlier,
+                "time": "2026-01-01T11:00:00Z" if "spec" in field else "2026-01-01T13:00:00Z",
+            },
+        )
+    bench.kube.edit("deployments", "shop", "emails", change, by={**by, "time": NOON})
+    await bench.turn(reconciler)
+
+    after = bench.kube.read("deployments", "shop", "emails")
+    assert after
+    assert after["spec"]["replicas"] == before["spec"]["replicas"]
+    image = after["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert image == before["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert bench.told() == [f"DeploymentRestored: The Deployment was {told}"]
 
 
 @pytest.mark.parametrize("label", sorted(LABELS))
