@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from django_task_operator.contract import EventReason
     from django_task_operator.due import Due
     from django_task_operator.errors import WorkerError
-    from django_task_operator.observed.objects import Autoscaler, Deployment
+    from django_task_operator.observed.objects import Autoscaler, Deployment, Rival
     from django_task_operator.observed.pods import Pod
     from django_task_operator.scaling import Decision, Demand, Marks, ScalingDriver
     from django_task_operator.spec import Key
@@ -82,6 +82,8 @@ class Turn:
     # With driver HPA: the autoscaler, and where it gets its metric from.
     autoscaler: Autoscaler | None = None
     metrics: Availability = SERVING
+    # Somebody else's autoscaler on the Deployment.
+    rival: Rival | None = None
     # Of the rows of its pods, as far as they are known.
     orphaned_tasks: int | None = None
     stuck_tasks: int | None = None

@@ -216,3 +216,34 @@ def test_a_change_of_the_driver_under_load_ends_no_pod(make_worker: MakeWorker, 
     assert database.statuses(results) == ["SUCCESSFUL"] * 2
     assert {result.worker_ids[0] for result in results} == pods
     worker.scales_to(0, within=POD_SECONDS)
+
+
+def test_another_autoscaler_on_the_deployment_is_named_and_not_fought(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    worker = make_worker(scaling={"minReplicas": 1})
+    worker.scales_to(1)
+    cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}
+    other = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "theirs"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker"},
+            # Fewer it makes more of by itself, without a metric.
+            "minReplicas": 2,
+            "maxReplicas": 3,
+            "metrics": [{"type": "Resource", "resource": cpu}],
+        },
+    }
+    with deployment_writes(here) as writes:
+        here("create", "-f-", manifest=other)
+        message = worker.becomes("ScalingActive", "False", "ScalingConflict", within=TWO_LOOKS_SECONDS)
+        assert message.startswith("HorizontalPodAutoscaler theirs scales the Deployment too.")
+        assert worker.warns("ScalingConflict") == message
+        worker.scales_to(2, within=POD_SECONDS)
+        always(lambda: worker.replicas == 2, "the autoscaler's number", seconds=TWO_LOOKS_SECONDS / 2)
+        assert [replicas for _, replicas in writes()] == [1, 2]
+    here("delete", "hpa", "theirs")
+    worker.becomes("ScalingActive", "True", within=TWO_LOOKS_SECONDS)
+    worker.scales_to(1, within=POD_SECONDS)

@@ -205,7 +205,8 @@ class FakeKube:
         stored.applied = copy.deepcopy(manifest)
         applied = _over(kept, manifest)
         if others := applied["metadata"].pop("managedFields", []):
-            taken = _fields(manifest)
+            # Where two say the same, both are its managers.
+            taken = _fields(_difference(stored.manifest, manifest))
             left = [(entry, _fields_but(entry["fieldsV1"], taken)) for entry in others]
             applied["metadata"]["managedFields"] = [
                 {**entry, "fieldsV1": fields} for entry, fields in left if fields
@@ -225,6 +226,10 @@ class FakeKube:
         stored = self._objects["deployments", key.namespace, key.name]
         self._change(stored, _over(stored.manifest, {"spec": {"replicas": replicas}}))
         return copy.deepcopy(stored.manifest)
+
+    async def list_autoscalers(self, namespace: str) -> list[Manifest]:
+        self._request("list autoscalers")
+        return self._of_kind("horizontalpodautoscalers", namespace)
 
     async def list_pods(self, namespace: str, label_selector: str) -> list[Manifest]:
         self._request("list pods")
@@ -560,6 +565,17 @@ def _fields(change: Any) -> Manifest:
     if not isinstance(change, dict):
         return {}
     return {f"f:{name}": _fields(value) for name, value in change.items()}
+
+
+def _difference(before: Any, wanted: Any) -> Any:
+    """What of ``wanted`` is not so before."""
+    if not (isinstance(before, dict) and isinstance(wanted, dict)):
+        return wanted
+    return {
+        name: _difference(before.get(name), value)
+        for name, value in wanted.items()
+        if before.get(name) != value
+    }
 
 
 def _fields_but(fields: Manifest, taken: Manifest) -> Manifest:

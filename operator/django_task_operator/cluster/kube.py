@@ -214,6 +214,12 @@ class Kube:
             content=MERGE_PATCH,
         )
 
+    async def list_autoscalers(self, namespace: str) -> list[Manifest]:
+        """List every HorizontalPodAutoscaler of a namespace, whoever made it."""
+        listed = await self._json("GET", AUTOSCALERS.path(namespace))
+        items: list[Manifest] = listed["items"]
+        return items
+
     async def list_pods(self, namespace: str, label_selector: str) -> list[Manifest]:
         """List pods as they are now, whatever a watch has told so far."""
         path = PODS.path(namespace)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from django_task_operator.observed.pods import controller_of
 from django_task_operator.redaction import Foreign
@@ -23,6 +23,9 @@ from django_task_operator.resources.rotation import (
     Rotation,
 )
 from django_task_operator.spec import KIND, Key, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,8 @@ class Edit:
     updated: bool = True
 
     @classmethod
-    def last_of(cls, manifest: Manifest, *, but: str) -> Self | None:
-        """Find the last one by anybody else than the manager ``but``.
+    def last_of(cls, manifest: Manifest, *, but: str, of_scale: bool = False) -> Self | None:
+        """Find the last one by anybody else than the manager ``but``; ``of_scale``: of those who scaled it.
 
         Those whose fields an apply has taken over since are not there any more, so that who is there either
         has changed something that nobody has put back yet, or has added something that is nobody else's.
@@ -88,7 +91,9 @@ class Edit:
         entries = [
             each
             for each in manifest["metadata"].get("managedFields") or ()
-            if each.get("manager") != but and "f:spec" in each.get("fieldsV1", ())
+            if each.get("manager") != but
+            and "f:spec" in each.get("fieldsV1", ())
+            and (each.get("subresource") == "scale" or not of_scale)
         ]
         if not entries:
             return None
@@ -118,6 +123,8 @@ class Deployment(OwnedObject):
     rotation: Rotation = NO_ROTATION
     # Who else than the operator has changed its spec last.
     edit: Edit | None = None
+    # Who else has scaled it last, and has not been overridden since.
+    scaled: Edit | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> Deployment:
@@ -148,6 +155,7 @@ class Deployment(OwnedObject):
             migrated=annotations.get(MIGRATED_ANNOTATION),
             rotation=Rotation(annotations.get(URL_HASH_ANNOTATION), of_pods.get(URL_MARK_ANNOTATION)),
             edit=Edit.last_of(manifest, but=MANAGER),
+            scaled=Edit.last_of(manifest, but=MANAGER, of_scale=True),
         )
 
 
@@ -189,6 +197,30 @@ class Autoscaler(Child):
             counts=None if asleep else active["status"] == "True",
             trouble=failing[0] if failing else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A HorizontalPodAutoscaler that scales a worker's Deployment, and not the worker.
+
+    ``words`` name it, with the KEDA ScaledObject that it was made for, if any.
+    """
+
+    words: str
+
+    @classmethod
+    def among(cls, autoscalers: Iterable[Manifest], deployment: str) -> Self | None:
+        """Find the first by name that scales the Deployment of that name."""
+        for manifest in sorted(autoscalers, key=lambda each: each["metadata"]["name"]):
+            target = manifest["spec"]["scaleTargetRef"]
+            is_apps = target.get("apiVersion", "apps/v1").partition("/")[0] == "apps"
+            if is_apps and (target["kind"], target["name"]) == ("Deployment", deployment):
+                words = f"HorizontalPodAutoscaler {manifest['metadata']['name']}"
+                owner = controller_of(manifest)
+                if owner.get("kind") == "ScaledObject":
+                    words = f"ScaledObject {owner['name']} ({words})"
+                return cls(words)
+        return None
 
 
 @dataclass(frozen=True, slots=True)

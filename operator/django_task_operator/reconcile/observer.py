@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from django_task_operator import scaling
 from django_task_operator.errors import WorkerError
+from django_task_operator.reconcile.rivals import Rivals
 from django_task_operator.redaction import Redactor
 from django_task_operator.resources import url_hash
 from django_task_operator.spec import Driver
@@ -35,6 +36,7 @@ class Observer:
         self._world = world
         self._key = key
         self._wake = wake
+        self._rivals = Rivals(world, key)
         self._url_refused = False
         self._subscribed: tuple[object, ...] = ()
         world.figures.expect(key)
@@ -59,8 +61,10 @@ class Observer:
         """Everything that a turn is decided from; ``asked`` is what ``spec.replicas`` says."""
         driver = worker.spec.scaling.driver
         autoscalers = self._world.caches.autoscalers.of(self._key) if driver is Driver.HPA else ()
+        objects = self.objects(worker.generation)
         seen = replace(
-            self.objects(worker.generation),
+            objects,
+            rival=await self._rivals.look(objects.deployment),
             driver=driver,
             asked=asked,
             paused=worker.spec.paused,

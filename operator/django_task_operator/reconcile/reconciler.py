@@ -18,6 +18,7 @@ from django_task_operator.keepers.orphans import OrphanKeeper
 from django_task_operator.keepers.spec_replicas import SpecReplicasChanged, SpecReplicasKeeper
 from django_task_operator.keepers.victims import NOT_YET, VictimKeeper
 from django_task_operator.reconcile.observer import Observer
+from django_task_operator.reconcile.rivals import LOOK_AGAIN_SECONDS
 from django_task_operator.report.reporter import Reporter
 from django_task_operator.report.status import timestamp
 from django_task_operator.resources import Rotation, build_children, follow, forbidden_fields
@@ -40,6 +41,7 @@ LONGEST_WAIT_SECONDS = 60.0
 LONGEST_WAIT = Due(LONGEST_WAIT_SECONDS, "a Secret may have been rotated, or a crash be long ago")
 # Users who mend a Secret or a Deployment that nothing watches should not have to wait for long.
 TROUBLE_SECONDS = 5.0
+RIVAL_MAY_BE_GONE = Due(LOOK_AGAIN_SECONDS, "the other autoscaler may be gone")
 # What may pass by itself is tried again after a delay that doubles between these.
 RETRY_SECONDS = (1.0, 30.0)
 
@@ -123,6 +125,9 @@ class Reconciler:
 
     async def _decide(self, worker: Worker, seen: Turn, marking: Marking) -> Plan:
         wanted, spec_replicas = scaling.decide(seen.driver, self._situation(worker, seen), paused=seen.paused)
+        if seen.rival and seen.deployment:
+            current = seen.deployment.wanted_replicas
+            wanted = scaling.give_way(wanted, seen.rival.words, current, RIVAL_MAY_BE_GONE)
         decision, marks = await self._victims.choose(
             wanted, seen.deployment, self._observer.subscription, marking
         )

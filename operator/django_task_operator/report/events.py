@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from django_task_operator.contract import ConditionReason, ConditionType, EventReason, StatusField
 from django_task_operator.resources.labels import MANAGER
+from django_task_operator.scaling import Reason
 from django_task_operator.spec import GROUP, KIND, VERSION
 from django_task_operator.turn import Event
 
@@ -23,6 +24,7 @@ _SCALING_WARNINGS = {
     ConditionReason.METRICS_API_UNREACHABLE,
     ConditionReason.QUEUE_SHARED,
     ConditionReason.QUEUE_UNSERVED,
+    Reason.CONFLICT,
 }
 
 # What is told when a count is no longer zero.

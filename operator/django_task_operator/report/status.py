@@ -11,13 +11,14 @@ from django_task_operator.metrics_api.availability import State
 from django_task_operator.observed.pods import PodTrouble
 from django_task_operator.resources.hpa import METRIC
 from django_task_operator.resources.labels import selector_labels
-from django_task_operator.spec import Driver
+from django_task_operator.scaling import Reason
+from django_task_operator.spec import GROUP, VERSION, Driver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from django_task_operator.observed.objects import Deployment
+    from django_task_operator.observed.objects import Deployment, Rival
     from django_task_operator.scaling import Decision
     from django_task_operator.spec import Key, Manifest
     from django_task_operator.turn import Turn
@@ -182,6 +183,8 @@ def _scaling(turn: Turn, database: Condition) -> Condition:
     held = f" Replicas are held at {turn.decision.replicas}." if turn.decision else ""
     if database.status is not True and turn.scaling.needs_demand:
         return Condition(False, database.reason, database.message + held)
+    if turn.rival:
+        return Condition(False, Reason.CONFLICT, _conflict(turn, turn.rival))
     if turn.paused:
         return Condition(False, ConditionReason.PAUSED, f"spec.paused is set.{held}")
     if trouble := _autoscaler(turn) or _queues(turn):
@@ -189,6 +192,15 @@ def _scaling(turn: Turn, database: Condition) -> Condition:
     if turn.decision is None:
         return Condition(None, ConditionReason.NOT_DECIDED_YET, "")
     return Condition(True, str(turn.decision.reason), turn.decision.message)
+
+
+def _conflict(turn: Turn, rival: Rival) -> str:
+    number = f" ({turn.decision.replicas})" if turn.decision else ""
+    return (
+        f"{rival.words} scales the Deployment too. While it does, its number counts{number}, and only from "
+        f"zero the operator starts pods. Delete it; or point it at DjangoTaskWorker {turn.key.name} "
+        f"({GROUP}/{VERSION}) and set spec.scaling.driver to External; or let driver HPA make one."
+    )
 
 
 def _queues(turn: Turn) -> Condition | None:

@@ -12,6 +12,7 @@ from django_task_operator.scaling.decision import (
     Policy,
     Reason,
     Situation,
+    give_way,
     hold,
 )
 from django_task_operator.scaling.drivers import (
@@ -53,6 +54,7 @@ __all__ = [
     "decide_external",
     "decide_hpa",
     "decide_operator",
+    "give_way",
     "held_up",
     "hold",
     "stale_marks",

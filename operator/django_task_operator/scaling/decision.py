@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ class Reason(StrEnum):
     HELD = "Held"
     ASKED = "ReplicasAsked"
     BUSY_PODS_KEPT = "BusyPodsKept"
+    CONFLICT = "ScalingConflict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,8 @@ class Decision:
     @property
     def event(self) -> EventReason | None:
         """What the event is called, once the decision is carried out; None where there is none to tell."""
+        if self.reason is Reason.CONFLICT:
+            return None
         if self.replicas < self.before:
             return EventReason.SCALED_DOWN
         # More that are held are pods that somebody else added, and that are not to go yet.
@@ -176,6 +179,19 @@ def pause(situation: Situation) -> Decision:
     """Keep the replicas exactly where they are, as ``spec.paused`` asks."""
     current = situation.current
     return Decision(current, current, Reason.HELD, "paused", situation.history, is_held=True)
+
+
+def give_way(decision: Decision, rival: str, current: int, again: Due) -> Decision:
+    """Leave the replicas at ``current``, as somebody else's autoscaler on the Deployment has written them.
+
+    Two that write one number would start and end pods by turns, and with them what these run. At zero an
+    autoscaler sleeps: from there it is left to nobody else to go.
+    """
+    due = min(again, decision.due) if decision.due else again
+    if current == 0:
+        return replace(decision, due=due)
+    why = f"{rival} scales the Deployment"
+    return replace(decision, replicas=current, reason=Reason.CONFLICT, why=why, due=due, is_held=True)
 
 
 def delay_over(policy: Policy, history: History, now: float) -> Due:
