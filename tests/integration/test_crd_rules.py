@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 # The first part of each message is how the rule's fixed message begins; what follows may hold the value.
 BY_RULES = {
+    "name of 200 characters": refused(
+        changed(MINIMAL, {"metadata": {"name": "a" * 200}}),
+        "",
+        "metadata.name must have at most 40 characters, not 200",
+        "choose a shorter name",
+    ),
     "name too long": refused(
         changed(MINIMAL, {"metadata": {"name": "a" * 41}}),
         "",
