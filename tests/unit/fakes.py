@@ -362,11 +362,13 @@ class FakeKube:
         failed: str | None = None,
         words: str = "",
         attempts: int = 0,
+        injected: bool = False,
         **container: object,
     ) -> None:
         """Do what the Job's controller and the kubelets would have done after a while.
 
-        ``attempts`` pods failed with ``words``; ``container`` is the state of one more pod's, if any.
+        ``attempts`` pods failed with ``words``; ``container`` is the state of one more pod's, if any, and
+        ``injected`` lets a container that nobody ended run beside it.
         """
         job = self._objects["jobs", namespace, name].manifest
         metadata = job["metadata"]
@@ -377,7 +379,13 @@ class FakeKube:
             )
         ] * attempts
         if container:
-            states.append(("Running" if "running" in container else "Pending", container))
+            runs = "running" in container or injected
+            states.append(("Running" if runs else "Pending", container))
+        mesh = {
+            "name": "mesh",
+            "image": "mesh:1",
+            "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+        }
         for place in [
             place
             for place, stored in self._objects.items()
@@ -400,7 +408,10 @@ class FakeKube:
                     },
                     "status": {
                         "phase": phase,
-                        "containerStatuses": [{"name": "worker", "image": "shop:1", "state": state}],
+                        "containerStatuses": [
+                            *([mesh] if injected else ()),
+                            {"name": "worker", "image": "shop:1", "state": state},
+                        ],
                     },
                 },
             )
@@ -531,8 +542,12 @@ def _conflicts(stored: _Stored, manifest: Manifest) -> bool:
 def _validate_template(manifest: Manifest) -> None:
     spec = manifest["spec"]["template"]["spec"]
     volumes = {volume["name"] for volume in spec.get("volumes", ())}
-    for number, container in enumerate(spec["containers"]):
-        place = f"spec.template.spec.containers[{number}]"
+    everyone = [
+        (f"spec.template.spec.{kind}[{number}]", container)
+        for kind in ("containers", "initContainers")
+        for number, container in enumerate(spec.get(kind, ()))
+    ]
+    for place, container in everyone:
         if not container.get("image"):
             raise refusal(422, f"Deployment is invalid: {place}.image: Required value")
         for mount in container.get("volumeMounts", ()):

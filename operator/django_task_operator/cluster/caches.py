@@ -17,7 +17,7 @@ from django_task_operator.cluster.kube import (
 )
 from django_task_operator.observed.objects import Autoscaler, Child, Deployment, Job, ReplicaSet, owner_of
 from django_task_operator.observed.pods import JobPod, Pod
-from django_task_operator.resources.labels import MANAGED_SELECTOR, MIGRATION_SELECTOR
+from django_task_operator.resources.labels import CLEANUP_SELECTOR, MANAGED_SELECTOR, MIGRATION_SELECTOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,6 +60,7 @@ class Caches:
         }
         self.migrations = watched(JOBS, Job.of)
         self.migration_pods = watched(PODS, JobPod.of, MIGRATION_SELECTOR)
+        self.cleanup_pods = watched(PODS, JobPod.of, CLEANUP_SELECTOR)
 
     async def run(self) -> None:
         """Watch until cancelled."""

@@ -79,14 +79,15 @@ class MigrationKeeper:
         jobs = self._applier.owned()
         error = await self._delete(job for job in jobs if job.migrates != wanted)
         if wanted is None or (mine and mine.migrated == wanted):
+            await self._delete(job for job in jobs if not job.is_over and self._lingers(self._key, job))
             return Migration(wanted)
         job = next((job for job in jobs if job.migrates == wanted), None)
         if job is None:
             return Migration(error=error) if error else await self._begin(worker, wanted, reachable=reachable)
-        if job.complete:
-            return Migration(wanted)
         pods = sorted(self._pods_of(self._key, job), key=lambda pod: pod.created)
-        if job.failed is not None:
+        if job.complete or any(pod.has_done_it for pod in pods):
+            return Migration(wanted)
+        if job.failed is not None or any(pod.lingers for pod in pods):
             return Migration(error=_failure(job, pods, redact, has_pods=mine is not None))
         return Migration(
             error=Migrating(problem=_progress(job, pods, redact)), pods=tuple(pod.pod for pod in pods)
@@ -123,8 +124,14 @@ class MigrationKeeper:
         return None
 
     def _may_start(self, owner: Key, job: Job) -> bool:
+        if self._lingers(owner, job):
+            return False
         unfinished = [pod for pod in self._pods_of(owner, job) if pod.failure is None]
         return not job.is_over and not (unfinished and all(pod.pod.trouble for pod in unfinished))
+
+    def _lingers(self, owner: Key, job: Job) -> bool:
+        """Whether the Job waits for containers that do not end, which are not its own: it does no more."""
+        return any(pod.lingers for pod in self._pods_of(owner, job))
 
     def _pods_of(self, owner: Key, job: Job) -> list[JobPod]:
         return [pod for pod in self._world.caches.migration_pods.of(owner) if pod.job_uid == job.uid]

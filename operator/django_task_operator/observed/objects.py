@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from django_task_operator.observed.pods import controller_of
 from django_task_operator.redaction import Foreign
 from django_task_operator.resources.labels import (
+    CLEANUP_LABEL,
     MANAGER,
     MIGRATION_LABEL,
     WORKER_LABEL,
@@ -286,7 +287,10 @@ def owner_of(manifest: Manifest) -> Key:
     """Tell which worker an object with the operator's labels belongs to."""
     metadata = manifest["metadata"]
     labels = metadata["labels"]
-    return Key(namespace=metadata["namespace"], name=labels.get(WORKER_LABEL) or labels[MIGRATION_LABEL])
+    name = next(
+        labels[label] for label in (WORKER_LABEL, MIGRATION_LABEL, CLEANUP_LABEL) if labels.get(label)
+    )
+    return Key(namespace=metadata["namespace"], name=name)
 
 
 def _owned(manifest: Manifest) -> dict[str, Any]:

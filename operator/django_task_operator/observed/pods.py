@@ -139,17 +139,33 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class JobPod:
-    """A pod of a Job: what keeps it from starting, and how it ended if it failed.
+    """A pod of a Job: what keeps it from starting, and how it ended.
 
-    ``words`` is what it said last: the end of its log.
+    Args:
+        pod: what every pod is.
+        job: the name of its Job.
+        job_uid: which Job of that name.
+        created: when it was made.
+        running: whether the container runs that does what the Job is for.
+        lingers: whether that one has ended, and others keep the pod from ending with it: those that somebody
+            else has put into the pod, such as a service mesh. The Job sees neither success nor failure then.
+        failure: how it failed, if it did.
+        words: what it said last if it failed: the end of its log.
     """
 
     pod: Pod
+    job: str
     job_uid: str
     created: str
     running: bool
+    lingers: bool
     failure: str | None
     words: str
+
+    @property
+    def has_done_it(self) -> bool:
+        """Whether it lingers after a success."""
+        return self.lingers and self.failure is None
 
     @classmethod
     def of(cls, manifest: Manifest) -> JobPod:
@@ -161,12 +177,21 @@ class JobPod:
             for each, state in states
             if (state.get("terminated") or {}).get("exitCode")
         ]
-        failed = status.get("phase") == "Failed"
+        beside = [each for each in status.get("containerStatuses", ()) if each["name"] != CONTAINER]
+        lingers = any(state.get("terminated") for each, state in states if each["name"] == CONTAINER) and any(
+            each.get("state", {}).get("running") for each in beside
+        )
+        failed = status.get("phase") == "Failed" or (
+            lingers and any(each["name"] == CONTAINER for each, _ in ended)
+        )
+        job = controller_of(manifest)
         return cls(
             pod=Pod.of(manifest),
-            job_uid=controller_of(manifest).get("uid", ""),
+            job=job.get("name", ""),
+            job_uid=job.get("uid", ""),
             created=metadata.get("creationTimestamp", ""),
             running=any(state.get("running") for each, state in states if each["name"] == CONTAINER),
+            lingers=lingers,
             failure=(_ending(*ended[0]) if ended else Foreign(status.get("message", ""))) if failed else None,
             words=ended[0][1].get("message", "") if failed and ended else "",
         )

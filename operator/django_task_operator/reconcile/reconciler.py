@@ -12,6 +12,7 @@ from django_task_operator.backoff import Backoff
 from django_task_operator.due import Due
 from django_task_operator.errors import InvalidSpec, TransientError, UserError, WorkerError
 from django_task_operator.keepers.children import WITH_IMAGE, ChildrenKeeper
+from django_task_operator.keepers.cleanup import CleanupKeeper
 from django_task_operator.keepers.deployment import DeploymentKeeper
 from django_task_operator.keepers.migration import MigrationKeeper
 from django_task_operator.keepers.orphans import OrphanKeeper
@@ -64,6 +65,7 @@ class Reconciler:
         self._spec_replicas = SpecReplicasKeeper(world, self._key, uid)
         self._victims = VictimKeeper(world, self._key, uid)
         self._orphans = OrphanKeeper(world, uid)
+        self._cleanup = CleanupKeeper(world, self._key)
         self._migrations = MigrationKeeper(world, self._key, uid)
         self._reporter = Reporter(world, self._key, uid, manifest.get("status") or {})
         self._observer = Observer(world, self._key, wake)
@@ -164,6 +166,7 @@ class Reconciler:
         child_error = None
         if outcome.scaled and not scale_error:
             child_error = await self._keep_children(worker, seen, migration)
+        await self._cleanup.end_lingering()
         deployment, running = self._deployment.current(), seen.demand.running if seen.demand else None
         rows = await self._orphans.settle(worker, deployment, self._observer.subscription, running)
         return replace(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from django_task_operator.resources import runtime
 from django_task_operator.resources.labels import WORKER_LABEL, object_labels
-from django_task_operator.resources.pod_template import CONTAINER, build_pod_template
+from django_task_operator.resources.pod_template import build_pod_template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,13 +54,7 @@ def _template(
     template = build_pod_template(worker.key.name, worker.spec, source)
     given = {name: value for name, value in template["metadata"]["labels"].items() if name != WORKER_LABEL}
     pod = template["spec"]
-    (container,) = [each for each in pod["containers"] if each["name"] == CONTAINER]
-    # A database proxy, say: started before the command, and ended after it.
-    sidecars = [
-        {**each, "restartPolicy": "Always"} for each in pod["containers"] if each["name"] != CONTAINER
-    ]
-    if sidecars:
-        pod = {**pod, "initContainers": [*pod.get("initContainers", ()), *sidecars]}
+    (container,) = pod["containers"]
     return {
         "metadata": {**template["metadata"], "labels": given | labels},
         # A failed pod stays, with its log and its last words.

@@ -15,6 +15,7 @@ WORKER_UID_ANNOTATION = "djangotasks.dev/worker-uid"
 # What the watches ask the API server for.
 MANAGED_SELECTOR = f"app.kubernetes.io/managed-by={MANAGER},{WORKER_LABEL}"
 MIGRATION_SELECTOR = f"app.kubernetes.io/managed-by={MANAGER},{MIGRATION_LABEL}"
+CLEANUP_SELECTOR = f"app.kubernetes.io/managed-by={MANAGER},{CLEANUP_LABEL}"
 
 
 def selector_labels(worker_name: str) -> dict[str, str]:

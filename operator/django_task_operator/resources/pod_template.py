@@ -50,6 +50,7 @@ def build_pod_template(name: str, spec: WorkerSpec, source: RuntimeSource) -> Ma
     overlay = {"metadata": spec.pod_template.metadata, "spec": spec.pod_template.spec}
     merged: Manifest = merge(built, overlay)
     _set_copy_resources(merged["spec"], spec)
+    _set_sidecars(merged["spec"])
     # The Deployment finds its pods by these, whatever the user's labels say.
     merged["metadata"]["labels"] |= selector_labels(name)
     return merged
@@ -72,6 +73,20 @@ def _set_copy_resources(pod: Manifest, spec: WorkerSpec) -> None:
     for container in pod.get("initContainers", ()):
         if container["name"] == runtime.INJECTION:
             container["resources"] = wanted or _COPY_RESOURCES
+
+
+def _set_sidecars(pod: Manifest) -> None:
+    """Make every container of the user's a sidecar that Kubernetes knows as such (1.29 and newer).
+
+    A database proxy, say, is then started before the worker, ends after it, so that a task that is finished
+    in the grace period still has its database, and keeps no Job from being complete.
+    """
+    sidecars = [
+        {**each, "restartPolicy": "Always"} for each in pod["containers"] if each["name"] != CONTAINER
+    ]
+    if sidecars:
+        pod["containers"] = [each for each in pod["containers"] if each["name"] == CONTAINER]
+        pod["initContainers"] = [*(pod.get("initContainers") or ()), *sidecars]
 
 
 def _container(spec: WorkerSpec) -> Manifest:

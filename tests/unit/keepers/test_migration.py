@@ -303,6 +303,59 @@ async def test_a_migration_at_work_is_never_killed_for_the_next_one(bench: Bench
     assert image(bench) == "shop:1", "what is migrated is not what is wanted"
 
 
+def ended(code: int, words: str = "") -> Manifest:
+    return {"exitCode": code, "message": words, "finishedAt": "2026-01-01T00:00:00Z"}
+
+
+async def test_a_container_that_a_webhook_put_beside_it_does_not_keep_it_from_being_complete(
+    bench: Bench,
+) -> None:
+    reconciler = await first(bench)
+    job = only_job(bench)
+    bench.kube.run_job("shop", job, injected=True, **RUNS)
+    await bench.turn(reconciler)
+    assert image(bench) is None
+    bench.kube.run_job("shop", job, injected=True, terminated=ended(0))
+    await bench.turn(reconciler)
+    assert image(bench) == "shop:1"
+    assert jobs(bench) == [job], "before it is known on the Deployment what was migrated"
+
+    await bench.turn(reconciler)
+    assert jobs(bench) == [], "its pod would stay until the deadline"
+    await bench.turn(reconciler)
+    assert (image(bench), jobs(bench)) == ("shop:1", [])
+
+
+async def test_a_failure_beside_such_a_container_is_said_at_once_and_its_log_stays(bench: Bench) -> None:
+    reconciler = await first(bench)
+    bench.kube.run_job("shop", only_job(bench), injected=True, terminated=ended(1, "no such column"))
+    for _ in range(2):
+        await bench.turn(reconciler)
+        assert image(bench) is None
+        assert bench.condition("Stalled") == "True MigrationFailed"
+        assert "exit code 1" in message(bench, "Stalled")
+        assert "no such column" in message(bench, "Stalled")
+        assert len(jobs(bench)) == 1
+    # And the next version has not to wait for it.
+    change(bench, image="shop:2")
+    await bench.turn(reconciler)
+    await bench.turn(reconciler)
+    bench.kube.run_job("shop", only_job(bench), complete=True)
+    await bench.turn(reconciler)
+    assert image(bench) == "shop:2"
+
+
+async def test_a_neighbour_does_not_wait_for_such_a_container(bench: Bench) -> None:
+    await first(bench)
+    bench.kube.run_job("shop", only_job(bench), injected=True, terminated=ended(1))
+    bench.worker("reports", migrations=BEFORE)
+    neighbour = bench.reconciler("reports")
+    await bench.turn(neighbour, "reports")
+    bench.databases.sample(42)
+    await bench.turn(neighbour, "reports")
+    assert len(jobs(bench)) == 2
+
+
 async def test_workers_of_one_database_take_turns(bench: Bench) -> None:
     emails = await first(bench)
     bench.worker("mails", migrations=BEFORE)
@@ -493,6 +546,22 @@ def container(state: Manifest, name: str = "worker") -> Manifest:
             "killed for using too much memory",
         ),
         (manifest_of_pod("Failed", message="Node is lost"), False, "Node is lost"),
+        # What ends last is not ours.
+        (
+            manifest_of_pod("Running", container(RUNS, "mesh"), container({"terminated": ended(0)})),
+            False,
+            None,
+        ),
+        (
+            manifest_of_pod("Running", container(RUNS, "mesh"), container({"terminated": ended(2)})),
+            False,
+            "exit code 2",
+        ),
+        (
+            manifest_of_pod("Running", container(RUNS), container({"terminated": ended(2)}, "mesh")),
+            True,
+            None,
+        ),
     ],
 )
 def test_a_pod_of_a_job(pod: Manifest, running: bool, failure: str | None) -> None:

@@ -1,0 +1,41 @@
+"""Ends the Jobs of a worker's clean-up where they do not end by themselves."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from django_task_operator.cluster.kube import API_ERRORS, JOBS, describe
+from django_task_operator.spec import Key
+
+if TYPE_CHECKING:
+    from django_task_operator.world import World
+
+log = logging.getLogger(__name__)
+
+
+class CleanupKeeper:
+    """Looks after the clean-up Jobs of one worker. Its CronJob is kept as any other child is."""
+
+    def __init__(self, world: World, key: Key) -> None:
+        """Work for the DjangoTaskWorker with that key."""
+        self._world = world
+        self._key = key
+
+    async def end_lingering(self) -> None:
+        """Delete the Jobs that have done it, and whose pods are kept alive by a container not of ours.
+
+        The next run would otherwise wait until the deadline. One that failed stays until then, for its log.
+        """
+        for pod in self._world.caches.cleanup_pods.of(self._key):
+            if not pod.has_done_it or pod.pod.terminating:
+                continue
+            job = {"worker": str(self._key), "job": pod.job}
+            try:
+                await self._world.kube.delete_object(
+                    JOBS, Key(namespace=self._key.namespace, name=pod.job), pod.job_uid
+                )
+            except API_ERRORS as error:
+                log.warning("clean-up not ended", extra={**job, "error": describe(error)})
+            else:
+                log.info("clean-up ended, beside a container that does not", extra=job)
