@@ -1,10 +1,13 @@
-"""What platform teams' clusters ask of pods: OpenShift's users, say."""
+"""What platform teams' clusters do to pods: OpenShift's users, the containers of a service mesh."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from tests.e2e.conftest import SPEC
+from tests.e2e.harness import eventually
+from tests.e2e.mesh import mesh
 from tests.e2e.postgres import chores
 from tests.e2e.release import NAME, Release
 
@@ -73,3 +76,30 @@ def test_the_operator_runs_as_a_user_whom_its_image_does_not_know(
     here("create", "-f-", manifest=pod)
     here("wait", "--for=condition=Ready", "pod/operator", "--timeout=60s")
     assert "Traceback" not in here("logs", "operator")
+
+
+def test_a_mesh_keeps_neither_a_migration_nor_a_clean_up_from_ending(
+    make_worker: MakeWorker, database: Database, kubectl: Kubectl, here: Kubectl, namespace: str
+) -> None:
+    with mesh(kubectl, here, namespace):
+        worker = make_worker(migrations={"policy": "BeforeRollout"}, cleanup={"schedule": "0 0 1 1 *"})
+        assert database.statuses(database.finish(database.enqueue(chores.add, 1, 2))) == ["SUCCESSFUL"]
+        assert worker.events("MigrationStarted")
+        eventually(lambda: not here("get", "jobs", "--output=name"), "the migration's Job is gone", within=60)
+        here("create", "job", "now", "--from=cronjob/worker-cleanup")
+        here("wait", "--for=create", "--timeout=60s", "pods", "--selector=job-name=now")
+        (pod,) = json.loads(here("get", "pods", "--selector=job-name=now", "--output=json"))["items"]
+        assert [each["name"] for each in pod["spec"]["containers"]] == ["mesh", "worker"]
+        eventually(lambda: not here("get", "jobs", "--output=name"), "the clean-up's Job is gone", within=60)
+
+
+def test_a_migration_that_fails_in_a_mesh_is_said(
+    make_worker: MakeWorker, database: Database, kubectl: Kubectl, here: Kubectl, namespace: str
+) -> None:
+    with mesh(kubectl, here, namespace):
+        worker = make_worker(
+            migrations={"policy": "BeforeRollout"},
+            env=[{"name": "DJANGO_SETTINGS_MODULE", "value": "tests.e2e.project.nowhere"}],
+        )
+        message = worker.becomes("Stalled", "True", "MigrationFailed", within=60)
+        assert "nowhere" in message
