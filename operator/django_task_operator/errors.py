@@ -100,11 +100,11 @@ class InvalidSpec(UserError):
 
 
 class SecretMissing(UserError):
-    template = "Secret {secret} does not exist in namespace {namespace}. Create it, or change spec.database.urlSecretRef.name."
+    template = "Secret {secret} does not exist in namespace {namespace}. Create it, or change {field}.name."
 
 
 class SecretKeyMissing(UserError):
-    template = "Secret {secret} has no key {key}. Add the key, or change spec.database.urlSecretRef.key."
+    template = "Secret {secret} has no key {key}. Add the key, or change {field}.key."
 
 
 class SecretForbidden(UserError):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import secrets
 import socket
 import subprocess
+import tarfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from django_task_operator.tasktable.engines import Limits
 from django_tasks_db.models import DBTaskResult  # isort: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -61,6 +63,8 @@ class Server:
         else:
             command = [
                 "mariadb",
+                # Through a socket nobody can be in between.
+                "--disable-ssl-verify-server-cert",
                 "-S",
                 "/run/mysqld/mysqld.sock",
                 "-u",
@@ -87,8 +91,8 @@ def docker(*args: str, given: str | None = None) -> str:
 
 
 @contextlib.contextmanager
-def running(kind: str, *arguments: str) -> Iterator[Server]:
-    """A server that is removed at the end; ``arguments`` are its own."""
+def running(kind: str, *arguments: str, files: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A server that is removed at the end; ``arguments`` are its own, ``files`` are put into its /files."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         # Chosen here, because Docker would choose another one after a restart.
         port = free.getsockname()[1]
@@ -97,8 +101,7 @@ def running(kind: str, *arguments: str) -> Iterator[Server]:
     variables = {"USER": USER, "PASSWORD": PASSWORD, "DB" if kind == "postgres" else "DATABASE": "shop"}
     docker(
         *(
-            "run",
-            "--detach",
+            "create",
             "--label",
             LABEL,
             "--name",
@@ -113,12 +116,33 @@ def running(kind: str, *arguments: str) -> Iterator[Server]:
     )
     server = Server(kind, name, port)
     try:
+        if files:
+            docker_bytes("cp", "-", f"{name}:/", given=_archive(files))
+        docker("start", name)
         server.wait()
         if kind == "mariadb":
             server.administer(f"GRANT ALL ON *.* TO {USER}@'%'")
         yield server
     finally:
         docker("rm", "--force", "--volumes", name)
+
+
+def docker_bytes(*args: str, given: bytes) -> None:
+    done = subprocess.run(["docker", *args], input=given, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, f"docker {args[0]}: {done.stderr!r}"
+
+
+def _archive(files: Mapping[str, str]) -> bytes:
+    """A folder of files that the server's user alone may read: PostgreSQL wants its key so."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, text in {"": "", **files}.items():
+            entry = tarfile.TarInfo(f"files/{name}".rstrip("/"))
+            entry.uid = entry.gid = 999
+            entry.type, entry.mode = (tarfile.REGTYPE, 0o600) if name else (tarfile.DIRTYPE, 0o700)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return packed.getvalue()
 
 
 @contextlib.contextmanager

@@ -301,6 +301,16 @@ BY_RULES = {
         "spec.database.urlSecretRef.key",
         "urlSecretRef.key must be a key of the Secret",
     ),
+    "CA's name empty": refused(
+        worker(database={"sslRootCertSecretRef": {"name": ""}}),
+        "spec.database.sslRootCertSecretRef.name",
+        "sslRootCertSecretRef.name must be the name of a Secret in this namespace",
+    ),
+    "CA's key a path": refused(
+        worker(database={"sslRootCertSecretRef": {"name": "shop-db-ca", "key": "/etc/ca.crt"}}),
+        "spec.database.sslRootCertSecretRef.key",
+        "sslRootCertSecretRef.key must be a key of the Secret",
+    ),
     "envName with a space": refused(
         worker(database={"envName": "DATABASE URL"}),
         "spec.database.envName",

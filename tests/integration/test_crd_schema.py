@@ -26,6 +26,16 @@ BY_SCHEMA = {
     "no spec": refused(changed(MINIMAL, {"spec": ABSENT}), "spec", MISSING),
     "no image": refused(worker(image=ABSENT), "spec.image", MISSING),
     "no database": refused(worker(database=ABSENT), "spec.database", MISSING),
+    "another policy": refused(
+        worker(database={"urlChangePolicy": "Restart"}),
+        "spec.database.urlChangePolicy",
+        'Unsupported value: "Restart"',
+    ),
+    "authority without a name": refused(
+        worker(database={"sslRootCertSecretRef": {"key": "ca.crt"}}),
+        "spec.database.sslRootCertSecretRef.name",
+        MISSING,
+    ),
     "no secret": refused(worker(database={"urlSecretRef": ABSENT}), "spec.database.urlSecretRef", MISSING),
     "no secret's name": refused(
         worker(database={"urlSecretRef": {"name": ABSENT}}), "spec.database.urlSecretRef.name", MISSING
@@ -162,6 +172,8 @@ ACCEPTED = {
     "prodserver": worker(prodserver={"process": "priority_worker"}, queues=["priority"], runtime="Image"),
     "fixed number": worker(scaling={"minReplicas": 3, "maxReplicas": 3}),
     "fractions of seconds": worker(intervalSeconds=0.1, scaling={"pollIntervalSeconds": 0.2}),
+    "an authority": worker(database={"sslRootCertSecretRef": {"name": "shop-db-ca"}}),
+    "changes ignored": worker(database={"urlChangePolicy": "Ignore"}),
     "no URL for the pods": worker(database={"envName": ""}, env=[{"name": "DATABASE_URL", "value": "x"}]),
     "env of every kind": env(
         {"name": "A"},
@@ -279,7 +291,11 @@ def test_fills_in_defaults(kubectl: Kubectl, crd: dict[str, Any], given: dict[st
     assert stored["spec"] == {
         **DEFAULTS,
         "image": "shop:1",
-        "database": {"urlSecretRef": {"name": "shop-db", "key": "DATABASE_URL"}, "envName": "DATABASE_URL"},
+        "database": {
+            "urlSecretRef": {"name": "shop-db", "key": "DATABASE_URL"},
+            "envName": "DATABASE_URL",
+            "urlChangePolicy": "Rollout",
+        },
     }
 
 

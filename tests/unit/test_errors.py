@@ -96,11 +96,11 @@ def test_braces_in_details_stay_as_they_are() -> None:
 
 
 def test_the_same_said_twice_is_the_same() -> None:
-    one = SecretMissing(secret="a", namespace="b")
-    assert one == SecretMissing(secret="a", namespace="b")
-    assert hash(one) == hash(SecretMissing(secret="a", namespace="b"))
-    assert one != SecretMissing(secret="a", namespace="c")
-    assert one != SecretKeyMissing(secret="a", key="b")
+    one = SecretMissing(secret="a", namespace="b", field="spec.database.urlSecretRef")
+    assert one == SecretMissing(secret="a", namespace="b", field="spec.database.urlSecretRef")
+    assert hash(one) == hash(SecretMissing(secret="a", namespace="b", field="spec.database.urlSecretRef"))
+    assert one != SecretMissing(secret="a", namespace="c", field="spec.database.urlSecretRef")
+    assert one != SecretKeyMissing(secret="a", key="b", field="spec.database.urlSecretRef")
 
 
 WITHOUT_DOCSTRINGS = """

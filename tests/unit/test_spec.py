@@ -54,6 +54,9 @@ def fields_of_model(model: type[BaseModel], path: str = "") -> Iterator[tuple[st
                 yield from fields_of_model(kind, here)
 
 
+# Fields of what a spec may leave out as a whole.
+IN_WHAT_MAY_BE_MISSING = {"prodserver.process"}
+IN_WHAT_MAY_BE_MISSING |= {"database.sslRootCertSecretRef.name", "database.sslRootCertSecretRef.key"}
 DEFINED = dict(fields_of_definition(SCHEMA))
 MODELLED = dict(fields_of_model(WorkerSpec))
 LEAVES = {path for path, field in DEFINED.items() if "properties" not in field or path in PASSED_ON}
@@ -97,13 +100,19 @@ def test_the_definition_and_the_model_have_the_same_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(LEAVES - {"image", "database.urlSecretRef.name", "prodserver.process"})
+    "path", sorted(LEAVES - {"image", "database.urlSecretRef.name"} - IN_WHAT_MAY_BE_MISSING)
 )
 def test_an_unset_field_has_the_default_of_the_definition(path: str) -> None:
     empty: dict[str, object] = {"array": [], "object": {}, "string": None}
     field = DEFINED[path]
 
     assert read(path, worker_manifest()) == field.get("default", empty.get(field["type"]))
+
+
+def test_a_field_of_what_is_given_has_the_default_of_the_definition() -> None:
+    manifest = with_value("database.sslRootCertSecretRef.name", "shop-db-ca")
+
+    assert read("database.sslRootCertSecretRef.key", manifest) == "ca.crt"
 
 
 def test_required_are_the_same_fields() -> None:
@@ -194,6 +203,7 @@ OTHERWISE: dict[str, object] = {
 GOES_WITH: dict[str, tuple[str, object]] = {
     "scaling.behavior": ("scaling.driver", "HPA"),
     "cleanup.olderThanDays": ("cleanup.schedule", "@daily"),
+    "database.sslRootCertSecretRef.key": ("database.sslRootCertSecretRef.name", "shop-db-ca"),
 }
 
 

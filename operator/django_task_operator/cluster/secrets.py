@@ -33,7 +33,8 @@ class _Cached:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     read_at: float = float("-inf")
     data: dict[str, str] | None = field(default=None, repr=False)
-    error: WorkerError | None = None
+    # What keeps it from being read, for whoever names it in a field of the spec.
+    error: Callable[[str], WorkerError] | None = None
 
 
 class Secrets:
@@ -45,11 +46,14 @@ class Secrets:
         self._clock = clock
         self._cache: dict[tuple[str, str], _Cached] = {}
 
-    async def read(self, namespace: str, ref: SecretKeyRef, *, in_trouble: bool) -> str:
+    async def read(self, namespace: str, ref: SecretKeyRef, field: str, *, in_trouble: bool) -> str:
         """Read one key.
 
-        ``in_trouble`` says that the value last read does not work, so that a new one is looked for
-        sooner.
+        Args:
+            namespace: the worker's.
+            ref: the Secret and its key.
+            field: of the spec, which names them: an error says what to change there.
+            in_trouble: whether the value last read does not work, so that a new one is looked for sooner.
 
         Raises:
             SecretMissing, SecretKeyMissing, SecretForbidden: somebody must mend it.
@@ -63,25 +67,28 @@ class Secrets:
                 await self._refresh(cached, namespace, ref.name)
                 cached.read_at = self._clock()
         if cached.error:
-            raise cached.error
+            raise cached.error(field)
         encoded = (cached.data or {}).get(ref.key)
         if encoded is None:
-            raise SecretKeyMissing(secret=ref.name, key=ref.key)
+            raise SecretKeyMissing(secret=ref.name, key=ref.key, field=field)
         try:
             return base64.b64decode(encoded).decode()
         except (binascii.Error, UnicodeDecodeError):
-            raise SecretKeyMissing(secret=ref.name, key=ref.key) from None
+            raise SecretKeyMissing(secret=ref.name, key=ref.key, field=field) from None
 
     async def _refresh(self, cached: _Cached, namespace: str, name: str) -> None:
         try:
             secret = await self._kube.get_secret(namespace, name)
         except API_ERRORS as error:
             if has_status(error, HTTPStatus.NOT_FOUND):
-                cached.data, cached.error = None, SecretMissing(secret=name, namespace=namespace)
+                cached.data = None
+                cached.error = lambda field: SecretMissing(secret=name, namespace=namespace, field=field)
             elif has_status(error, HTTPStatus.FORBIDDEN):
-                cached.data, cached.error = None, SecretForbidden(secret=name, namespace=namespace)
+                cached.data = None
+                cached.error = lambda _: SecretForbidden(secret=name, namespace=namespace)
             elif cached.data is None:
                 # What was read before stays good while the API server is away.
-                cached.error = ApiUnavailable(action="reading of the Secret", problem=describe(error))
+                problem = describe(error)
+                cached.error = lambda _: ApiUnavailable(action="reading of the Secret", problem=problem)
         else:
             cached.data, cached.error = secret.get("data") or {}, None

@@ -11,13 +11,13 @@ from django_task_operator.reconcile.rivals import Rivals
 from django_task_operator.redaction import Redactor
 from django_task_operator.resources import url_hash
 from django_task_operator.spec import Driver
-from django_task_operator.tasktable import DatabaseURL, Selection
+from django_task_operator.tasktable import DatabaseURL, Selection, root_cert
 from django_task_operator.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from django_task_operator.spec import Key, Worker
+    from django_task_operator.spec import Key, SecretKeyRef, Worker
     from django_task_operator.tasktable import Subscription
     from django_task_operator.world import World
 
@@ -71,22 +71,22 @@ class Observer:
             autoscaler=next((a for a in autoscalers if a.controller_uid == worker.uid), None),
             metrics=self._world.metrics_api.availability,
         )
-        failing = bool(self.subscription and self.subscription.observation.error)
+        database = worker.spec.database
         try:
-            url = await self._world.secrets.read(
-                self._key.namespace,
-                worker.spec.database.url_secret_ref,
-                in_trouble=failing or self._url_refused,
-            )
+            url = await self._read(database.url_secret_ref, "urlSecretRef")
             self.redact.learn(url)
             seen = replace(seen, url_hash=await self._hash(worker, url))
-            subscription = self._subscribe(worker, DatabaseURL.parse(url))
+            authority = ""
+            if ref := database.ssl_root_cert_secret_ref:
+                text = await self._read(ref, "sslRootCertSecretRef")
+                authority = root_cert(text, secret=ref.name, key=ref.key)
+            subscription = self._subscribe(worker, DatabaseURL.parse(url, authority))
         except WorkerError as error:
             self._url_refused = True
-            self._world.figures.fail(self._key, worker.spec.database.url_secret_ref.name, error.message)
+            self._world.figures.fail(self._key, database.url_secret_ref.name, error.message)
             return replace(seen, database_error=error)
         self._url_refused = False
-        self._world.figures.follow(self._key, subscription, worker.spec.database.url_secret_ref.name)
+        self._world.figures.follow(self._key, subscription, database.url_secret_ref.name)
         observation = subscription.observation
         demand = None
         if observation.demand and not observation.error:
@@ -102,6 +102,12 @@ class Observer:
             indexed=observation.indexed,
             shared_queue=self._world.served_queues.shared(self._key),
             unserved_queues=tuple(sorted(unserved.queue for unserved in subscription.unserved)),
+        )
+
+    async def _read(self, ref: SecretKeyRef, field: str) -> str:
+        failing = bool(self.subscription and self.subscription.observation.error)
+        return await self._world.secrets.read(
+            self._key.namespace, ref, f"spec.database.{field}", in_trouble=failing or self._url_refused
         )
 
     async def _hash(self, worker: Worker, url: str) -> str | None:

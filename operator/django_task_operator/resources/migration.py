@@ -43,6 +43,8 @@ def migration_hash(spec: WorkerSpec) -> str:
     It is made of the user's spec and not of the Job, so that another operator migrates nothing again.
     """
     fields = spec.model_dump(mode="json", include=_FIELDS, exclude=_BESIDE)
+    # What is not said is left out, so that a field which the definition gets later changes no hash.
+    fields["database"] = {name: value for name, value in fields["database"].items() if value is not None}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django_task_operator.resources import runtime
+from django_task_operator.resources import database, runtime
 from django_task_operator.resources.labels import object_labels, selector_labels
 from django_task_operator.resources.merge import merge
 
@@ -27,6 +27,10 @@ _CONTAINER_SECURITY: Manifest = {"allowPrivilegeEscalation": False, "capabilitie
 def build_pod_template(name: str, spec: WorkerSpec, source: RuntimeSource) -> Manifest:
     """Build the template; ``source`` says what runtime Injected is copied from, and who runs it."""
     annotations, for_pod, for_container = runtime.injection(spec, source, _CONTAINER_SECURITY)
+    volumes, mounts = database.volumes(spec.database)
+    if volumes:
+        for_pod = {**for_pod, "volumes": [*for_pod.get("volumes", ()), *volumes]}
+        for_container = {**for_container, "volumeMounts": [*for_container.get("volumeMounts", ()), *mounts]}
     built: Manifest = {
         "metadata": {"labels": object_labels(name)},
         "spec": {
@@ -111,14 +115,6 @@ def _container(spec: WorkerSpec) -> Manifest:
 
 
 def _environment(spec: WorkerSpec) -> list[Manifest]:
-    environment = runtime.environment(spec)
-    if spec.database.env_name:
-        secret = spec.database.url_secret_ref
-        environment.append(
-            {
-                "name": spec.database.env_name,
-                "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}},
-            }
-        )
+    environment = [*runtime.environment(spec), *database.environment(spec.database)]
     merged: list[Manifest] = merge(environment, list(spec.env), key="env")
     return merged

@@ -9,10 +9,12 @@ lists of the rows that run, and errors that say what to do.
 from django_task_operator.tasktable.databases import Databases, Subscription
 from django_task_operator.tasktable.errors import (
     DatabaseError,
+    InvalidRootCert,
     InvalidURL,
     PermissionDenied,
     UnsupportedDatabase,
 )
+from django_task_operator.tasktable.root_cert import root_cert
 from django_task_operator.tasktable.table import TaskTable
 from django_task_operator.tasktable.url import DatabaseURL
 from django_task_operator.tasktable.values import (
@@ -34,6 +36,7 @@ __all__ = [
     "DatabaseURL",
     "Databases",
     "Failed",
+    "InvalidRootCert",
     "InvalidURL",
     "Listing",
     "Observation",
@@ -49,4 +52,5 @@ __all__ = [
     "TaskTable",
     "UnservedQueue",
     "UnsupportedDatabase",
+    "root_cert",
 ]

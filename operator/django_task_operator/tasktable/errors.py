@@ -12,6 +12,10 @@ class InvalidURL(UserError):
     template = "The database URL cannot be used: {problem}. It has the form postgres://USER:PASSWORD@HOST:5432/NAME or mysql://USER:PASSWORD@HOST:3306/NAME, with special characters in the password percent-encoded."
 
 
+class InvalidRootCert(UserError):
+    template = "Secret {secret} has no certificate in its key {key}, which spec.database.sslRootCertSecretRef names. Put the certificate of the authority that signs the database's there, in PEM form: from -----BEGIN CERTIFICATE----- to -----END CERTIFICATE-----."
+
+
 class UnsupportedDatabase(UserError):
     template = "The database URL names {database}, which cannot be scaled on: {why}. Use PostgreSQL, MySQL or MariaDB."
 
@@ -41,7 +45,7 @@ class ConnectionLost(DatabaseError):
 
 
 class TLSFailed(DatabaseError):
-    template = "The database and the operator could not agree on TLS. Check sslmode in the URL. The operator verifies certificates by the authorities that its image has: PostgreSQL needs sslrootcert=system for that."
+    template = "The database and the operator could not agree on TLS. Check sslmode in the URL. The operator verifies certificates by the authority in spec.database.sslRootCertSecretRef, and without one by those that its image has: PostgreSQL needs sslrootcert=system for that."
 
 
 class AuthenticationFailed(DatabaseError):

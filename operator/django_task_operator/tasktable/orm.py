@@ -52,7 +52,7 @@ def new_connection(url: DatabaseURL, limits: Limits, *, pooled: bool = False) ->
                 "NAME": url.name,
                 "USER": url.user,
                 "PASSWORD": url.password,
-                "OPTIONS": engine.options(url.options, limits, settings_of_session),
+                "OPTIONS": engine.options(url.options, limits, settings_of_session, url.root_cert),
                 "CONN_MAX_AGE": None,
             }
         }
@@ -60,5 +60,5 @@ def new_connection(url: DatabaseURL, limits: Limits, *, pooled: bool = False) ->
     connection: BaseDatabaseWrapper = handler.create_connection("default")
     # The statement is plain SQL: projects on Django 5.2 run servers older than what our Django wants.
     vars(connection)["check_database_version_supported"] = lambda: None
-    engine.prepare(connection)
+    engine.prepare(connection, url.root_cert)
     return connection

@@ -30,7 +30,8 @@ _LOCALHOST = re.compile(r"localhost\.?|.*\.localhost\.?", re.IGNORECASE)
 class DatabaseURL:
     """Where a task table is.
 
-    Equal by the URL's text, so it can key a dictionary. Neither ``repr`` nor ``str`` shows any of it.
+    Equal by the URL's text and the authorities, so it can key a dictionary. Neither ``repr`` nor ``str``
+    shows any of it.
     """
 
     text: str
@@ -41,10 +42,11 @@ class DatabaseURL:
     user: str = field(compare=False)
     password: str = field(compare=False)
     options: Mapping[str, str] = field(compare=False)
+    root_cert: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read a URL.
+    def parse(cls, text: str, root_cert: str = "") -> Self:
+        """Read a URL; ``root_cert`` has the certificates, as PEM, of those who vouch for the server.
 
         Raises:
             InvalidURL: it is no URL, or lacks a host or a database name.
@@ -74,6 +76,7 @@ class DatabaseURL:
             user=place.user,
             password=place.password,
             options=place.options,
+            root_cert=root_cert,
         )
 
     @property

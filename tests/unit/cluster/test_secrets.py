@@ -13,6 +13,7 @@ from django_task_operator.errors import ApiUnavailable, SecretForbidden, SecretK
 from django_task_operator.spec import SecretKeyRef
 
 REF = SecretKeyRef(name="shop-db", key="DATABASE_URL")
+FIELD = "spec.database.urlSecretRef"
 
 
 def secret(**values: str) -> dict[str, object]:
@@ -38,35 +39,38 @@ def secrets(kube: FakeKube, clock: Clock) -> Secrets:
 
 
 async def test_one_request_for_fifty_workers(kube: FakeKube, secrets: Secrets) -> None:
-    values = await asyncio.gather(*(secrets.read("shop", REF, in_trouble=False) for _ in range(50)))
+    values = await asyncio.gather(*(secrets.read("shop", REF, FIELD, in_trouble=False) for _ in range(50)))
 
     assert values == ["postgres://one"] * 50
     assert kube.requests == ["get secret"]
-    assert await secrets.read("shop", SecretKeyRef(name="shop-db", key="OTHER"), in_trouble=False) == "two"
+    assert (
+        await secrets.read("shop", SecretKeyRef(name="shop-db", key="OTHER"), FIELD, in_trouble=False)
+        == "two"
+    )
     assert kube.requests == ["get secret"], "another key of the same Secret"
 
 
 async def test_a_rotated_value_is_seen_within_a_minute(
     kube: FakeKube, secrets: Secrets, clock: Clock
 ) -> None:
-    await secrets.read("shop", REF, in_trouble=False)
+    await secrets.read("shop", REF, FIELD, in_trouble=False)
     kube.edit("secrets", "shop", "shop-db", secret(DATABASE_URL="postgres://new"))
 
     clock.advance(59)
-    assert await secrets.read("shop", REF, in_trouble=False) == "postgres://one"
+    assert await secrets.read("shop", REF, FIELD, in_trouble=False) == "postgres://one"
     clock.advance(1)
-    assert await secrets.read("shop", REF, in_trouble=False) == "postgres://new"
+    assert await secrets.read("shop", REF, FIELD, in_trouble=False) == "postgres://new"
     assert len(kube.requests) == 2
 
 
 async def test_in_trouble_it_is_seen_in_five_seconds(kube: FakeKube, secrets: Secrets, clock: Clock) -> None:
-    await secrets.read("shop", REF, in_trouble=False)
+    await secrets.read("shop", REF, FIELD, in_trouble=False)
     kube.edit("secrets", "shop", "shop-db", secret(DATABASE_URL="postgres://new"))
 
     clock.advance(4)
-    assert await secrets.read("shop", REF, in_trouble=True) == "postgres://one"
+    assert await secrets.read("shop", REF, FIELD, in_trouble=True) == "postgres://one"
     clock.advance(1)
-    assert await secrets.read("shop", REF, in_trouble=True) == "postgres://new"
+    assert await secrets.read("shop", REF, FIELD, in_trouble=True) == "postgres://new"
 
 
 async def test_a_missing_secret_is_looked_for_every_five_seconds(
@@ -75,29 +79,39 @@ async def test_a_missing_secret_is_looked_for_every_five_seconds(
     kube.delete("secrets", "shop", "shop-db")
     for _ in range(3):
         with pytest.raises(SecretMissing, match="shop-db does not exist in namespace shop"):
-            await secrets.read("shop", REF, in_trouble=False)
+            await secrets.read("shop", REF, FIELD, in_trouble=False)
     assert len(kube.requests) == 1
 
     kube.create("secrets", secret(DATABASE_URL="postgres://back"))
     clock.advance(5)
-    assert await secrets.read("shop", REF, in_trouble=False) == "postgres://back"
+    assert await secrets.read("shop", REF, FIELD, in_trouble=False) == "postgres://back"
 
 
 async def test_a_missing_key(kube: FakeKube, secrets: Secrets, clock: Clock) -> None:
     wanted = SecretKeyRef(name="shop-db", key="url")
     with pytest.raises(SecretKeyMissing, match="shop-db has no key url"):
-        await secrets.read("shop", wanted, in_trouble=False)
+        await secrets.read("shop", wanted, FIELD, in_trouble=False)
 
     kube.edit("secrets", "shop", "shop-db", secret(url="postgres://three"))
     clock.advance(5)
-    assert await secrets.read("shop", wanted, in_trouble=False) == "postgres://three"
+    assert await secrets.read("shop", wanted, FIELD, in_trouble=False) == "postgres://three"
+
+
+async def test_who_names_the_same_secret_in_another_field_is_told_of_that_field(
+    kube: FakeKube, secrets: Secrets
+) -> None:
+    kube.delete("secrets", "shop", "shop-db")
+    for field in (FIELD, "spec.database.sslRootCertSecretRef"):
+        with pytest.raises(SecretMissing, match=rf"change {field}\.name\.$"):
+            await secrets.read("shop", REF, field, in_trouble=False)
+    assert len(kube.requests) == 1
 
 
 async def test_a_secret_without_data(kube: FakeKube, secrets: Secrets) -> None:
     kube.edit("secrets", "shop", "shop-db", {"data": None})
 
     with pytest.raises(SecretKeyMissing):
-        await secrets.read("shop", REF, in_trouble=False)
+        await secrets.read("shop", REF, FIELD, in_trouble=False)
 
 
 @pytest.mark.parametrize("stored", ["not base64!", base64.b64encode(b"\xff\xfe").decode()])
@@ -105,7 +119,7 @@ async def test_a_value_that_is_no_text(kube: FakeKube, secrets: Secrets, stored:
     kube.edit("secrets", "shop", "shop-db", {"data": {"DATABASE_URL": stored}})
 
     with pytest.raises(SecretKeyMissing) as raised:
-        await secrets.read("shop", REF, in_trouble=False)
+        await secrets.read("shop", REF, FIELD, in_trouble=False)
     assert stored not in str(raised.value)
 
 
@@ -113,37 +127,37 @@ async def test_forbidden(kube: FakeKube, secrets: Secrets) -> None:
     kube.forbidden_secrets.add(("shop", "shop-db"))
 
     with pytest.raises(SecretForbidden, match="watchNamespaces"):
-        await secrets.read("shop", REF, in_trouble=False)
+        await secrets.read("shop", REF, FIELD, in_trouble=False)
 
 
 async def test_what_was_read_stays_good_while_the_api_is_away(
     kube: FakeKube, secrets: Secrets, clock: Clock
 ) -> None:
-    await secrets.read("shop", REF, in_trouble=False)
+    await secrets.read("shop", REF, FIELD, in_trouble=False)
     kube.down = refusal(503)
 
     clock.advance(3600)
-    assert await secrets.read("shop", REF, in_trouble=True) == "postgres://one"
+    assert await secrets.read("shop", REF, FIELD, in_trouble=True) == "postgres://one"
 
 
 async def test_what_never_was_read_is_unavailable(kube: FakeKube, secrets: Secrets, clock: Clock) -> None:
     kube.down = TimeoutError()
     with pytest.raises(ApiUnavailable, match="no answer in time"):
-        await secrets.read("shop", REF, in_trouble=False)
+        await secrets.read("shop", REF, FIELD, in_trouble=False)
 
     kube.down = None
     clock.advance(5)
-    assert await secrets.read("shop", REF, in_trouble=False) == "postgres://one"
+    assert await secrets.read("shop", REF, FIELD, in_trouble=False) == "postgres://one"
 
 
 async def test_namespaces_do_not_mix(kube: FakeKube, secrets: Secrets) -> None:
-    await secrets.read("shop", REF, in_trouble=False)
+    await secrets.read("shop", REF, FIELD, in_trouble=False)
 
     with pytest.raises(SecretMissing):
-        await secrets.read("other", REF, in_trouble=False)
+        await secrets.read("other", REF, FIELD, in_trouble=False)
 
 
 async def test_the_cache_does_not_show_what_it_holds(secrets: Secrets) -> None:
-    await secrets.read("shop", REF, in_trouble=False)
+    await secrets.read("shop", REF, FIELD, in_trouble=False)
 
     assert base64.b64encode(b"postgres://one").decode() not in repr(secrets._cache)

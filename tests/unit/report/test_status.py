@@ -65,7 +65,7 @@ GOOD = Turn(
     sampled_at=NOW,
     decision=decided(2),
 )
-MISSING = SecretMissing(secret="shop-db", namespace="shop")
+MISSING = SecretMissing(secret="shop-db", namespace="shop", field="spec.database.urlSecretRef")
 DOWN = ConnectionRefused()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ssl
 import traceback
 from typing import Any
 from urllib.parse import quote
@@ -8,9 +9,17 @@ import dj_database_url
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.authorities import Authority
 
 from django_task_operator.errors import UserError
-from django_task_operator.tasktable import DatabaseURL, InvalidURL, UnsupportedDatabase, orm
+from django_task_operator.tasktable import (
+    DatabaseURL,
+    InvalidRootCert,
+    InvalidURL,
+    UnsupportedDatabase,
+    orm,
+    root_cert,
+)
 from django_task_operator.tasktable.engines import Limits
 
 URL = "postgres://shop:s3cr%25t@db.shop.svc:5433/orders?sslmode=require"
@@ -97,6 +106,13 @@ def test_schemes(scheme: str, vendor: str) -> None:
         *(
             (f"mysql://user:hunter2@db/shop?{option}=/x", f"{option} is not taken from a URL")
             for option in ("ssl-ca", "ssl_ca", "ssl_cert", "ssl-key", "ssl_capath", "read_default_file")
+        ),
+        (
+            "postgres://user:hunter2@db/shop?sslrootcert=/x",
+            (
+                "sslrootcert is not taken from a URL, because the operator would read its own files. "
+                "Name the Secret that has the certificate in spec.database.sslRootCertSecretRef"
+            ),
         ),
         ("postgres://user:hunter2@/shop", "it names no host"),
         ("postgres://user:hunter2@db", "it names no database"),
@@ -305,6 +321,73 @@ def test_mysql_tls(query: str, tls: str) -> None:
     else:
         found = "verified, with the name" if context.check_hostname else "verified"
     assert found == tls
+
+
+@pytest.mark.parametrize(
+    ("query", "sslmode"),
+    [("", "verify-full"), ("?sslmode=verify-ca", "verify-ca"), ("?sslmode=disable", "disable")],
+)
+def test_with_an_authority_postgresql_is_verified_unless_the_url_says_otherwise(
+    query: str, sslmode: str
+) -> None:
+    url = DatabaseURL.parse(f"postgres://u:p@h/n{query}", Authority.make().pem)
+    assert _params(url)["sslmode"] == sslmode
+    assert "sslmode" not in _params(DatabaseURL.parse("postgres://u:p@h/n"))
+
+
+@pytest.mark.parametrize(
+    ("query", "verifies_name"),
+    [
+        ("", True),
+        ("?ssl_mode=VERIFY_IDENTITY", True),
+        ("?ssl_mode=VERIFY_CA", False),
+        ("?ssl_mode=REQUIRED", False),
+        ("?ssl=true", True),
+    ],
+)
+def test_with_an_authority_mysql_is_verified_by_it_alone(query: str, verifies_name: bool) -> None:
+    context = _params(DatabaseURL.parse(f"mysql://u:p@h/n{query}", Authority.make("ours").pem))["ssl"]
+
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    assert context.check_hostname is verifies_name
+    assert [dict(item[0] for item in ca["subject"]) for ca in context.get_ca_certs()] == [
+        {"commonName": "ours"}
+    ]
+
+
+def test_without_tls_there_is_nothing_to_verify() -> None:
+    url = DatabaseURL.parse("mysql://u:p@h/n?ssl_mode=DISABLED", Authority.make().pem)
+    assert _params(url).get("ssl") is None
+
+
+def test_another_authority_is_another_database() -> None:
+    text, authority = "postgres://u:p@h/n", Authority.make().pem
+    assert DatabaseURL.parse(text, authority) == DatabaseURL.parse(text, authority)
+    assert DatabaseURL.parse(text, authority) != DatabaseURL.parse(text)
+    assert "CERTIFICATE" not in repr(DatabaseURL.parse(text, authority))
+
+
+def test_of_what_a_secret_has_the_certificates_are_taken() -> None:
+    one, two, (_, key) = Authority.make().pem, Authority.make().pem, Authority.make().sign("127.0.0.1")
+    for text in (
+        one + two,
+        f"# für uns\n\n{one}\n{two}\n",
+        f"{key}{one}{two}",
+        f"{one.strip()}{two.strip()}",
+    ):
+        assert root_cert(text, secret="shop-db", key="ca.crt") == one + two
+
+
+@pytest.mark.parametrize("cut", [0, 1, 10, 200])
+def test_what_is_no_certificate_is_named(cut: int) -> None:
+    authority, (_, key) = Authority.make().pem, Authority.make().sign("127.0.0.1")
+    damaged = authority[:cut] + authority[cut + 40 :]
+    for text in ("", " \n", "ca.crt", key, damaged, authority[: len(authority) // 2]):
+        with pytest.raises(
+            InvalidRootCert, match=r"^Secret shop-db has no certificate in its key root\.pem"
+        ) as no:
+            root_cert(text, secret="shop-db", key="root.pem")
+        assert no.value.__cause__ is None
 
 
 def test_other_mysql_options_are_the_applications_alone() -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 APPLICATION_NAME = "django-task-operator"
 
+# What libpq and MySQL's drivers call the file of the authorities that vouch for the server.
+_ROOT_CERTS = frozenset({"sslrootcert", "ssl_ca"})
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -58,7 +61,11 @@ class Place:
             if name.replace("-", "_").lower() in names:
                 raise InvalidURL(
                     problem=f"{name} is not taken from a URL, because the operator would read its own files. "
-                    "Where your pods need it, give the operator a URL of its own (docs/database.md)"
+                    + (
+                        "Name the Secret that has the certificate in spec.database.sslRootCertSecretRef"
+                        if name.replace("-", "_").lower() in _ROOT_CERTS
+                        else "Where your pods need it, give the operator a URL of its own (docs/database.md)"
+                    )
                 )
 
 
@@ -98,7 +105,7 @@ class Engine(ABC):
 
     @abstractmethod
     def options(
-        self, given: Mapping[str, str], limits: Limits, session_settings: Sequence[str]
+        self, given: Mapping[str, str], limits: Limits, session_settings: Sequence[str], root_cert: str
     ) -> dict[str, Any]:
         """``OPTIONS`` of Django's backend.
 
@@ -106,6 +113,9 @@ class Engine(ABC):
             given: the options that the URL has; those that are not for the operator are left out.
             limits: the time-outs to set.
             session_settings: of ``session_settings``, those that the connection is to begin with.
+            root_cert: the certificates, as PEM, of the only authorities that may vouch for the server; empty
+                where the worker names none. With them the server is verified, name included, where the URL
+                does not ask for something else.
         """
 
     @abstractmethod
@@ -120,8 +130,10 @@ class Engine(ABC):
     def session_statements(self, connection: BaseDatabaseWrapper, limits: Limits) -> list[str]:
         """What a new session is told where the connection's own options cannot say it."""
 
-    def prepare(self, connection: BaseDatabaseWrapper) -> None:  # noqa: B027  most engines need nothing
-        """Change Django's wrapper before it is first opened."""
+    def prepare(  # noqa: B027  most engines need nothing
+        self, connection: BaseDatabaseWrapper, root_cert: str
+    ) -> None:
+        """Change Django's wrapper before it is first opened; ``root_cert`` is that of ``options``."""
 
     @abstractmethod
     def has_settings(self, connection: BaseDatabaseWrapper, limits: Limits) -> bool:

@@ -101,6 +101,10 @@ _FILES = frozenset(
 )
 
 
+# With authorities of its own, a URL that asks for TLS has the server verified by them, as libpq does.
+_LESS_THAN_IDENTITY = frozenset({"REQUIRED", "VERIFY_CA"})
+
+
 class MySQL(Engine):
     """MySQL and MariaDB."""
 
@@ -133,7 +137,7 @@ class MySQL(Engine):
 
     @override
     def options(
-        self, given: Mapping[str, str], limits: Limits, session_settings: Sequence[str]
+        self, given: Mapping[str, str], limits: Limits, session_settings: Sequence[str], root_cert: str
     ) -> dict[str, Any]:
         """Options of PyMySQL."""
         return {
@@ -142,7 +146,7 @@ class MySQL(Engine):
             "read_timeout": limits.silence_seconds,
             "write_timeout": limits.silence_seconds,
             "program_name": APPLICATION_NAME,
-            **_tls({name.replace("-", "_"): value for name, value in given.items()}),
+            **_tls({name.replace("-", "_"): value for name, value in given.items()}, root_cert),
         }
 
     @override
@@ -209,16 +213,17 @@ def _unreachable(reason: BaseException | None) -> type[DatabaseError]:
             return ConnectionTimedOut
 
 
-def _tls(given: Mapping[str, str]) -> dict[str, Any]:
+def _tls(given: Mapping[str, str], root_cert: str) -> dict[str, Any]:
     """TLS as mysqlclient's and PyMySQL's options in a URL ask for it; without any, where offered."""
     mode = given.get("ssl_mode", "").upper()
     if _is_set(given, "ssl_disabled") or mode == "DISABLED":
         return {"ssl_disabled": True}
     identity = mode == "VERIFY_IDENTITY" or _is_set(given, "ssl_verify_identity")
-    verify = identity or mode == "VERIFY_CA" or _is_set(given, "ssl_verify_cert")
+    identity = identity or bool(root_cert and mode not in _LESS_THAN_IDENTITY)
+    verify = bool(root_cert) or identity or mode == "VERIFY_CA" or _is_set(given, "ssl_verify_cert")
     if not (verify or _is_set(given, "ssl") or mode == "REQUIRED"):
         return {}
-    context = ssl.create_default_context()
+    context = ssl.create_default_context(cadata=root_cert or None)
     context.check_hostname = identity
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
     return {"ssl": context}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 import re
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, override
 
@@ -33,7 +35,7 @@ from django_task_operator.tasktable.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from psycopg.waiting import Ready
@@ -184,10 +186,28 @@ def _libpq() -> ctypes.CDLL:
 class _Psycopg:
     """The module psycopg, as Django's wrapper sees it, but for how it connects."""
 
-    connect = _Connection.connect
+    def __init__(self, root_cert: str) -> None:
+        self._root_cert = root_cert
+
+    def connect(self, **params: Any) -> _Connection:
+        with _as_file(self._root_cert) as path:
+            # libpq has read it when the connection is made.
+            return _Connection.connect(**params | ({"sslrootcert": path} if path else {}))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(psycopg, name)
+
+
+@contextmanager
+def _as_file(text: str) -> Iterator[str]:
+    """Give the path of a file that has ``text``: in memory, without a name, so that none is left behind."""
+    if not text:
+        yield ""
+        return
+    with os.fdopen(os.memfd_create("root certificates"), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 class PostgreSQL(Engine):
@@ -227,10 +247,12 @@ class PostgreSQL(Engine):
 
     @override
     def options(
-        self, given: Mapping[str, str], limits: Limits, session_settings: Sequence[str]
+        self, given: Mapping[str, str], limits: Limits, session_settings: Sequence[str], root_cert: str
     ) -> dict[str, Any]:
         """Options of libpq, ``assume_role`` of Django, and the settings as libpq's ``options``."""
         options: dict[str, Any] = {name: given[name] for name in sorted(_OPTIONS & given.keys())}
+        if root_cert:
+            options = {"sslmode": "verify-full", **options}
         if "assume_role" in given:
             options["assume_role"] = given["assume_role"]
         session = [given["options"]] if "options" in given else []
@@ -261,9 +283,9 @@ class PostgreSQL(Engine):
         return []
 
     @override
-    def prepare(self, connection: BaseDatabaseWrapper) -> None:
-        """Have it connect with the SQLSTATE of a refusal."""
-        vars(connection)["Database"] = _Psycopg()
+    def prepare(self, connection: BaseDatabaseWrapper, root_cert: str) -> None:
+        """Have it connect with the SQLSTATE of a refusal, and ``root_cert`` in the file that libpq wants."""
+        vars(connection)["Database"] = _Psycopg(root_cert)
 
     @override
     def has_settings(self, connection: BaseDatabaseWrapper, limits: Limits) -> bool:

@@ -1,0 +1,41 @@
+"""What of its database a worker's pods are given: the URL, and the authority that vouches for the server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from django_task_operator.spec import Database, Manifest
+
+# docs/database.md names these, for users' settings.
+ROOT_CERT_FOLDER = "/etc/django-task-operator/database"
+ROOT_CERT_FILE = "ca.crt"
+ROOT_CERT = f"{ROOT_CERT_FOLDER}/{ROOT_CERT_FILE}"
+# libpq takes the path from here by itself; for other drivers the settings read it.
+# https://www.postgresql.org/docs/current/libpq-envars.html
+ROOT_CERT_VARIABLES = ("PGSSLROOTCERT", "DATABASE_SSL_ROOT_CERT")
+
+_VOLUME = "database-root-cert"
+
+
+def environment(database: Database) -> list[Manifest]:
+    """Build the variables by which the project's settings find the database."""
+    variables: list[Manifest] = []
+    if database.env_name:
+        ref = database.url_secret_ref
+        source = {"secretKeyRef": {"name": ref.name, "key": ref.key}}
+        variables.append({"name": database.env_name, "valueFrom": source})
+    if database.ssl_root_cert_secret_ref:
+        variables += [{"name": name, "value": ROOT_CERT} for name in ROOT_CERT_VARIABLES]
+    return variables
+
+
+def volumes(database: Database) -> tuple[list[Manifest], list[Manifest]]:
+    """Build the volumes of the pod, and where its container has them."""
+    ref = database.ssl_root_cert_secret_ref
+    if ref is None:
+        return [], []
+    # A file of the folder follows the Secret, which one that is mounted alone would not.
+    secret = {"secretName": ref.name, "items": [{"key": ref.key, "path": ROOT_CERT_FILE}]}
+    mount = {"name": _VOLUME, "mountPath": ROOT_CERT_FOLDER, "readOnly": True}
+    return [{"name": _VOLUME, "secret": secret}], [mount]
