@@ -51,6 +51,7 @@ class Database(_Value):
     url_secret_ref: SecretKeyRef
     env_name: str
     ssl_root_cert_secret_ref: SecretKeyRef | None = None
+    operator_url_secret_ref: SecretKeyRef | None = None
     url_change_policy: Literal["Rollout", "Ignore"]
 
     @property

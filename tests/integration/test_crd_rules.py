@@ -301,6 +301,16 @@ BY_RULES = {
         "spec.database.urlSecretRef.key",
         "urlSecretRef.key must be a key of the Secret",
     ),
+    "operator's URL's name empty": refused(
+        worker(database={"operatorUrlSecretRef": {"name": ""}}),
+        "spec.database.operatorUrlSecretRef.name",
+        "operatorUrlSecretRef.name must be the name of a Secret in this namespace",
+    ),
+    "operator's URL's key a path": refused(
+        worker(database={"operatorUrlSecretRef": {"name": "shop-db-operator", "key": "a/b"}}),
+        "spec.database.operatorUrlSecretRef.key",
+        "operatorUrlSecretRef.key must be a key of the Secret",
+    ),
     "CA's name empty": refused(
         worker(database={"sslRootCertSecretRef": {"name": ""}}),
         "spec.database.sslRootCertSecretRef.name",

@@ -57,6 +57,7 @@ def fields_of_model(model: type[BaseModel], path: str = "") -> Iterator[tuple[st
 # Fields of what a spec may leave out as a whole.
 IN_WHAT_MAY_BE_MISSING = {"prodserver.process"}
 IN_WHAT_MAY_BE_MISSING |= {"database.sslRootCertSecretRef.name", "database.sslRootCertSecretRef.key"}
+IN_WHAT_MAY_BE_MISSING |= {"database.operatorUrlSecretRef.name", "database.operatorUrlSecretRef.key"}
 DEFINED = dict(fields_of_definition(SCHEMA))
 MODELLED = dict(fields_of_model(WorkerSpec))
 LEAVES = {path for path, field in DEFINED.items() if "properties" not in field or path in PASSED_ON}
@@ -109,10 +110,11 @@ def test_an_unset_field_has_the_default_of_the_definition(path: str) -> None:
     assert read(path, worker_manifest()) == field.get("default", empty.get(field["type"]))
 
 
-def test_a_field_of_what_is_given_has_the_default_of_the_definition() -> None:
-    manifest = with_value("database.sslRootCertSecretRef.name", "shop-db-ca")
-
-    assert read("database.sslRootCertSecretRef.key", manifest) == "ca.crt"
+@pytest.mark.parametrize(
+    ("field", "key"), [("sslRootCertSecretRef", "ca.crt"), ("operatorUrlSecretRef", "DATABASE_URL")]
+)
+def test_a_field_of_what_is_given_has_the_default_of_the_definition(field: str, key: str) -> None:
+    assert read(f"database.{field}.key", with_value(f"database.{field}.name", "a-secret")) == key
 
 
 def test_required_are_the_same_fields() -> None:
@@ -187,6 +189,7 @@ def test_a_choice_has_the_values_of_the_definition() -> None:
 READ_BY_A_TURN = {"replicas", "scaling.pollIntervalSeconds", "paused"}
 READ_BY_A_TURN |= {"orphans.policy", "orphans.graceSeconds", "orphans.maxRequeues", "stuckAfterSeconds"}
 READ_BY_A_TURN |= {"migrations.policy", "database.urlChangePolicy"}
+READ_BY_A_TURN |= {"database.operatorUrlSecretRef.name", "database.operatorUrlSecretRef.key"}
 OTHERWISE: dict[str, object] = {
     "imagePullSecrets": [{"name": "regcred"}],
     "env": [{"name": "A", "value": "1"}],

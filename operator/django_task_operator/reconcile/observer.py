@@ -17,7 +17,7 @@ from django_task_operator.turn import Turn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from django_task_operator.spec import Key, SecretKeyRef, Worker
+    from django_task_operator.spec import Database, Key, SecretKeyRef, Worker
     from django_task_operator.tasktable import Subscription
     from django_task_operator.world import World
 
@@ -72,10 +72,10 @@ class Observer:
             metrics=self._world.metrics_api.availability,
         )
         database = worker.spec.database
+        secret = (database.operator_url_secret_ref or database.url_secret_ref).name
         try:
-            url = await self._read(database.url_secret_ref, "urlSecretRef")
-            self.redact.learn(url)
-            seen = replace(seen, url_hash=await self._hash(worker, url))
+            url = await self._operators_url(database)
+            seen = replace(seen, url_hash=await self._hash(worker))
             authority = ""
             if ref := database.ssl_root_cert_secret_ref:
                 text = await self._read(ref, "sslRootCertSecretRef")
@@ -83,10 +83,10 @@ class Observer:
             subscription = self._subscribe(worker, DatabaseURL.parse(url, authority))
         except WorkerError as error:
             self._url_refused = True
-            self._world.figures.fail(self._key, database.url_secret_ref.name, error.message)
+            self._world.figures.fail(self._key, secret, error.message)
             return replace(seen, database_error=error)
         self._url_refused = False
-        self._world.figures.follow(self._key, subscription, database.url_secret_ref.name)
+        self._world.figures.follow(self._key, subscription, secret)
         observation = subscription.observation
         demand = None
         if observation.demand and not observation.error:
@@ -110,7 +110,31 @@ class Observer:
             self._key.namespace, ref, f"spec.database.{field}", in_trouble=failing or self._url_refused
         )
 
-    async def _hash(self, worker: Worker, url: str) -> str | None:
+    async def _operators_url(self, database: Database) -> str:
+        """The URL that the operator uses.
+
+        Raises:
+            WorkerError: it cannot be read.
+        """
+        if ref := database.operator_url_secret_ref:
+            url = await self._read(ref, "operatorUrlSecretRef")
+            self.redact.learn(url)
+            return url
+        return await self._pods_url(database)
+
+    async def _pods_url(self, database: Database) -> str:
+        url = await self._read(database.url_secret_ref, "urlSecretRef")
+        self.redact.learn(url)
+        return url
+
+    async def _hash(self, worker: Worker) -> str | None:
+        """Hash the URL that new pods get; None where it is not known, or nobody asks."""
+        try:
+            # Also where nobody asks: what the pods say may quote it.
+            url = await self._pods_url(worker.spec.database)
+        except WorkerError:
+            # Where the operator has another one: the kubelet tells of the pods that cannot start.
+            return None
         key = await self._world.hash_key.get() if worker.spec.database.replaces_pods else None
         return url_hash(key, worker.uid, url) if key else None
 

@@ -34,7 +34,7 @@ _FIELDS = {
     "pod_template",
 }
 # Of these, what `migrate` is not concerned with.
-_BESIDE = {"database": {"url_change_policy"}}
+_BESIDE = {"database": {"operator_url_secret_ref", "url_change_policy"}}
 
 
 def migration_hash(spec: WorkerSpec) -> str:

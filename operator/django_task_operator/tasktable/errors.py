@@ -29,7 +29,7 @@ class HostUnknown(DatabaseError):
 
 
 class HostIsLoopback(DatabaseError):
-    template = "The URL's host is localhost or a loopback address, which for the operator is its own pod, where no database is. Where the pods reach the database through a proxy beside them (Cloud SQL, RDS), give the operator a URL of its own: docs/database.md says how."
+    template = "The URL's host is localhost or a loopback address, which for the operator is its own pod, where no database is. Where the pods reach the database through a proxy beside them (Cloud SQL, RDS), give the operator a URL of its own in spec.database.operatorUrlSecretRef."
 
 
 class ConnectionRefused(DatabaseError):

@@ -113,10 +113,11 @@ def test_what_is_migrated_once(change: dict[str, object], is_another: bool) -> N
     assert (migration_hash(Worker.parse(manifest).spec) != before) == is_another
 
 
-def test_what_is_done_about_a_changed_url_calls_for_no_migration() -> None:
+def test_what_the_operator_alone_needs_of_the_database_calls_for_no_migration() -> None:
     manifest = yaml.safe_load((CASES[0] / "worker.yaml").read_text())
     before = migration_hash(Worker.parse(manifest).spec)
     manifest["spec"]["database"]["urlChangePolicy"] = "Ignore"
+    manifest["spec"]["database"]["operatorUrlSecretRef"] = {"name": "shop-db-operator"}
 
     assert migration_hash(Worker.parse(manifest).spec) == before
 

@@ -59,14 +59,14 @@ class Place:
         """
         for name in self.options:
             if name.replace("-", "_").lower() in names:
-                raise InvalidURL(
-                    problem=f"{name} is not taken from a URL, because the operator would read its own files. "
-                    + (
-                        "Name the Secret that has the certificate in spec.database.sslRootCertSecretRef"
-                        if name.replace("-", "_").lower() in _ROOT_CERTS
-                        else "Where your pods need it, give the operator a URL of its own (docs/database.md)"
-                    )
+                refused = f"{name} is not taken from a URL, because the operator would read its own files."
+                instead = (
+                    "Name the Secret that has the certificate in spec.database.sslRootCertSecretRef"
+                    if name.replace("-", "_").lower() in _ROOT_CERTS
+                    else "Where your pods need it, give the operator a URL of its own in "
+                    "spec.database.operatorUrlSecretRef"
                 )
+                raise InvalidURL(problem=f"{refused} {instead}")
 
 
 class Engine(ABC):
