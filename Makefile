@@ -19,6 +19,7 @@ lint: venv ## Style, types and the direction of imports
 	build/venv/bin/mypy
 	MYPYPATH=worker-image build/venv/bin/mypy -p django_db_worker
 	build/venv/bin/mypy -p examples.demo
+	MYPYPATH=worker-image build/venv/bin/mypy tests benchmarks
 	cd examples/shop && SECRET_KEY=lint ../../build/venv/bin/mypy .
 	PYTHONPATH=operator build/venv/bin/lint-imports
 	git ls-files | xargs grep -lE '^#!.*bash|^# shellcheck shell=bash' | xargs build/venv/bin/shellcheck -x

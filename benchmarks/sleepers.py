@@ -31,7 +31,7 @@ def sleep(seconds):
 """
 
 
-def deploy(namespace: str, *, spec: dict[str, Any], **scaling: object) -> None:
+def deploy(namespace: str, *, spec: dict[str, Any], **scaling: Any) -> None:
     """Make a worker whose pods can run ``sleep``."""
     manifest = cluster.worker(namespace, NAME, QUEUE, **scaling)
     manifest["spec"] |= {"env": [{"name": "PYTHONPATH", "value": "/sleepers"}], **spec}

@@ -14,10 +14,12 @@ import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from tests.databases import Server, docker, running_postgres
-from tests.worker.harness import Project, Worker, children, eventually
+from tests.waiting import eventually
+from tests.worker.harness import Project, Worker, children
 
 RESULTS = Path(__file__).parent / "results" / "throughput.md"
 QUEUE_LENGTH = {"no-op": 16_000, "50 ms": 3_000, "busy": 3_000}
@@ -48,9 +50,9 @@ class Setting:
     def start(self, project: Project) -> list[Worker]:
         """Start it."""
         if self.stock:
-            return [project.worker(STOCK="1", **dict(self.env)) for _ in range(self.processes)]
+            return [project.worker(STOCK="1", **dict[str, Any](self.env)) for _ in range(self.processes)]
         flags = (f"--processes={self.processes}", f"--threads={self.threads}")
-        return [project.worker(*flags, **dict(self.env))]
+        return [project.worker(*flags, **dict[str, Any](self.env))]
 
 
 @dataclass(frozen=True)

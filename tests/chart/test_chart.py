@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import tarfile
-import time
 import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from tests.conftest import ROOT, tool
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -623,9 +623,6 @@ def test_roles_of_people_include_workers(
         return asked.stdout.strip() == "yes"
 
     # The controller that aggregates roles takes a moment.
-    deadline = time.monotonic() + 30
-    while (missing := {verb for verb in may if not allowed(verb)}) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert missing == set()
+    eventually(lambda: all(map(allowed, may)), f"{may} are allowed", every_s=0.5)
     assert {verb for verb in may_not if allowed(verb)} == set()
     assert not allowed("patch", "--subresource=status")

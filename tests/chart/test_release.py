@@ -121,14 +121,14 @@ def test_uninstall_leaves_the_workers_and_nothing_else(
     here("create", "-f", "-", manifest=WORKER)
     assert len(names(here, release)) == OBJECTS
 
-    helm("uninstall", release, "--wait", "--timeout=60s")
+    helm("uninstall", release, "--wait", "--timeout=120s")
 
     assert names(here, release) == {
         "customresourcedefinition.apiextensions.k8s.io/" + CRD.removeprefix("crd/")
     }
     assert here("get", "djtw", "-oname") == "djangotaskworker.djangotasks.dev/emails\n"
     # With no operator there is nobody whom the deletion could wait for.
-    here("delete", "djtw/emails", "--timeout=5s")
+    here("delete", "djtw/emails", "--timeout=30s")
 
 
 def test_installs_again_over_what_was_left(

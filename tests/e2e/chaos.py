@@ -181,5 +181,5 @@ class Chaos:
                 "SELECT count(ran.task) AS runs FROM django_tasks_database_dbtaskresult AS result "
                 "LEFT JOIN ran ON ran.task = result.id GROUP BY result.id) AS each GROUP BY runs"
             )
-            runs = Counter(dict(counted.fetchall()))
+            runs: Counter[int] = Counter(dict(counted.fetchall()))
         return Books(self._statuses(), runs, self.made, seconds)

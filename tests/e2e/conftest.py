@@ -62,7 +62,7 @@ def installed(kubectl: Kubectl, api: Api, once: Once) -> Release:
 @pytest.fixture
 def only_node(api: Api) -> str:
     """The node of a cluster that has no other, and so is nobody else's."""
-    (node, *others) = (item["metadata"]["name"] for item in api.items("/api/v1/nodes"))
+    node, *others = (str(item["metadata"]["name"]) for item in api.items("/api/v1/nodes"))
     if others:
         pytest.skip("only a cluster of one node is nobody else's")
     return node

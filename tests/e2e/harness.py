@@ -28,13 +28,15 @@ type Manifest = dict[str, Any]
 log = logging.getLogger(__name__)
 
 STEP_SECONDS = 0.2
+# Only what never comes takes this long, also in a cluster that has much else to do.
+PATIENCE_SECONDS = 90.0
 
 
 class Unavailable(Exception):
     """The API server does not answer, or not well."""
 
 
-def eventually[T](probe: Callable[[], T], what: str, *, within: float = 30) -> T:
+def eventually[T](probe: Callable[[], T | None], what: str, *, within: float = PATIENCE_SECONDS) -> T:
     """What ``probe`` returns once that is true; the test fails if it is not ``within`` so many seconds."""
     started = time.monotonic()
     deadline = started + within
@@ -125,7 +127,8 @@ class TaskWorker:
 
     @property
     def status(self) -> Manifest:
-        return (self.manifest or {}).get("status", {})
+        status: Manifest = (self.manifest or {}).get("status", {})
+        return status
 
     @property
     def deployment(self) -> Manifest | None:
@@ -156,7 +159,9 @@ class TaskWorker:
         """Change fields of the spec as a user does."""
         self.kubectl("patch", "djtw", self.name, "--type=merge", "--patch", json.dumps({"spec": spec}))
 
-    def becomes(self, condition: str, status: str, reason: str | None = None, *, within: float = 30) -> str:
+    def becomes(
+        self, condition: str, status: str, reason: str | None = None, *, within: float = PATIENCE_SECONDS
+    ) -> str:
         """Wait for a condition, and return its message."""
 
         def seen() -> tuple[object, ...]:
@@ -170,20 +175,20 @@ class TaskWorker:
         eventually(is_so, f"{self.name}: {condition}={status} {reason or ''}", within=within)
         return str(seen()[2])
 
-    def warns(self, reason: str, *, within: float = 30) -> str:
+    def warns(self, reason: str, *, within: float = PATIENCE_SECONDS) -> str:
         """Wait for a warning, and return what it says."""
         (event, *_) = eventually(functools.partial(self.events, reason), f"event {reason}", within=within)
         assert event["type"] == "Warning", event
         note: str = event["note"]
         return note
 
-    def scales_to(self, replicas: int, *, within: float = 30) -> None:
+    def scales_to(self, replicas: int, *, within: float = PATIENCE_SECONDS) -> None:
         """Wait until the Deployment is asked for so many pods, and has them, and no other."""
 
         def settled() -> bool:
             deployment = self.deployment or {"spec": {}, "status": {}}
             status = deployment["status"]
-            return (
+            return bool(
                 deployment["spec"].get("replicas") == replicas
                 and status.get("replicas", 0) == status.get("readyReplicas", 0) == replicas
                 and status.get("observedGeneration") == deployment["metadata"]["generation"]

@@ -88,7 +88,7 @@ class Server:
 
     def execute(self, statement: str, **names: str) -> None:
         """Run a statement in which braces stand for names."""
-        composed = sql.SQL(statement).format(**{k: sql.Identifier(v) for k, v in names.items()})  # type: ignore[arg-type]
+        composed = sql.SQL(statement).format(**{k: sql.Identifier(v) for k, v in names.items()})
         with self.connect("postgres") as connection:
             connection.execute(composed)
 
@@ -194,12 +194,12 @@ class Database:
 
     def enqueue(
         self,
-        task: Task,
+        task: Task[..., Any],
         *args: Any,
         times: int = 1,
         queue: str = "default",
         run_after: datetime | None = None,
-    ) -> list[TaskResult]:
+    ) -> list[TaskResult[..., Any]]:
         """Enqueue a task some times in one transaction."""
         with self.as_default(), transaction.atomic():
             task = task.using(queue_name=queue, run_after=run_after)
@@ -226,16 +226,18 @@ class Database:
             for pid in self.clients(application):
                 connection.execute("SELECT pg_terminate_backend(%s)", [pid])
 
-    def refresh(self, results: list[TaskResult]) -> list[TaskResult]:
+    def refresh(self, results: list[TaskResult[..., Any]]) -> list[TaskResult[..., Any]]:
         with self.as_default():
             for result in results:
                 result.refresh()
         return results
 
-    def statuses(self, results: list[TaskResult]) -> list[str]:
+    def statuses(self, results: list[TaskResult[..., Any]]) -> list[str]:
         return sorted(str(result.status) for result in self.refresh(results))
 
-    def finish(self, results: list[TaskResult], *, within: float = 60) -> list[TaskResult]:
+    def finish(
+        self, results: list[TaskResult[..., Any]], *, within: float = 60
+    ) -> list[TaskResult[..., Any]]:
         """Wait until all have ended, well or badly."""
 
         def open_ones() -> int:

@@ -123,7 +123,8 @@ def test_a_new_url_that_does_not_work_replaces_no_pod(
 def url_hash(worker: TaskWorker) -> str | None:
     """What the operator has written down of the URL."""
     annotations = (worker.deployment or {"metadata": {}})["metadata"].get("annotations", {})
-    return annotations.get("djangotasks.dev/database-url-hash")
+    found: str | None = annotations.get("djangotasks.dev/database-url-hash")
+    return found
 
 
 def test_a_missing_table_is_said_until_the_database_is_migrated(
@@ -153,7 +154,9 @@ def test_a_sample_slower_than_its_time_out_holds_up_nobody_else(
         locked.finish(results)
         with server.connect(locked.name) as connection, connection.transaction():
             connection.execute("LOCK TABLE django_tasks_database_dbtaskresult IN ACCESS EXCLUSIVE MODE")
-            database.finish(database.enqueue(chores.add, 1, 2), within=9)
+            added = database.enqueue(chores.add, 1, 2)
+            eventually(lambda: neighbour.replicas == 1, "before the other's sample times out", within=9)
+            database.finish(added)
             neighbour.scales_to(0)
             message = worker.becomes("DatabaseReachable", "False", "SampleTimedOut")
             assert "longer than 10 s" in message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,9 +38,17 @@ def asked(worker: TaskWorker) -> int | None:
     return replicas
 
 
+def has_number(worker: TaskWorker, number: int | None) -> bool:
+    return asked(worker) == number
+
+
 def autoscaler(worker: TaskWorker) -> dict[str, Any] | None:
     path = f"/apis/autoscaling/v2/namespaces/{worker.namespace}/horizontalpodautoscalers/{worker.name}"
     return worker.api.get(path)
+
+
+def has_autoscaler(worker: TaskWorker, wanted: bool) -> bool:
+    return bool(autoscaler(worker)) == wanted
 
 
 def condition(worker: TaskWorker, kind: str) -> tuple[str, str]:
@@ -204,11 +213,9 @@ def test_a_change_of_the_driver_under_load_ends_no_pod(make_worker: MakeWorker, 
     pods = worker.pod_names
     for driver in ("HPA", "External", "HPA", "Operator", "External", "Operator"):
         worker.patch(scaling={"driver": driver})
-        eventually(
-            lambda d=driver: asked(worker) == (None if d == "Operator" else 2),
-            f"{driver}: the number",  # type: ignore[misc]
-        )
-        eventually(lambda d=driver: bool(autoscaler(worker)) == (d == "HPA"), f"{driver}: the autoscaler")  # type: ignore[misc]
+        number = None if driver == "Operator" else 2
+        eventually(partial(has_number, worker, number), f"{driver}: the number")
+        eventually(partial(has_autoscaler, worker, driver == "HPA"), f"{driver}: the autoscaler")
         always(lambda: worker.replicas == 2 and worker.pod_names == pods, "the same pods", seconds=1)
     database.open_gate(1)
     database.finish(results)

@@ -63,7 +63,8 @@ def test_fifty_workers_on_one_database_share_one_connection(
     def reachable() -> bool:
         listed = api.items(f"/apis/djangotasks.dev/v1alpha1/namespaces/{namespace}/djangotaskworkers")
         found = [c for w in listed for c in w.get("status", {}).get("conditions", ())]
-        return sum(c["type"] == "DatabaseReachable" and c["status"] == "True" for c in found) == len(names)
+        reachable = [c for c in found if (c["type"], c["status"]) == ("DatabaseReachable", "True")]
+        return len(reachable) == len(names)
 
     eventually(reachable, "50 workers see their database", within=60)
     assert len(database.clients("django-task-operator")) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.e2e.harness import always, eventually
@@ -27,13 +27,15 @@ GRACE = 5
 SLACK = 20
 
 
-def running(database: Database, worker: TaskWorker) -> tuple[TaskResult, str]:
+def running(database: Database, worker: TaskWorker) -> tuple[TaskResult[..., Any], str]:
     """A task that runs until gate 1 is opened, and its pod."""
     database.close_gate(1)
     (result,) = database.enqueue(chores.wait_at, 1)
     eventually(lambda: database.statuses([result]) == ["RUNNING"], "the task runs", within=60)
     # In the second of its start, Kubernetes' times do not tell it from one of the container before.
-    eventually(lambda: time.time() - result.started_at.timestamp() > 2, "it has run for a while")
+    started = result.started_at
+    assert started
+    eventually(lambda: time.time() - started.timestamp() > 2, "it has run for a while")
     return result, result.worker_ids[0].partition("/")[0]
 
 
@@ -49,7 +51,7 @@ def kill_container(worker: TaskWorker, pod: str, node: str) -> None:
     in_node(node, "ctr", "--namespace=k8s.io", "tasks", "kill", "-s", "SIGKILL", container)
 
 
-def settled(database: Database, result: TaskResult, since: float) -> float:
+def settled(database: Database, result: TaskResult[..., Any], since: float) -> float:
     """Wait for the end of a task; how long that took."""
     database.finish([result], within=GRACE + SLACK + 60)
     return time.monotonic() - since
@@ -60,8 +62,9 @@ def test_a_task_whose_pod_is_gone_fails_and_says_why(
 ) -> None:
     worker = make_worker(orphans={"graceSeconds": GRACE})
     result, pod = running(database, worker)
+    removed = time.monotonic()
     remove(here, pod)
-    took = settled(database, result, time.monotonic())
+    took = settled(database, result, removed)
 
     assert GRACE - 1 <= took <= GRACE + SLACK
     assert result.status == "FAILED"

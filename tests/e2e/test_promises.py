@@ -106,15 +106,15 @@ def is_ready(worker: TaskWorker) -> bool:
     return any(status["ready"] for pod in worker.pods for status in pod["status"]["containerStatuses"])
 
 
-def slots(results: Iterable[TaskResult]) -> list[str]:
+def slots(results: Iterable[TaskResult[..., Any]]) -> list[str]:
     return sorted(result.worker_ids[0] for result in results)
 
 
-def starts(results: Iterable[TaskResult]) -> list[datetime]:
+def starts(results: Iterable[TaskResult[..., Any]]) -> list[datetime]:
     return [result.started_at for result in results if result.started_at]
 
 
-def all_at_once(results: list[TaskResult]) -> bool:
+def all_at_once(results: list[TaskResult[..., Any]]) -> bool:
     """Whether there was a moment at which all of these, which have finished, ran."""
     return max(starts(results)) < min(result.finished_at for result in results if result.finished_at)
 

@@ -194,7 +194,8 @@ def test_a_locked_table_times_out_and_is_sampled_again_later(server: Server, url
         started = time.monotonic()
         with pytest.raises(errors.SampleTimedOut) as raised:
             table.sample({DEFAULT: 1})
-        assert 0.9 < time.monotonic() - started < 3
+        # Not the ten seconds that it has otherwise.
+        assert 0.9 < time.monotonic() - started < 8
         assert "longer than 1 s" in raised.value.message
         assert "docs/database.md" in raised.value.message
     assert table.sample({DEFAULT: 1}).demands

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import functools
-import selectors
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fakes import Clock, FakeDatabases, FakeKube, Permit, worker_manifest
+from tests.unit.fakes import Clock, FakeDatabases, FakeKube, Permit, worker_manifest
 
 from django_task_operator.reconcile.reconciler import Reconciler
 from django_task_operator.startup.options import Options
 from django_task_operator.startup.wiring import Outside, assemble
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
 URL = "postgres://shop-user:s3cr%65t!pass@db.shop.svc:5432/shop"
 OPTIONS = Options(instance="operator-1")
@@ -61,7 +58,9 @@ class Bench:
 
     def observe(self, name: str = "emails") -> None:
         """Tell the fleet of a DjangoTaskWorker, as kopf would."""
-        self.fleet.observe(self.kube.read("worker", "shop", name), deleted=False)
+        manifest = self.kube.read("worker", "shop", name)
+        assert manifest
+        self.fleet.observe(manifest, deleted=False)
 
     def reconciler(self, name: str = "emails") -> Reconciler:
         manifest = self.kube.read("worker", "shop", name)
@@ -103,37 +102,3 @@ class Bench:
     def told(self) -> list[str]:
         """The events so far, as "Reason: note"."""
         return [f"{event['reason']}: {event['note']}" for event in self.kube.events]
-
-
-class _Skipping(selectors.DefaultSelector):  # type: ignore[valid-type,misc]
-    """Waits for nothing: where a loop would wait, its time is put forward."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        ready = super().select(0)
-        if not ready:
-            if timeout is None:
-                raise RuntimeError("nothing will ever happen")
-            self.now += max(timeout, 0)
-        return ready
-
-
-class _SkippingLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._skipping = _Skipping()
-        super().__init__(self._skipping)
-
-    def time(self) -> float:
-        return self._skipping.now
-
-
-def simulated(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run an asynchronous test in an event loop whose hours take no time."""
-
-    @functools.wraps(test)
-    def run(*args: Any, **kwargs: Any) -> None:
-        with asyncio.Runner(loop_factory=_SkippingLoop) as runner:
-            runner.run(test(*args, **kwargs))
-
-    return run

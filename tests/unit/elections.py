@@ -7,7 +7,7 @@ import copy
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from fakes import refusal
+from tests.unit.fakes import refusal
 
 from django_task_operator.cluster.kube import UNLIMITED
 

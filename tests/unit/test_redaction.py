@@ -256,10 +256,10 @@ def test_no_error_of_ours_quotes_a_driver_or_a_url(drawn: tuple[str, str], form:
         OSError(quoted),
     ):
         errors += [classified(raised, engine, Limits(5, 10), connected=False) for engine in ENGINES]
-    for error in errors:
-        assert error.__context__ is None
+    for each in errors:
+        assert each.__context__ is None
         # A traceback quotes lines of our code, in which one character stands for itself.
-        shown = "".join(traceback.format_exception(error)) if len(password) > 3 else str(error)
+        shown = "".join(traceback.format_exception(each)) if len(password) > 3 else str(each)
         for secret in {password, url} - {""}:
             if secret.strip() and not is_told(secret, OURS):
                 assert not is_told(secret, shown), (secret, shown)

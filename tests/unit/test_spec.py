@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 import yaml
-from fakes import worker_manifest
 from pydantic import BaseModel, ValidationError
+from tests.unit.fakes import worker_manifest
 
 from django_task_operator import resources, scaling
 from django_task_operator.crd import with_defaults
@@ -69,8 +69,9 @@ def bounds_of_definition(path: str) -> tuple[float, float]:
     if "minimum" in field:
         return field["minimum"], field["maximum"]
     (rule,) = (rule["rule"] for rule in field["x-kubernetes-validations"])
-    least, most = re.fullmatch(r"self >= ([\d.]+) && self <= ([\d.]+)", rule).groups()
-    return float(least), float(most)
+    found = re.fullmatch(r"self >= ([\d.]+) && self <= ([\d.]+)", rule)
+    assert found
+    return float(found[1]), float(found[2])
 
 
 def with_value(path: str, value: object) -> dict[str, Any]:
@@ -277,7 +278,7 @@ def test_who_it_is() -> None:
 
 def test_values_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        Worker.parse(worker_manifest()).spec.paused = True  # type: ignore[misc]
+        Worker.parse(worker_manifest()).spec.paused = True
 
 
 @pytest.mark.parametrize(

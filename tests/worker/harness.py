@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tests.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,18 +28,6 @@ BECOME_SUBREAPER = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
 )
 FINISHED = {"SUCCESSFUL", "FAILED"}
-# Only what never comes takes this long, also on a machine that has much else to do.
-PATIENCE_S = 60.0
-
-
-def eventually(probe: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -> Any:
-    """What ``probe`` returns once that is true."""
-    deadline = time.monotonic() + within_s
-    while not (seen := probe()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within_s} s: {what}")
-        time.sleep(0.02)
-    return seen
 
 
 def in_one_of(attempts: int, within_s: float, attempt: Callable[[], float]) -> None:
@@ -97,6 +86,7 @@ class Worker:
         self._reader.start()
 
     def _read(self) -> None:
+        assert self.process.stdout
         for line in self.process.stdout:
             self._lines.append(line)
 
@@ -135,7 +125,8 @@ class Worker:
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(5)
-        self.process.stdout.close()
+        if self.process.stdout:
+            self.process.stdout.close()
 
 
 @dataclass
@@ -187,7 +178,7 @@ class Project:
         self.workers.append(worker)
         return worker
 
-    def batch(self, *flags: str, **env: str) -> str:
+    def batch(self, *flags: str, **env: Any) -> str:
         """Run all ready tasks, and return what the worker printed."""
         worker = self.worker("--batch", "--interval=0.1", *flags, **env)
         code = worker.wait()
@@ -206,6 +197,8 @@ class Project:
                 text=True,
                 bufsize=1,
             )
+        assert self._console.stdin
+        assert self._console.stdout
         self._console.stdin.write(json.dumps({"do": do, **request}) + "\n")
         line = self._console.stdout.readline()
         assert line, f"the console ended at {do}"
@@ -254,7 +247,6 @@ class Project:
 
     def close(self) -> None:
         if self._console is not None:
-            self._console.stdin.close()
-            self._console.wait(10)
-            self._console.stdout.close()
+            # Closes its input, and with that the console ends.
+            self._console.communicate(timeout=PATIENCE_S)
             self._console = None

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.databases import free_port
-from tests.worker.harness import PROJECT, RUNTIME, Project, eventually, get
+from tests.waiting import eventually
+from tests.worker.harness import PROJECT, RUNTIME, Project, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pymysql
-from tests.worker.harness import PROJECT, eventually
+from tests.waiting import eventually
+from tests.worker.harness import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +31,7 @@ def transaction(url: str) -> Iterator[Any]:
         else (
             lambda: pymysql.connect(
                 host=parts.hostname,
-                port=parts.port,
+                port=parts.port or 3306,
                 user=parts.username,
                 password=parts.password or "",
                 database=parts.path[1:],

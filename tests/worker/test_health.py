@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.databases import free_port, running_postgres
-from tests.worker.harness import Project, Worker, children, eventually, get
+from tests.databases import Server, free_port, running_postgres
+from tests.waiting import eventually
+from tests.worker.harness import Project, Worker, children, get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +130,7 @@ def test_counters_survive_a_process_that_is_replaced(postgres: Project, port: in
 
 
 @pytest.fixture
-def own_server() -> Iterator[tuple[Project, object]]:
+def own_server() -> Iterator[tuple[Project, Server]]:
     with running_postgres() as server:
         project = Project(server.url())
         project.migrate()
@@ -138,7 +139,7 @@ def own_server() -> Iterator[tuple[Project, object]]:
         project.close()
 
 
-def test_unready_but_alive_without_a_database(own_server, port: int) -> None:
+def test_unready_but_alive_without_a_database(own_server: tuple[Project, Server], port: int) -> None:
     project, server = own_server
     worker = start(project, port, "--processes=2")
     server.stop()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from tests.databases import Server, docker
-from tests.worker.harness import RUNTIME, eventually
+from tests.waiting import eventually
+from tests.worker.harness import RUNTIME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.databases import running_mariadb, running_postgres
-from tests.worker.harness import Project, eventually
+from tests.waiting import eventually
+from tests.worker.harness import Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

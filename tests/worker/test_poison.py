@@ -42,7 +42,7 @@ def wrong(poison: Poison, row: dict[str, Any]) -> str:
     return "" if fine else f"{poison}: {said} {str(row['return_value'])[:200]} {row['traceback'][-2000:]}"
 
 
-def poisoned(project: Project, poisons: Sequence[Poison], flags: list[str], **env: str) -> str:
+def poisoned(project: Project, poisons: Sequence[Poison], flags: list[str], **env: Any) -> str:
     """Run poisons, each with innocent tasks behind it; what the worker printed."""
     # In the order of the table, whatever the clock's resolution: by priority, which has 200 steps.
     plan: list[tuple[Poison | None, str]] = []

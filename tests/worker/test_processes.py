@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.worker.harness import children, eventually, state
+from tests.waiting import eventually
+from tests.worker.harness import children, state
 
 if TYPE_CHECKING:
     from pathlib import Path

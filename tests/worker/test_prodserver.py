@@ -9,7 +9,8 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.worker.harness import PROJECT, RUNTIME, Worker, children, eventually
+from tests.waiting import eventually
+from tests.worker.harness import PROJECT, RUNTIME, Worker, children
 from tests.worker.packages import fetch
 
 if TYPE_CHECKING:

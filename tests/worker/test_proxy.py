@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.worker.harness import eventually
+from tests.waiting import eventually
 from tests.worker.proxy import TO_THE_END, Fault, How, Part, Proxy
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.databases import free_port
-from tests.worker.harness import children, eventually, get, in_one_of, state
+from tests.waiting import eventually
+from tests.worker.harness import children, get, in_one_of, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection
 from django.tasks import TaskContext, task
@@ -32,7 +33,7 @@ def eat(megabytes: int) -> int:
 
 
 @task(takes_context=True)
-def keep_books(context: TaskContext, seconds: float) -> None:
+def keep_books(context: TaskContext[Any, None], seconds: float) -> None:
     """Writes down that it runs, as soon as the database lets it, and takes its time."""
     while True:
         try:

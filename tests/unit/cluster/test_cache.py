@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-from bench import simulated
-from fakes import refusal
+from tests.unit.fakes import refusal
+from tests.unit.simulation import simulated
 
 from django_task_operator.cluster.cache import Watched
 from django_task_operator.cluster.kube import (

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bench import simulated
-from elections import LeaseServer, Line
-from fakes import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.elections import LeaseServer, Line
+from tests.unit.fakes import refusal
+from tests.unit.simulation import simulated
 
 from django_task_operator.cluster.election import (
     LEADER_LABEL,
@@ -35,7 +35,7 @@ from django_task_operator.telemetry import LEADER
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from elections import Delay
+    from tests.unit.elections import Delay
 
 LEASE = Key(namespace="ops", name="operator")
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -438,7 +438,8 @@ async def test_a_leader_cut_off_steps_down_before_another_can_lead(
     if outage == "refusal":
         line.down = ConnectionRefusedError("nobody there")
     else:
-        line.delays = itertools.repeat((None, None) if outage == "silence" else (0.0, None))
+        delay: Delay = (None, None) if outage == "silence" else (0.0, None)
+        line.delays = itertools.chain(itertools.repeat(delay))
     await leading
     stepped_down_at = now()
 

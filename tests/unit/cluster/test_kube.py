@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from fakes import Permit
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
+from tests.unit.fakes import Permit
 
 from django_task_operator.cluster.connections import NotLeading
 from django_task_operator.cluster.kube import API_ERRORS, DEPLOYMENTS, Kube
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 EMAILS = Key(namespace="shop", name="emails")
-DEPLOYMENT = {"kind": "Deployment", "metadata": {"name": "emails", "namespace": "shop"}, "spec": {}}
+DEPLOYMENT: dict[str, Any] = {
+    "kind": "Deployment",
+    "metadata": {"name": "emails", "namespace": "shop"},
+    "spec": {},
+}
 
 
 class Server:
@@ -190,7 +194,7 @@ async def test_no_is_an_error_with_its_status(kube: Kube, server: Server) -> Non
         await kube.apply_object(DEPLOYMENTS, DEPLOYMENT, uid=None)
 
     assert refused.value.status == 422
-    assert "Required value" in refused.value.body
+    assert "Required value" in (refused.value.body or "")
 
 
 async def test_a_deployment_that_is_not_there(kube: Kube, server: Server) -> None:

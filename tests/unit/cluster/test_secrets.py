@@ -6,7 +6,7 @@ import asyncio
 import base64
 
 import pytest
-from fakes import Clock, FakeKube, refusal
+from tests.unit.fakes import Clock, FakeKube, refusal
 
 from django_task_operator.cluster.secrets import Secrets
 from django_task_operator.errors import ApiUnavailable, SecretForbidden, SecretKeyMissing, SecretMissing
@@ -35,7 +35,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def secrets(kube: FakeKube, clock: Clock) -> Secrets:
-    return Secrets(kube, clock)
+    return Secrets(kube, clock)  # type: ignore[arg-type]
 
 
 async def test_one_request_for_fifty_workers(kube: FakeKube, secrets: Secrets) -> None:

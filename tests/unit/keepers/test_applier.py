@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bench import Bench
-from fakes import refusal
+from tests.unit.bench import Bench
+from tests.unit.fakes import refusal
 
 from django_task_operator.errors import (
     ApiUnavailable,
@@ -22,7 +22,7 @@ from django_task_operator.resources.hpa import build_autoscaler
 from django_task_operator.spec import Worker
 
 if TYPE_CHECKING:
-    from fakes import Manifest
+    from tests.unit.fakes import Manifest
 
 KINDS = {
     "Deployment": "deployments",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from bench import Bench
-from fakes import refusal
+from tests.unit.bench import Bench
+from tests.unit.fakes import refusal
 
 from django_task_operator.errors import WorkerGone
 from django_task_operator.keepers.refusals import REFUSED_SECONDS
 
 if TYPE_CHECKING:
-    from fakes import Manifest
+    from tests.unit.fakes import Manifest
 
 BUDGETS = "poddisruptionbudgets"
 

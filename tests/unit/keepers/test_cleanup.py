@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from bench import Bench
-from fakes import refusal
+from tests.unit.bench import Bench
+from tests.unit.fakes import refusal
 
 from django_task_operator.resources import build_children
 from django_task_operator.spec import Worker
@@ -23,6 +23,7 @@ def ended(code: int) -> dict[str, Any]:
 def run_of(bench: Bench, state: dict[str, Any], beside: dict[str, Any] | None) -> None:
     """A run that the CronJob has made, and its pod."""
     manifest = bench.kube.read("worker", "shop", "emails")
+    assert manifest
     worker = Worker.parse(manifest)
     (cron,) = (each for each in build_children(worker, bench.world.runtime) if each["kind"] == "CronJob")
     template = cron["spec"]["jobTemplate"]["spec"]["template"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bench import URL, Bench
-from fakes import refusal
+from tests.unit.bench import URL, Bench
+from tests.unit.fakes import refusal
 
 from django_task_operator.errors import WorkerGone
 from django_task_operator.keepers.migration import LONGEST_WORDS, NEIGHBOUR_SECONDS, last_words
@@ -26,13 +26,13 @@ from django_task_operator.tasktable.errors import (
 )
 
 if TYPE_CHECKING:
-    from fakes import Manifest
+    from tests.unit.fakes import Manifest
 
     from django_task_operator.reconcile.reconciler import Reconciler
     from django_task_operator.tasktable import DatabaseError
 
 BEFORE = {"policy": "BeforeRollout"}
-RUNS = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+RUNS: dict[str, Any] = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
 LIMIT = "Job has reached the specified backoff limit"
 
 
@@ -258,7 +258,7 @@ async def test_a_pod_that_cannot_start_is_said_at_once(bench: Bench) -> None:
     reconciler = await migrated(bench)
     change(bench, image="shop:typo")
     await bench.turn(reconciler)
-    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+    waiting: dict[str, Any] = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
     bench.kube.run_job("shop", only_job(bench), **waiting)
     await bench.turn(reconciler)
     assert bench.condition("Stalled") == "True ImagePullFailed"
@@ -380,7 +380,7 @@ async def test_workers_of_one_database_take_turns(bench: Bench) -> None:
 
 async def test_a_neighbour_whose_pod_cannot_start_is_not_waited_for(bench: Bench) -> None:
     await first(bench)
-    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+    waiting: dict[str, Any] = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
     bench.kube.run_job("shop", only_job(bench), **waiting)
     bench.worker("mails", migrations=BEFORE)
     mails = bench.reconciler("mails")

@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bench import Bench
-from fakes import EPOCH, running_status, worker_manifest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.bench import Bench
+from tests.unit.fakes import EPOCH, running_status, worker_manifest
 
 from django_task_operator import telemetry
 from django_task_operator.keepers.evidence import Fate, Trace
@@ -296,7 +296,7 @@ async def test_a_row_that_finishes_meanwhile_stays_finished(bench: Bench) -> Non
         bench.databases.rows.remove(row)
         return await listed(*args)
 
-    bench.kube.list_pods = list_pods  # type: ignore[method-assign]
+    bench.kube.list_pods = list_pods  # type: ignore[assignment,method-assign]
     await here.turn()
 
     assert here.settled() == []

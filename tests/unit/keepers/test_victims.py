@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-from bench import Bench
-from fakes import refusal
+from tests.unit.bench import Bench
+from tests.unit.fakes import refusal
 
 from django_task_operator.keepers.victims import AGAIN_SECONDS
 from django_task_operator.observed.pods import DELETION_COST
@@ -94,7 +95,7 @@ async def test_a_victim_that_begins_a_task_is_spared(bench: Bench) -> None:
 
 async def test_pods_that_begin_tasks_faster_than_they_are_marked_hold_the_replicas(bench: Bench) -> None:
     reconciler, pods = await five_pods(bench)
-    bench.kube.after_annotating = [lambda pod=pod: bench.databases.run(pod) for pod in pods]
+    bench.kube.after_annotating = [functools.partial(bench.databases.run, pod) for pod in pods]
     wait = await fall(bench, reconciler, ready=31)
 
     assert bench.replicas() == 5
@@ -141,7 +142,7 @@ async def test_nothing_goes_while_it_cannot_be_seen_who_is_busy(bench: Bench, ru
 
 async def test_pods_that_never_started_go_even_while_nobody_is_seen(bench: Bench) -> None:
     reconciler, pods = await five_pods(bench)
-    waiting = {"phase": "Pending", "conditions": [], "containerStatuses": None}
+    waiting: dict[str, Any] = {"phase": "Pending", "conditions": [], "containerStatuses": None}
     for pod in pods[1:4]:
         bench.kube.edit("pods", "shop", pod, {"status": waiting})
     bench.databases.trouble = ConnectionRefused()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes import Clock
+from tests.unit.fakes import Clock
 
 from django_task_operator.metrics_api.figures import METRICS, Figures, NotKnown
 from django_task_operator.metrics_api.selector import Selector

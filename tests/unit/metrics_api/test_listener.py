@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from fakes import Clock, refusal
+from tests.unit.fakes import Clock, refusal
 
 from django_task_operator.metrics_api.access import Access
 from django_task_operator.metrics_api.certificates import ServingCertificate

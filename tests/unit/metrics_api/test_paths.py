@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_references_of_the_schema_are_there(document: Document) -> None:
 
 
 def test_a_status_is_one_of_the_api_servers() -> None:
-    assert status(404, "nothing here") == {
+    assert status(HTTPStatus.NOT_FOUND, "nothing here") == {
         "kind": "Status",
         "apiVersion": "v1",
         "metadata": {},

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
-from fakes import Clock, refusal
+from tests.unit.fakes import Clock, refusal
 
 from django_task_operator.cluster.kube import API_SERVICES, CONFIG_MAPS, Kind
 from django_task_operator.metrics_api import registration, serving
@@ -307,14 +307,21 @@ async def test_one_that_comes_in_between_is_not_overwritten(
         if bench.api.api_service is None:
             theirs = registration.build(registration.Service(**THEIRS), "PEM", None)
             bench.api.put({**theirs, "metadata": {"name": registration.NAME, "uid": "theirs"}})
-        return await apply(kind, manifest, uid=uid)
+        applied: dict[str, Any] = await apply(kind, manifest, uid=uid)
+        return applied
 
     monkeypatch.setattr(bench.api, "apply_object", late)
     await bench.becomes(State.FOREIGN)
     assert bench.api.api_service["spec"]["service"] | {"port": 443} == THEIRS | {"port": 443}
 
 
-async def test_a_cluster_without_aggregation_is_said_to_be_one(make: Any) -> None:
+def said(caplog: pytest.LogCaptureFixture, message: str) -> int:
+    return [record.message for record in caplog.records].count(message)
+
+
+async def test_a_cluster_without_aggregation_is_said_to_be_one(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     bench = make()
     bench.api.config_map = None
     await bench.until(lambda: bench.metrics.availability.detail)
@@ -322,25 +329,33 @@ async def test_a_cluster_without_aggregation_is_said_to_be_one(make: Any) -> Non
     assert not bench.answers
     bench.api.put_config_map(FRONT_PROXY)
     await bench.until(lambda: bench.api.api_service)
+    refused = said(caplog, "front proxy not known")
     bench.api.put_config_map({})
-    await asyncio.sleep(0.05)
+    await bench.until(lambda: said(caplog, "front proxy not known") > refused)
     assert bench.answers, "what was known holds"
 
 
-async def test_a_mounted_certificate_is_read_again_when_it_changes(make: Any, tmp_path: Path) -> None:
+async def test_a_mounted_certificate_is_read_again_when_it_changes(
+    make: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def mount(certificate: ServingCertificate) -> None:
         for name, value in certificate.data.items():
             (tmp_path / name).write_text(value)
 
+    async def two_looks() -> None:
+        """The second of them has begun after now."""
+        looks = said(caplog, "serving certificate not usable")
+        await bench.until(lambda: said(caplog, "serving certificate not usable") >= looks + 2)
+
     now = datetime.now(UTC)
     first, second = (ServingCertificate.make(("operator.ops.svc",), timedelta(days=1), now) for _ in "12")
     bench = make(directory=str(tmp_path))
-    await asyncio.sleep(0.1)
+    await two_looks()
     assert not bench.answers, "it waits for the files"
     mount(first)
     await bench.until(lambda: bench.api.api_service)
     (tmp_path / "tls.key").write_text(second.key)
-    await asyncio.sleep(0.1)
+    await two_looks()
     mount(second)
     await bench.until(lambda: len(bench.trusted) == 2)
     await bench.until(lambda: bench.metrics._listener._certificate == second)

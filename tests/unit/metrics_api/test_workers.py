@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from bench import URL, Bench, encoded
+from tests.unit.bench import URL, Bench, encoded
 
 from django_task_operator.metrics_api.figures import NotKnown
 from django_task_operator.metrics_api.selector import Selector

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-from bench import Bench
-from fakes import refusal
+from tests.unit.bench import Bench
+from tests.unit.fakes import refusal
 
 from django_task_operator.errors import WorkerGone
 from django_task_operator.metrics_api.availability import Availability, State
@@ -250,7 +250,7 @@ async def test_hpa_a_number_written_in_the_same_moment_is_not_overwritten(bench:
         scale(bench, 7)
         return await really(*args)
 
-    bench.kube.write_worker_replicas = write  # type: ignore[method-assign]
+    bench.kube.write_worker_replicas = write  # type: ignore[assignment,method-assign]
     assert await bench.turn(reconciler) == 0
     assert (bench.replicas(), asked(bench)) == (5, 7)
 

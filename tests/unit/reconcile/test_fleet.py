@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from bench import Bench, simulated
-from fakes import refusal
 from prometheus_client import generate_latest
+from tests.unit.bench import Bench
+from tests.unit.fakes import refusal
+from tests.unit.simulation import simulated
 
 from django_task_operator import telemetry
 from django_task_operator.reconcile.fleet import UNFORESEEN_SECONDS
@@ -28,7 +29,8 @@ def bench() -> Bench:
 
 
 def turns(outcome: str = "done") -> float:
-    return telemetry.TURNS.labels(outcome)._value.get()
+    count: float = telemetry.TURNS.labels(outcome)._value.get()
+    return count
 
 
 async def settle(bench: Bench, ready: int = 42) -> None:

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
-from bench import URL, Bench, encoded
-from fakes import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.bench import URL, Bench, encoded
+from tests.unit.fakes import refusal
 
 from django_task_operator.errors import WorkerGone
 from django_task_operator.keepers.refusals import REFUSED_SECONDS

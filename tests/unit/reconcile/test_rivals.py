@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from bench import Bench
-from fakes import refusal
+from tests.unit.bench import Bench
+from tests.unit.fakes import refusal
 
 from django_task_operator.observed.objects import Rival
 from django_task_operator.reconcile.rivals import LOOK_AGAIN_SECONDS

@@ -7,10 +7,10 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
-from bench import Bench
-from fakes import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.bench import Bench
+from tests.unit.fakes import refusal
 
 from django_task_operator.reconcile.reconciler import LONGEST_WAIT_SECONDS
 from django_task_operator.tasktable import UnservedQueue

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bench import URL, Bench, encoded
-from fakes import refusal
+from tests.unit.bench import URL, Bench, encoded
+from tests.unit.fakes import refusal
 
 from django_task_operator.cluster.secrets import MAX_AGE_SECONDS
 from django_task_operator.spec import Key

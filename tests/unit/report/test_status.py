@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes import worker_manifest
+from tests.unit.fakes import worker_manifest
 from tests.unit.test_spec import DEFINITION
 
+from django_task_operator.contract import ConditionType
 from django_task_operator.errors import (
     ApiUnavailable,
     InvalidSpec,
@@ -274,7 +275,7 @@ def test_whatever_happens(turn: Turn) -> None:
         "DatabaseReachable",
         "Paused",
     ]
-    assert not (verdicts["Ready"].status and verdicts["Stalled"].status)
+    assert not (verdicts[ConditionType.READY].status and verdicts[ConditionType.STALLED].status)
     for verdict in verdicts.values():
         assert verdict.reason.isalpha()
         assert verdict.reason[0].isupper()
@@ -343,7 +344,7 @@ def test_whatever_happens(turn: Turn) -> None:
     ],
 )
 def test_message(turn: Turn, condition: str, message: str) -> None:
-    assert conditions_of(turn, NOW)[condition].message == message
+    assert conditions_of(turn, NOW)[ConditionType(condition)].message == message
 
 
 def test_of_many_pods_the_most_telling_speaks() -> None:
@@ -354,15 +355,19 @@ def test_of_many_pods_the_most_telling_speaks() -> None:
         Pod("a", trouble=PodTrouble.IMAGE_PULL_FAILED, detail="first"),
     )
     turn = replace(GOOD, pods=pods)
-    stalled = conditions_of(turn, NOW)["Stalled"]
+    stalled = conditions_of(turn, NOW)[ConditionType.STALLED]
 
     assert stalled.reason == "ImagePullFailed"
     assert "first" in stalled.message
-    assert conditions_of(replace(turn, pods=pods[::-1]), NOW)["Stalled"] == stalled, "whatever their order"
+    assert conditions_of(replace(turn, pods=pods[::-1]), NOW)[ConditionType.STALLED] == stalled, (
+        "whatever their order"
+    )
 
 
 def test_a_pod_may_not_talk_for_ever() -> None:
-    message = conditions_of(with_pod(PodTrouble.CRASH_LOOPING, "x" * 5000), NOW)["Stalled"].message
+    message = conditions_of(with_pod(PodTrouble.CRASH_LOOPING, "x" * 5000), NOW)[
+        ConditionType.STALLED
+    ].message
 
     assert len(message) < 600
 

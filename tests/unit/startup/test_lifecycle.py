@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
-from bench import URL, encoded, simulated
-from elections import LeaseServer, Line
-from fakes import FakeDatabases, FakeKube, Permit, refusal, worker_manifest
+from tests.unit.bench import URL, encoded
+from tests.unit.elections import LeaseServer, Line
+from tests.unit.fakes import FakeDatabases, FakeKube, Permit, refusal, worker_manifest
+from tests.unit.simulation import simulated
 
 from django_task_operator.cluster.election import Elector, LeasePermit, held
 from django_task_operator.spec import Key
@@ -244,7 +245,7 @@ async def test_one_that_loses_the_lease_ends() -> None:
 async def test_one_whose_watch_of_the_workers_ends_is_not_alive() -> None:
     ended = asyncio.Event()
 
-    async def watch(_: Observe, ready: Callable[[], None]) -> None:
+    async def watch(observe: Observe, ready: Callable[[], None]) -> None:
         ready()
         await ended.wait()
 
@@ -262,7 +263,7 @@ async def test_one_whose_watch_of_the_workers_ends_is_not_alive() -> None:
 
 @simulated
 async def test_a_bug_in_a_part_is_not_hidden() -> None:
-    async def watch(_: Observe, ready: Callable[[], None]) -> None:
+    async def watch(observe: Observe, ready: Callable[[], None]) -> None:
         raise ZeroDivisionError
 
     life = Life(watch_workers=watch)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import selectors
 import uuid
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.contract.tasktable import Became
 
@@ -23,7 +22,7 @@ from django_task_operator.tasktable import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from tests.contract.tasktable import Row
 
@@ -161,32 +160,3 @@ class InlineLane:
 
     def end(self) -> None:
         self.ended = True
-
-
-class _Selector(selectors.DefaultSelector):
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1000.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise AssertionError("everybody waits for something that nobody will do")
-        self.now += timeout
-        return super().select(0)
-
-
-class SkippingLoop(asyncio.SelectorEventLoop):
-    """An event loop that never sleeps: where it would, its clock skips to the next timer."""
-
-    def __init__(self) -> None:
-        self._skipping = _Selector()
-        super().__init__(self._skipping)
-
-    def time(self) -> float:
-        return self._skipping.now
-
-
-def skipping[T](story: Coroutine[Any, Any, T]) -> T:
-    """What ``story`` returns; its hours take milliseconds."""
-    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
-        return runner.run(story)

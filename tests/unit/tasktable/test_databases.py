@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 from tests.contract.tasktable import DEFAULT, EVERYTHING, Row
-from tests.unit.tasktable.fake import FakeTaskTable, InlineLane, skipping
+from tests.unit.simulation import skipping
+from tests.unit.tasktable.fake import FakeTaskTable, InlineLane
 
 from django_task_operator.tasktable import (
     DatabaseError,

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django_db_worker import surroundings
 from django_db_worker.stop import Stop
 from django_db_worker.surroundings import Surroundings
 
@@ -82,7 +81,7 @@ def fail_elsewhere() -> None:
 
 
 def lose_the_output() -> None:
-    sys.stdout = None  # type: ignore[assignment]
+    sys.stdout = None
 
 
 def directory() -> str:
@@ -247,7 +246,7 @@ def test_neighbours_without_a_pause_make_the_process_leave_in_the_end(
         around.begin()
 
         def one(*, at: float) -> None:
-            monkeypatch.setattr(surroundings.time, "monotonic", lambda: at)
+            monkeypatch.setattr("django_db_worker.surroundings.time.monotonic", lambda: at)
             in_a_thread(around.begin, around.end)
 
         # What is put back in time was a neighbour's own business.

@@ -1,0 +1,24 @@
+"""Waiting for a condition, with a deadline that only what never comes reaches."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Also on a machine that has much else to do.
+PATIENCE_S = 60.0
+
+
+def eventually[T](
+    probe: Callable[[], T | Literal[False]], what: str, *, within_s: float = PATIENCE_S, every_s: float = 0.02
+) -> T:
+    """What ``probe`` returns once that is true."""
+    deadline = time.monotonic() + within_s
+    while not (seen := probe()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_s} s: {what} (last seen: {seen!r})")
+        time.sleep(every_s)
+    return seen
