@@ -113,3 +113,4 @@ class Metric(StrEnum):
     TURNS = "django_task_operator_turns"
     API_REQUESTS = "django_task_operator_api_requests"
     LEADER = "django_task_operator_leader"
+    WATCHING = "django_task_operator_watching"

@@ -72,6 +72,12 @@ API_REQUESTS = Counter(
     registry=REGISTRY,
 )
 
+WATCHING = Gauge(
+    Metric.WATCHING,
+    "1 while the objects of a namespace are watched; 0 while the API server refuses, as where it is gone",
+    ("namespace", "resource"),
+    registry=REGISTRY,
+)
 LEADER = Gauge(Metric.LEADER, "1 while this operator is the one that is at work", registry=REGISTRY)
 
 _FROM_STATUS = {

@@ -428,6 +428,8 @@ class FakeKube:
         kind, label = cache.kind.plural, _label(cache.selector)
         self._caches.append((kind, label, cache))
         cache.synced.set()
+        for listed in cache.listed.values():
+            listed.set()
         for (of_kind, _, _), stored in self._objects.items():
             if of_kind == kind and _is_managed(stored.manifest, label):
                 cache.put(copy.deepcopy(stored.manifest))

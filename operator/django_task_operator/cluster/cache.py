@@ -7,6 +7,7 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from django_task_operator import telemetry
 from django_task_operator.backoff import Backoff
 from django_task_operator.cluster.kube import API_ERRORS, describe, has_status
 
@@ -21,8 +22,14 @@ log = logging.getLogger(__name__)
 # A refused connection costs little, and every second of it the operator is blind.
 WATCH_DELAY, LONGEST_WATCH_DELAY = 0.5, 4.0
 
+# For an answer that says no: an API server that has just started gives it for a moment, before it has read
+# its roles; where a namespace is gone, or the rights to it, it will be given for long.
+LONGEST_REFUSED_DELAY = 30.0
+# So many such answers in a row, which are 3.5 s, are no moment any more.
+REFUSALS = 4
+
 # What ``keep_watching`` tells beside the API server's own kinds of events.
-EXPIRED, BROKEN = "EXPIRED", "BROKEN"
+EXPIRED, BROKEN, REFUSED = "EXPIRED", "BROKEN", "REFUSED"
 
 
 async def keep_watching(
@@ -30,24 +37,28 @@ async def keep_watching(
 ) -> AsyncIterator[tuple[str, Manifest]]:
     """Yield what ``Kube.list_and_watch`` does, for ever, and when a watch ends too early.
 
-    (BROKEN, {}) means that it broke off, and is taken up again after a short delay; (EXPIRED, {}) that it
-    fell behind, which is ordinary, and begins anew with a list.
+    (BROKEN, {}) means that it broke off, and is taken up again after a short delay; (REFUSED, {}) that the
+    API server says no, and is asked again after a growing one; (EXPIRED, {}) that it fell behind, which is
+    ordinary, and begins anew with a list.
     """
     backoff = Backoff(WATCH_DELAY, LONGEST_WATCH_DELAY)
+    of_refusals = Backoff(WATCH_DELAY, LONGEST_REFUSED_DELAY)
     while True:
         delay = 0.0
         try:
             async for event in kube.list_and_watch(path, label_selector, field_selector=field_selector):
                 backoff.reset()
+                of_refusals.reset()
                 yield event
         except API_ERRORS as error:
             if has_status(error, HTTPStatus.GONE):
                 yield EXPIRED, {}
             else:
-                delay = backoff.next()
+                is_refused = has_status(error, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+                delay = of_refusals.next() if is_refused else backoff.next()
                 watched = {"path": path, "fields": field_selector}
                 log.warning("watch broken", extra={**watched, "error": describe(error), "retry_in": delay})
-                yield BROKEN, {}
+                yield (REFUSED if is_refused else BROKEN), {}
         await asyncio.sleep(delay)
 
 
@@ -83,14 +94,21 @@ class Watched[T]:
         self._objects: dict[Key, dict[str, tuple[int, T]]] = {}
         # Versions at which objects went, so that the answer to an earlier write brings none back.
         self._gone: dict[tuple[Key, str], int] = {}
-        self._unlisted = set(self._namespaces)
+        self._awaited = set(self._namespaces)
         self._broken: set[str | None] = set()
+        # Whether there is something of a namespace, or of the cluster, to go by.
+        self.listed: dict[str | None, asyncio.Event] = {each: asyncio.Event() for each in self._namespaces}
+        # Whether there is of all, but those that the API server says no to.
         self.synced = asyncio.Event()
 
-    @property
-    def is_current(self) -> bool:
-        """Whether everything is watched now, so that what is not here is nowhere."""
-        return self.synced.is_set() and not self._broken
+    def scope(self, namespace: str) -> str | None:
+        """What is watched for the sake of a namespace: it, or, as None, the whole cluster."""
+        return namespace if namespace in self.listed else None
+
+    def is_current(self, namespace: str) -> bool:
+        """Whether all of that namespace is watched now, so that what is not here is nowhere."""
+        scope = self.scope(namespace)
+        return self.listed[scope].is_set() and scope not in self._broken
 
     def of(self, worker: Key) -> list[T]:
         """What is known to belong to a worker."""
@@ -134,14 +152,23 @@ class Watched[T]:
                 watches.create_task(self._watch(namespace))
 
     async def _watch(self, namespace: str | None) -> None:
-        path, was_away = self.kind.path(namespace), False
+        path, was_away, refusals = self.kind.path(namespace), False, 0
+        watching = telemetry.WATCHING.labels(namespace or "", self.kind.plural)
         async for kind, item in keep_watching(self._kube, path, self.selector):
-            if kind in {BROKEN, EXPIRED}:
+            if kind in {BROKEN, REFUSED, EXPIRED}:
                 self._broken.add(namespace)
-                was_away |= kind == BROKEN
+                was_away |= kind != EXPIRED
+                watching.set(0)
+                refusals = refusals + 1 if kind == REFUSED else 0
+                # The others need not wait for it. Where it is the cluster, there are no others.
+                if namespace and refusals == REFUSALS:
+                    log.warning("namespace not served", extra={"namespace": namespace, "path": path})
+                    self._await_no_more(namespace)
             elif kind == "LIST":
                 self._replace(namespace, item["items"])
                 self._broken.discard(namespace)
+                watching.set(1)
+                refusals = 0
                 # The API server is back: what could not be written need not wait for its retry.
                 for owner in list(self._objects) if was_away else ():
                     self._changed(owner)
@@ -161,6 +188,10 @@ class Watched[T]:
                     self._changed(owner)
         for item in items:
             self.put(item)
-        self._unlisted.discard(namespace)
-        if not self._unlisted:
+        self.listed[namespace].set()
+        self._await_no_more(namespace)
+
+    def _await_no_more(self, namespace: str | None) -> None:
+        self._awaited.discard(namespace)
+        if not self._awaited:
             self.synced.set()

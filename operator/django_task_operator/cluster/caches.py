@@ -68,7 +68,12 @@ class Caches:
             for cache in self.all:
                 watches.create_task(cache.run())
 
+    async def listed(self, namespace: str) -> None:
+        """Wait until every cache has what there is in a namespace."""
+        for cache in self.all:
+            await cache.listed[cache.scope(namespace)].wait()
+
     async def synced(self) -> None:
-        """Wait until every cache has what there is."""
+        """Wait until every cache has what there is, but in namespaces that the API server says no to."""
         for cache in self.all:
             await cache.synced.wait()

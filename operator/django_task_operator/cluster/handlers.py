@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import logging
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import kopf
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from django_task_operator.spec import Manifest
 
 log = logging.getLogger(__name__)
+
+# A namespace that cannot be watched is tried again after so long, beside kopf's own attempts (7.5 s).
+AGAIN_SECONDS = 30.0
 
 
 async def watch_workers(
@@ -61,40 +66,72 @@ class _Watcher(threading.Thread):
         self._loop = loop
         self._namespaces = namespaces
         self._ended = ended
-        self._stop_flag = threading.Event()
+        self._stopped = threading.Event()
+        # Wakes the thread's own loop, once it has one.
+        self._tell: Callable[[], object] | None = None
         self.ready = threading.Event()
 
     def stop(self) -> None:
         """End the watch; returns when the thread has ended, or after 5 seconds."""
-        self._stop_flag.set()
+        self._stopped.set()
+        if self._tell:
+            # One that has just ended by itself has no loop any more.
+            with suppress(RuntimeError):
+                self._tell()
         if self.is_alive():
             self.join(timeout=5)
 
     def run(self) -> None:
         """Watch until stopped."""
-        # Unused without peers. The default is the user's name; in a container there is none. kopf's type
-        # for it is a str of a name that kopf does not export.
-        identity: Any = GROUP
         try:
-            asyncio.run(
-                kopf.operator(
-                    registry=self._registry(),
-                    settings=_settings(),
-                    standalone=True,
-                    identity=identity,
-                    clusterwide=not self._namespaces,
-                    namespaces=list(self._namespaces),
-                    stop_flag=self._stop_flag,
-                    ready_flag=self.ready,
-                )
-            )
+            asyncio.run(self._watch())
         except Exception:
             log.exception("watch of the workers ended")
         finally:
-            if not self._stop_flag.is_set():
+            if not self._stopped.is_set():
                 self._loop.call_soon_threadsafe(self._ended)
             # Whoever waits for it in a thread would keep the process from ending.
             self.ready.set()
+
+    async def _watch(self) -> None:
+        # Not the thread's event, for which each kopf would keep one of the few threads of this loop.
+        stop_flag = asyncio.Event()
+        self._tell = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, stop_flag.set)
+        if self._stopped.is_set():
+            return
+        if self._namespaces:
+            await asyncio.gather(*(self._watch_again(each, stop_flag) for each in self._namespaces))
+        else:
+            await self._run_kopf((), stop_flag)
+
+    async def _watch_again(self, namespace: str, stop_flag: asyncio.Event) -> None:
+        """Watch a namespace, for which kopf gives up where it is gone, or the rights to it; others go on."""
+        while not stop_flag.is_set():
+            try:
+                await self._run_kopf((namespace,), stop_flag)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other namespaces go on
+                log.warning("workers not watched", extra={"namespace": namespace, "error": repr(error)})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN_SECONDS):
+                    await stop_flag.wait()
+
+    async def _run_kopf(self, namespaces: Sequence[str], stop_flag: asyncio.Event) -> None:
+        # Unused without peers. The default is the user's name; in a container there is none. kopf's type
+        # for it is a str of a name that kopf does not export.
+        identity: Any = GROUP
+        # A task of its own has a context of its own, where kopf keeps its connections.
+        await asyncio.create_task(
+            kopf.operator(
+                registry=self._registry(),
+                settings=_settings(),
+                standalone=True,
+                identity=identity,
+                clusterwide=not namespaces,
+                namespaces=list(namespaces),
+                stop_flag=stop_flag,
+                ready_flag=self.ready,
+            )
+        )
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -117,6 +154,8 @@ def _settings() -> kopf.OperatorSettings:
     # Discovery of our kind needs no right to list definitions, and events are written elsewhere.
     settings.scanning.disabled = True
     settings.posting.enabled = False
+    # Its default is to kill the process ten minutes after one namespace could not be watched.
+    settings.process.ultimate_exiting_timeout = None
     settings.watching.server_timeout = 600
     settings.watching.client_timeout = 660
     settings.watching.connect_timeout = 10

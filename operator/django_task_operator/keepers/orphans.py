@@ -109,7 +109,12 @@ class OrphanKeeper:
         ``running`` is how many the last sample counted; None if that is not known.
         """
         self._notice_pods(worker)
-        if subscription is None or running is None or deployment is None or not self._sees(deployment):
+        if (
+            subscription is None
+            or running is None
+            or deployment is None
+            or not self._sees(worker, deployment)
+        ):
             # An unknown is never an orphan.
             return replace(self._found, due=None, events=())
         must_list = bool(self._went) or not self._has_listed
@@ -141,8 +146,9 @@ class OrphanKeeper:
         self._went |= {pod: now for pod, _ in self._working - working}
         self._working = working
 
-    def _sees(self, deployment: Deployment) -> bool:
-        return deployment.belongs_to(self._uid) and self._world.caches.pods.is_current
+    def _sees(self, worker: Worker, deployment: Deployment) -> bool:
+        pods = self._world.caches.pods
+        return deployment.belongs_to(self._uid) and pods.is_current(worker.key.namespace)
 
     async def _list_and_settle(
         self, worker: Worker, deployment: Deployment, subscription: Subscription

@@ -116,7 +116,7 @@ class VictimKeeper:
     async def _busy(
         self, deployment: Deployment, subscription: Subscription | None, marking: Marking
     ) -> _Busy:
-        if not self._world.caches.pods.is_current:
+        if not self._world.caches.pods.is_current(self._key.namespace):
             raise _Unknown("the pods are not known for sure")
         if marking.refused:
             raise _Unknown(f"pods cannot be marked as the ones to go: {marking.refused}")
@@ -162,7 +162,7 @@ class VictimKeeper:
         ]
 
     def _stale_marks(self, deployment: Deployment) -> scaling.Marks:
-        if not self._world.caches.pods.is_current:
+        if not self._world.caches.pods.is_current(self._key.namespace):
             return scaling.NO_MARKS
         try:
             candidates = self._candidates(deployment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django_task_operator.cluster.cache import BROKEN, EXPIRED, keep_watching
+from django_task_operator.cluster.cache import BROKEN, EXPIRED, REFUSED, keep_watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,5 +25,5 @@ async def follow(
     ):
         if event == "LIST":
             seen(next(iter(found["items"]), None))
-        elif event not in {BROKEN, EXPIRED}:
+        elif event not in {BROKEN, REFUSED, EXPIRED}:
             seen(None if event == "DELETED" else found)

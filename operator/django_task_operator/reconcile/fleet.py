@@ -79,7 +79,7 @@ class _Loop:
         self.uid: str = manifest["metadata"]["uid"]
         self._manifest = manifest
         self._due = asyncio.Event()
-        self._reconciler = Reconciler(world, manifest, self.wake)
+        self._world = world
         self.task = asyncio.create_task(self._run(), name=str(key_of(manifest)))
 
     def update(self, manifest: Manifest) -> None:
@@ -93,21 +93,24 @@ class _Loop:
         self._due.set()
 
     async def _run(self) -> None:
+        # A namespace that was not served before may have come back: what runs there has to be known first.
+        await self._world.caches.listed(key_of(self._manifest).namespace)
+        reconciler = Reconciler(self._world, self._manifest, self.wake)
         try:
             while True:
                 self._due.clear()
-                wait = await self._turn()
+                wait = await self._turn(reconciler)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._due.wait()
         except WorkerGone:
             log.info("worker gone", extra={"worker": self.task.get_name()})
         finally:
-            self._reconciler.close()
+            reconciler.close()
 
-    async def _turn(self) -> float:
+    async def _turn(self, reconciler: Reconciler) -> float:
         try:
-            due = await self._reconciler.turn(self._manifest)
+            due = await reconciler.turn(self._manifest)
         except WorkerGone:
             raise
         except Exception:

@@ -137,15 +137,20 @@ class Operator:
         log.info("ready", extra={"namespaces": ", ".join(filter(None, self._namespaces)) or "all"})
 
     async def _definition_installed(self) -> None:
-        """Wait for the resource definition: kopf would never notice one that comes later."""
+        """Wait for the resource definition: kopf would never notice one that comes later.
+
+        Workers of one namespace are enough: another may be gone.
+        """
         while True:
-            try:
-                await self.world.kube.list_workers(self._namespaces[0])
-            except API_ERRORS as error:
-                log.warning("workers not listed", extra={"error": describe(error)})
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                return
+            for namespace in self._namespaces:
+                try:
+                    await self.world.kube.list_workers(namespace)
+                except API_ERRORS as error:
+                    where = {"namespace": namespace or "all", "error": describe(error)}
+                    log.warning("workers not listed", extra=where)
+                else:
+                    return
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _expect_workers(self) -> None:
         """Answer nothing for a namespace before its workers are known: a sum of some would scale in."""

@@ -12,6 +12,7 @@ import pytest
 from tests.unit.fakes import refusal
 from tests.unit.simulation import simulated
 
+from django_task_operator import telemetry
 from django_task_operator.cluster.cache import Watched
 from django_task_operator.cluster.kube import (
     API_ERRORS,
@@ -228,16 +229,68 @@ async def test_it_is_synced_when_every_namespace_is() -> None:
 async def test_it_is_current_while_every_watch_is() -> None:
     cache = Cache(all=[[[pod("a", 1, value="x")], TimeoutError()], [TimeoutError()], [[]]])
     running = asyncio.create_task(cache.watched.run())
-    assert not cache.watched.is_current
+    assert not cache.watched.is_current("shop")
     await asyncio.sleep(0.5)
-    assert cache.watched.is_current
+    assert cache.watched.is_current("shop")
     await asyncio.sleep(1)
-    assert not cache.watched.is_current
+    assert not cache.watched.is_current("shop")
     assert cache.watched.of(EMAILS) == ["x"], "what was known"
     await asyncio.sleep(60)
-    assert cache.watched.is_current
+    assert cache.watched.is_current("shop")
     assert cache.watched.of(EMAILS) == []
     running.cancel()
+
+
+@simulated
+async def test_a_namespace_that_is_refused_keeps_no_other_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    no = [[refusal(403)] for _ in range(10)]
+    cache = Cache(
+        "shop", "web", shop=[[[pod("a", 1, value="x")]]], web=[*no, [[pod("b", 2, namespace="web")]]]
+    )
+    running = asyncio.create_task(cache.watched.run())
+    await asyncio.sleep(0.4)
+    assert not cache.watched.synced.is_set(), "an API server that has just started says no for a moment"
+    await cache.watched.synced.wait()
+    assert cache.watched.is_current("shop")
+    assert not cache.watched.is_current("web")
+    assert not cache.watched.listed["web"].is_set()
+    (said,) = (each for each in caplog.records if each.message == "namespace not served")
+    assert said.namespace == "web"  # type: ignore[attr-defined]
+    assert [watching(each) for each in ("shop", "web")] == [1, 0]
+
+    await asyncio.sleep(600)
+    assert cache.watched.is_current("web")
+    assert watching("web") == 1
+    running.cancel()
+
+
+@simulated
+async def test_a_namespace_that_is_refused_is_asked_for_seldom() -> None:
+    cache = Cache("shop", "web", shop=[[[]]], web=[[refusal(404)] for _ in range(1000)])
+    running = asyncio.create_task(cache.watched.run())
+    await asyncio.sleep(3600)
+    asked = [path for path, _ in cache.server.asked if "web" in path]
+    assert len(asked) < 2 * 60 + 10
+    running.cancel()
+
+
+@simulated
+async def test_rights_that_are_taken_away_later_leave_what_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    cache = Cache(
+        "shop", shop=[[[pod("a", 1, value="x")], refusal(403)], *([refusal(403)] for _ in range(9))]
+    )
+    running = asyncio.create_task(cache.watched.run())
+    await asyncio.sleep(60)
+    assert cache.watched.synced.is_set()
+    assert not cache.watched.is_current("shop")
+    assert cache.watched.of(EMAILS) == ["x"]
+    assert "namespace not served" in caplog.messages
+    running.cancel()
+
+
+def watching(namespace: str) -> float | None:
+    labels = {"namespace": namespace, "resource": "pods"}
+    return telemetry.REGISTRY.get_sample_value("django_task_operator_watching", labels)
 
 
 @pytest.mark.parametrize(
