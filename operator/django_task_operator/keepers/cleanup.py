@@ -36,6 +36,6 @@ class CleanupKeeper:
                     JOBS, Key(namespace=self._key.namespace, name=pod.job), pod.job_uid
                 )
             except API_ERRORS as error:
-                log.warning("clean-up not ended", extra={**job, "error": describe(error)})
+                log.warning("cleanup not ended", extra={**job, "error": describe(error)})
             else:
-                log.info("clean-up ended, beside a container that does not", extra=job)
+                log.info("cleanup ended beside a container", extra=job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from bench import URL, Bench, encoded
+from tests.unit.bench import URL, Bench, encoded
 
 from django_task_operator.cluster.secrets import MAX_AGE_SECONDS
 from django_task_operator.spec import Key

@@ -6,8 +6,8 @@ import base64
 from typing import Any
 
 import pytest
-from bench import Bench
 from tests.authorities import Authority
+from tests.unit.bench import Bench
 
 from django_task_operator.cluster.secrets import MAX_AGE_SECONDS
 
