@@ -5,16 +5,19 @@ computed is stored. The table of what tasks do is in poisons.py.
 from __future__ import annotations
 
 import collections
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
-from tests.worker.harness import FINISHED
-from tests.worker.poisons import POISONS, Poison
+from tests.databases import docker
+from tests.worker.harness import FINISHED, Project
+from tests.worker.poisons import POISONS, TEXT, Poison
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tests.worker.harness import Project
+    from tests.databases import Server
 
 SHAPES = {"1": [], "1x2": ["--threads=2"], "2x2": ["--processes=2", "--threads=2"]}
 # Innocent tasks after each poison: several slots take them in any order.
@@ -79,7 +82,7 @@ def unspoilt(project: Project, **env: str) -> Any:
 
 
 def of(engine: str) -> list[Poison]:
-    return [poison for poison in POISONS if engine in poison.engines]
+    return [poison for poisons in POISONS.values() for poison in poisons if engine in poison.engines]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -94,3 +97,54 @@ def test_poison_on_sqlite(project_on: Callable[[str], Project]) -> None:
         poisoned(project, of("sqlite"), [])
     finally:
         project.clear()
+
+
+@pytest.mark.parametrize(
+    ("shared", "shape", "receivers", "logged"),
+    [
+        ("postgres", "1", "raise", ["the receiver's own trouble\n", "the receiver's own trouble, later\n"]),
+        ("mariadb", "2x2", "break", ["SystemExit: 9\n", "has no attribute '__qualname__'"]),
+    ],
+    indirect=["shared"],
+)
+def test_poison_with_receivers_that_raise(
+    shared: Project, shape: str, receivers: str, logged: list[str], request: pytest.FixtureRequest
+) -> None:
+    poisons = of(request.node.callspec.params["shared"])
+    flags = SHAPES[shape]
+    output = poisoned(shared, poisons, flags, SECOND_DATABASE="1", POISONED_RECEIVERS=receivers)
+    for text in logged:
+        assert text in output
+
+
+@pytest.mark.parametrize(
+    ("shared", "charset"), [("postgres", "latin1"), ("mariadb", "latin1"), ("mariadb", "utf8mb3")]
+)
+def test_poisonous_text_in_tables_of_other_character_sets(
+    shared: str, charset: str, request: pytest.FixtureRequest
+) -> None:
+    server: Server = request.getfixturevalue(f"{shared}_server")
+    project = Project(create_database(server, f"poison_{charset}", charset))
+    project.migrate()
+    try:
+        poisoned(project, [in_ascii(poison) for poison in POISONS[TEXT]], [])
+    finally:
+        project.clear()
+        project.close()
+
+
+def create_database(server: Server, name: str, charset: str) -> str:
+    """The URL of a new database."""
+    if server.scheme == "postgresql":
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{charset}' LOCALE 'C'")
+    else:
+        create = f"CREATE DATABASE {name} CHARACTER SET {charset}; GRANT ALL ON {name}.* TO django@'%'"
+        docker("exec", server.container, "mariadb", "-uroot", "-e", create)
+    return server.url(name)
+
+
+def in_ascii(poison: Poison) -> Poison:
+    """As it is told where the table has no room for more."""
+    error, says = (text.encode("ascii", "backslashreplace").decode() for text in (poison.error, poison.says))
+    return replace(poison, error=error, says=says)

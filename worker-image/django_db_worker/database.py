@@ -21,6 +21,8 @@ logger = logging.getLogger("django_tasks_db")
 
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 5.0
+# PostgreSQL's MaxAllocSize, beyond which it takes a message for a broken one.
+PG_LARGEST = 2**30 - 1
 
 MISSING_TABLE = {"42P01", "42703", 1146, 1054}
 # A connection that survived a failover and now points at a standby: only a new one helps.
@@ -158,6 +160,16 @@ class Link:
     def renew(self) -> None:
         """Let the next statement open a new connection, with a session that nobody has changed."""
         self._drop()
+
+    def largest_statement(self) -> int | None:
+        """How many bytes the server takes in one statement, if a larger one would cost the connection."""
+        if self.connection.vendor == "postgresql":
+            return PG_LARGEST
+        if self.connection.vendor != "mysql":
+            return None
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT @@max_allowed_packet")
+            return int(cursor.fetchone()[0])
 
     def is_lost(self, error: BaseException) -> bool:
         """Whether the error means that this connection no longer works."""

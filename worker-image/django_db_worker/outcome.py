@@ -4,12 +4,12 @@ A task may raise what cannot be printed and return what cannot be written down: 
 """
 
 import json
+from collections.abc import Callable
 from traceback import format_exception, format_tb
 from typing import Any
 
 from django.utils import timezone
 from django_tasks_db.compat import TaskResultStatus
-from django_tasks_db.models import DBTaskResult
 
 Row = Any  # a DBTaskResult; the package's generics say nothing more
 FINISHED_FIELDS = ("status", "return_value", "finished_at", "exception_class_path", "traceback")
@@ -17,10 +17,11 @@ FINISHED_FIELDS = ("status", "return_value", "finished_at", "exception_class_pat
 # A traceback is for people. What is left of a longer one has where it begins, and the error at its end.
 TRACEBACK_HEAD = TRACEBACK_TAIL = 32 * 1024
 CLASS_PATH_LENGTH = 1024
+# Bytes of a result below which nobody asks for the limit: no server is set to less than 1 MiB in practice.
+LARGE = 256 * 1024
+STATEMENT_OVERHEAD = 4 * 1024
 # What even a table that is odd in several ways has room for.
 LEAST_LENGTH = 200
-
-_RETURN_VALUE: Any = DBTaskResult._meta.get_field("return_value")  # noqa: SLF001
 
 
 def succeed(row: Row, value: object) -> None:
@@ -29,7 +30,8 @@ def succeed(row: Row, value: object) -> None:
     Raises what a value's own code raises, and TypeError, ValueError or RecursionError for what is no JSON.
     """
     # Here, not in the middle of a statement: whatever comes of it is the task's own failure.
-    row.encoded_value = json.dumps(value, cls=_RETURN_VALUE.encoder) if value is not None else None
+    encoder = row._meta.get_field("return_value").encoder  # noqa: SLF001
+    row.encoded_value = json.dumps(value, cls=encoder) if value is not None else None
     row.status = TaskResultStatus.SUCCESSFUL
     row.finished_at = timezone.now()
     row.return_value = value
@@ -58,10 +60,22 @@ def least(row: Row) -> None:
     row.traceback = _ascii(row.traceback)[-LEAST_LENGTH:]
 
 
-def encoded_size(row: Row) -> int:
-    """The most bytes that the row's result takes in a statement, where drivers escape these characters."""
+def check_size(row: Row, largest_statement: Callable[[], int | None]) -> None:
+    """Refuse a result that is larger than a statement may be: the server would just hang up, every time.
+
+    `largest_statement` is asked for the limit in bytes, if any, for large results alone. Raises ValueError.
+    """
     text: str | None = row.encoded_value
-    return len(text) + sum(map(text.count, "\"'\\")) if text is not None else 0
+    if text is None or len(text) < LARGE:
+        return
+    # At the most: not every driver escapes all of these.
+    size = len(text) + sum(map(text.count, "\"'\\"))
+    limit = largest_statement()
+    if limit is not None and size + STATEMENT_OVERHEAD > limit:
+        raise ValueError(
+            f"The result has {len(text):,} bytes as JSON and cannot be stored: the database takes {limit:,} "
+            "in a statement (max_allowed_packet of MySQL). Keep it elsewhere, and return where it is."
+        )
 
 
 def _class_path(error: BaseException) -> str:

@@ -3,7 +3,9 @@
 import decimal
 import logging
 import random
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from datetime import datetime
@@ -56,6 +58,11 @@ def _resolve(row: Row) -> _Resolved:
     result = row.task_result
     context: tuple[object, ...] = (TaskContext(task_result=result),) if task.takes_context else ()
     return _Resolved(lambda: task.call(*context, *result.args, **result.kwargs), type(task.get_backend()))
+
+
+def _is_imported(row: Row) -> bool:
+    """Whether no project's code runs to find the row's task."""
+    return row.task_path.rpartition(".")[0] in sys.modules
 
 
 def _log_receiver(receiver: object, row: Row, error: BaseException) -> None:
@@ -180,7 +187,7 @@ class Slot:
         sender = None
         try:
             with self._sessions.lent():
-                with self._stop.task():
+                with nullcontext() if _is_imported(row) else self._stop.task():
                     resolved = context.run(_resolve, row)
                 sender = resolved.sender
                 context.run(self._tell, task_started, sender, row)

@@ -86,6 +86,7 @@ class TaskStore:
         self._status.doubt = True
         since = timezone.now()
         try:
+            outcome.check_size(finished, self._link.largest_statement)
             row = self._open().claim(self._worker_id, finished)
         except Exception as error:  # noqa: BLE001
             row = None
@@ -181,8 +182,12 @@ class TaskStore:
             raise error
 
     def _refusal(self, row: Row) -> Exception | None:
+        def finish() -> None:
+            outcome.check_size(row, self._link.largest_statement)
+            self._open().finish(row)
+
         try:
-            self._persist(lambda: self._open().finish(row))
+            self._persist(finish)
         except AbandonedError:
             raise
         except Exception as error:  # noqa: BLE001

@@ -87,9 +87,14 @@ class OfNameless(Exception, metaclass=Nameless):
     pass
 
 
+def unescaped(text):
+    """What an argument cannot carry everywhere: PostgreSQL's JSON is as narrow as its database."""
+    return text.encode().decode("unicode_escape")
+
+
 @task
-def raise_text(text):
-    raise ValueError(text)
+def raise_text(escaped):
+    raise ValueError(unescaped(escaped))
 
 
 @task
@@ -103,9 +108,9 @@ def raise_nul():
 
 
 @task
-def raise_odd_class(name):
+def raise_odd_class(escaped):
     kind = type("Odd", (ValueError,), {})
-    kind.__qualname__, kind.__module__ = name.replace("?", "\ud83d"), "poisons"
+    kind.__qualname__, kind.__module__ = unescaped(escaped), "poisons"
     raise kind("odd")
 
 
@@ -188,8 +193,8 @@ def return_value(kind):
 
 
 @task
-def return_large(length):
-    return "x" * length
+def return_large(character, length):
+    return character * length
 
 
 # Sessions

@@ -15,3 +15,14 @@ class DiaryConfig(AppConfig):
         if os.environ.get("WRITE_SIGNALS"):
             task_started.connect(receivers.started)
             task_finished.connect(receivers.finished)
+
+        poisoned = os.environ.get("POISONED_RECEIVERS")
+        if poisoned == "raise":
+            for signal in (task_started, task_finished):
+                signal.connect(receivers.raises)
+                signal.connect(receivers.raises_later)
+            task_finished.connect(receivers.leaves_atomic)
+        elif poisoned == "break":
+            # Django does not get over these: with one a signal ends.
+            task_started.connect(receivers.exits)
+            task_finished.connect(receivers.Nameless(), weak=False)

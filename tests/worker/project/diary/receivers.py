@@ -1,5 +1,7 @@
 import time
 
+from django.db import transaction
+
 from diary.models import Entry
 
 
@@ -14,3 +16,25 @@ def started(sender, task_result, **kwargs):
 
 def finished(sender, task_result, **kwargs):
     Entry.write(f"finished {name(sender)} {task_result.status}", str(task_result.id), time.time())
+
+
+def raises(**kwargs):
+    raise ValueError("the receiver's own trouble")
+
+
+async def raises_later(**kwargs):
+    raise ValueError("the receiver's own trouble, later")
+
+
+def exits(**kwargs):
+    raise SystemExit(9)
+
+
+def leaves_atomic(**kwargs):
+    transaction.atomic().__enter__()
+    Entry.write("in a transaction that nobody ends", "", time.time())
+
+
+class Nameless:
+    def __call__(self, **_):
+        raise ValueError("a receiver without a name")
