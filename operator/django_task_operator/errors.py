@@ -100,11 +100,11 @@ class InvalidSpec(UserError):
 
 
 class SecretMissing(UserError):
-    template = "Secret {secret} does not exist in namespace {namespace}. Create it, or change {field}.name."
+    template = "Secret {secret} does not exist in namespace {namespace}. Create it, or change {field}."
 
 
 class SecretKeyMissing(UserError):
-    template = "Secret {secret} has no key {key}. Add the key, or change {field}.key."
+    template = "Secret {secret} has no key {key}. Add the key, or change {field}."
 
 
 class SecretForbidden(UserError):

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 HIDDEN = "***"
 WITHHELD = "[a line that may hold the database's password is left out]"
-# After a rotation, pods may still run with the URL before.
-REMEMBERED_URLS = 3
+# After a rotation, pods may still run with the URL before; and the operator may have one of its own.
+REMEMBERED_URLS = 6
 # A secret of so many characters, or of so many that are not all letters, is in no text by chance.
 UNIQUE_LENGTH = 16
 UNIQUE_MIXED_LENGTH = 8

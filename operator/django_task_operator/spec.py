@@ -45,11 +45,52 @@ class SecretKeyRef(_Value):
     key: str
 
 
-class Database(_Value):
-    """Where the task table is, and under which name the pods are told."""
+class SecretRef(_Value):
+    """A Secret in the worker's own namespace."""
 
-    url_secret_ref: SecretKeyRef
+    name: Annotated[str, Field(min_length=1)]
+
+
+class KeyOfSecret(_Value):
+    """A key of the Secret that ``Connection`` names."""
+
+    key: str
+
+
+class ValueOrKey(_Value):
+    """A value, or the key of the Secret that has it."""
+
+    value: str | None = None
+    key: str | None = None
+
+
+class Connection(_Value):
+    """Where the task table is, each part by itself; the variables of the pods begin with ``env_prefix``."""
+
+    engine: Literal["PostgreSQL", "MySQL"]
+    secret_ref: SecretRef
+    host: ValueOrKey
+    port: ValueOrKey | None = None
+    name: ValueOrKey
+    user: ValueOrKey
+    password: KeyOfSecret
+    options: dict[str, str] = Field(default_factory=dict)
+    env_prefix: str
+
+    @property
+    def parts(self) -> dict[str, ValueOrKey]:
+        """All that are given, by their names."""
+        port = {"port": self.port} if self.port else {}
+        password = ValueOrKey(key=self.password.key)
+        return {"host": self.host, **port, "name": self.name, "user": self.user, "password": password}
+
+
+class Database(_Value):
+    """Where the task table is, and under which names the pods are told."""
+
+    url_secret_ref: SecretKeyRef | None = None
     env_name: str
+    connection: Connection | None = None
     ssl_root_cert_secret_ref: SecretKeyRef | None = None
     operator_url_secret_ref: SecretKeyRef | None = None
     url_change_policy: Literal["Rollout", "Ignore"]
@@ -57,7 +98,14 @@ class Database(_Value):
     @property
     def replaces_pods(self) -> bool:
         """Whether pods are replaced when the URL has changed: those that do not get it need not be."""
-        return self.url_change_policy == "Rollout" and bool(self.env_name)
+        named = self.connection.env_prefix if self.connection else self.env_name
+        return self.url_change_policy == "Rollout" and bool(named)
+
+    @property
+    def secret(self) -> str:
+        """The Secret from which the pods know the database."""
+        ref = self.url_secret_ref or (self.connection and self.connection.secret_ref)
+        return ref.name if ref else ""
 
 
 class Scaling(_Value):

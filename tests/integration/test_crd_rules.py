@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.integration.workers import MINIMAL, Refused, changed, check, env, labels, refused, worker
+from tests.integration.workers import (
+    ABSENT,
+    CONNECTION,
+    MINIMAL,
+    Refused,
+    by_parts,
+    changed,
+    check,
+    env,
+    labels,
+    refused,
+    worker,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -300,6 +312,49 @@ BY_RULES = {
         worker(database={"urlSecretRef": {"key": ""}}),
         "spec.database.urlSecretRef.key",
         "urlSecretRef.key must be a key of the Secret",
+    ),
+    "no database told": refused(
+        worker(database={"urlSecretRef": ABSENT}),
+        "spec.database",
+        "database must have exactly one of urlSecretRef",
+    ),
+    "database told twice": refused(
+        worker(database={"connection": CONNECTION}), "spec.database", "database must have exactly one of"
+    ),
+    "connection's secret's name impossible": refused(
+        by_parts(secretRef={"name": "Shop_DB"}),
+        "spec.database.connection.secretRef.name",
+        "connection.secretRef.name must be the name of a Secret in this namespace",
+    ),
+    **{
+        f"{part} by value and by key": refused(
+            by_parts(**{part: {"value": "a", "key": "b"}}),
+            f"spec.database.connection.{part}",
+            f"connection.{part} must have exactly one of value and key",
+        )
+        for part in ("host", "port", "name", "user")
+    },
+    "host by nothing": refused(
+        by_parts(host={}), "spec.database.connection.host", "connection.host must have exactly one of"
+    ),
+    **{
+        f"{part}'s key impossible": refused(
+            by_parts(**{part: {"key": "a b"}}),
+            f"spec.database.connection.{part}.key",
+            f"connection.{part}.key must be a key of the Secret",
+        )
+        for part in ("host", "port", "name", "user", "password")
+    },
+    "envPrefix with a dash": refused(
+        by_parts(envPrefix="DB-"),
+        "spec.database.connection.envPrefix",
+        "connection.envPrefix must be how an environment variable's name begins",
+    ),
+    "envPrefix POD_": refused(
+        by_parts(envPrefix="POD_"),
+        "spec.database.connection.envPrefix",
+        "connection.envPrefix must be",
+        "not POD_",
     ),
     "operator's URL's name empty": refused(
         worker(database={"operatorUrlSecretRef": {"name": ""}}),

@@ -10,6 +10,7 @@ from tests.integration.workers import (
     ABSENT,
     MINIMAL,
     Refused,
+    by_parts,
     changed,
     check,
     containers,
@@ -36,7 +37,18 @@ BY_SCHEMA = {
         "spec.database.sslRootCertSecretRef.name",
         MISSING,
     ),
-    "no secret": refused(worker(database={"urlSecretRef": ABSENT}), "spec.database.urlSecretRef", MISSING),
+    "password by value": refused(
+        by_parts(password={"value": "hunter2"}), "spec.database.connection.password.key", MISSING
+    ),
+    "another engine": refused(
+        by_parts(engine="Oracle"), "spec.database.connection.engine", '"PostgreSQL"', '"MySQL"'
+    ),
+    **{
+        f"connection without {part}": refused(
+            by_parts(**{part: ABSENT}), f"spec.database.connection.{part}", MISSING
+        )
+        for part in ("engine", "secretRef", "host", "name", "user", "password")
+    },
     "no secret's name": refused(
         worker(database={"urlSecretRef": {"name": ABSENT}}), "spec.database.urlSecretRef.name", MISSING
     ),
@@ -172,6 +184,14 @@ ACCEPTED = {
     "prodserver": worker(prodserver={"process": "priority_worker"}, queues=["priority"], runtime="Image"),
     "fixed number": worker(scaling={"minReplicas": 3, "maxReplicas": 3}),
     "fractions of seconds": worker(intervalSeconds=0.1, scaling={"pollIntervalSeconds": 0.2}),
+    "a connection": by_parts(),
+    "a connection with everything": by_parts(
+        host={"key": "host"}, port={"value": "6432"}, options={"sslmode": "require"}, envPrefix="DB_"
+    ),
+    "a connection, and the variable of a URL": changed(
+        by_parts(), {"spec": {"env": [{"name": "DATABASE_URL", "value": "x"}]}}
+    ),
+    "operator's own": worker(database={"operatorUrlSecretRef": {"name": "shop-db-operator"}}),
     "an authority": worker(database={"sslRootCertSecretRef": {"name": "shop-db-ca"}}),
     "changes ignored": worker(database={"urlChangePolicy": "Ignore"}),
     "no URL for the pods": worker(database={"envName": ""}, env=[{"name": "DATABASE_URL", "value": "x"}]),

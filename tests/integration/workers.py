@@ -14,6 +14,14 @@ MINIMAL: dict[str, Any] = {
     "metadata": {"name": "emails", "namespace": "default"},
     "spec": {"image": "shop:1", "database": {"urlSecretRef": {"name": "shop-db"}}},
 }
+CONNECTION: dict[str, Any] = {
+    "engine": "PostgreSQL",
+    "secretRef": {"name": "shop-db"},
+    "host": {"value": "db.shop.svc"},
+    "name": {"value": "shop"},
+    "user": {"key": "username"},
+    "password": {"key": "password"},
+}
 ABSENT = object()
 
 
@@ -32,6 +40,12 @@ def changed(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 def worker(**spec: Any) -> dict[str, Any]:
     return changed(MINIMAL, {"spec": spec})
+
+
+def by_parts(**parts: Any) -> dict[str, Any]:
+    """A worker whose database is told in parts; those that are given stand for ``CONNECTION``'s."""
+    connection = {name: part for name, part in {**CONNECTION, **parts}.items() if part is not ABSENT}
+    return worker(database={"urlSecretRef": ABSENT, "connection": connection})
 
 
 def env(*variables: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ DETAILS = {
     "problem": "it is no name",
     "secret": "shop-db",
     "namespace": "shop",
+    "part": "host",
     "key": "url",
     "name": "emails",
     "action": "Deployment",
@@ -96,11 +97,13 @@ def test_braces_in_details_stay_as_they_are() -> None:
 
 
 def test_the_same_said_twice_is_the_same() -> None:
-    one = SecretMissing(secret="a", namespace="b", field="spec.database.urlSecretRef")
-    assert one == SecretMissing(secret="a", namespace="b", field="spec.database.urlSecretRef")
-    assert hash(one) == hash(SecretMissing(secret="a", namespace="b", field="spec.database.urlSecretRef"))
-    assert one != SecretMissing(secret="a", namespace="c", field="spec.database.urlSecretRef")
-    assert one != SecretKeyMissing(secret="a", key="b", field="spec.database.urlSecretRef")
+    one = SecretMissing(secret="a", namespace="b", field="spec.database.urlSecretRef.name")
+    assert one == SecretMissing(secret="a", namespace="b", field="spec.database.urlSecretRef.name")
+    assert hash(one) == hash(
+        SecretMissing(secret="a", namespace="b", field="spec.database.urlSecretRef.name")
+    )
+    assert one != SecretMissing(secret="a", namespace="c", field="spec.database.urlSecretRef.name")
+    assert one != SecretKeyMissing(secret="a", key="b", field="spec.database.urlSecretRef.name")
 
 
 WITHOUT_DOCSTRINGS = """

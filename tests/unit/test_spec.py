@@ -34,6 +34,7 @@ PASSED_ON = {
     "scaling.behavior",
     "podTemplate.metadata",
     "podTemplate.spec",
+    "database.connection.options",
 }
 
 
@@ -58,10 +59,22 @@ def fields_of_model(model: type[BaseModel], path: str = "") -> Iterator[tuple[st
 IN_WHAT_MAY_BE_MISSING = {"prodserver.process"}
 IN_WHAT_MAY_BE_MISSING |= {"database.sslRootCertSecretRef.name", "database.sslRootCertSecretRef.key"}
 IN_WHAT_MAY_BE_MISSING |= {"database.operatorUrlSecretRef.name", "database.operatorUrlSecretRef.key"}
+IN_WHAT_MAY_BE_MISSING |= {"database.urlSecretRef.name", "database.urlSecretRef.key"}
 DEFINED = dict(fields_of_definition(SCHEMA))
 MODELLED = dict(fields_of_model(WorkerSpec))
+OF_CONNECTION = "database.connection."
 LEAVES = {path for path, field in DEFINED.items() if "properties" not in field or path in PASSED_ON}
 NUMBERS = {path for path, field in DEFINED.items() if field.get("type") in {"integer", "number"}}
+
+
+CONNECTION: dict[str, Any] = {
+    "engine": "PostgreSQL",
+    "secretRef": {"name": "shop-db"},
+    "host": {"value": "db.shop.svc"},
+    "name": {"key": "dbname"},
+    "user": {"key": "username"},
+    "password": {"key": "password"},
+}
 
 
 def bounds_of_definition(path: str) -> tuple[float, float]:
@@ -86,7 +99,7 @@ def with_values(*values: tuple[str, object]) -> dict[str, Any]:
         place = manifest["spec"]
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[name] = value
+        place[name] = copy.deepcopy(value)
     return manifest
 
 
@@ -102,13 +115,24 @@ def test_the_definition_and_the_model_have_the_same_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(LEAVES - {"image", "database.urlSecretRef.name"} - IN_WHAT_MAY_BE_MISSING)
+    "path",
+    sorted(
+        path for path in LEAVES - {"image"} - IN_WHAT_MAY_BE_MISSING if not path.startswith(OF_CONNECTION)
+    ),
 )
 def test_an_unset_field_has_the_default_of_the_definition(path: str) -> None:
     empty: dict[str, object] = {"array": [], "object": {}, "string": None}
     field = DEFINED[path]
 
     assert read(path, worker_manifest()) == field.get("default", empty.get(field["type"]))
+
+
+def test_a_connection_has_the_default_of_the_definition() -> None:
+    manifest = with_value("database.connection", CONNECTION)
+
+    assert read("database.connection.envPrefix", manifest) == ""
+    assert read("database.connection.port", manifest) is None
+    assert read("database.connection.options", manifest) == {}
 
 
 @pytest.mark.parametrize(
@@ -178,19 +202,23 @@ def test_a_choice_has_the_values_of_the_definition() -> None:
         ("orphans.policy", "Retry"),
         ("migrations.policy", "Later"),
         ("database.urlChangePolicy", "Restart"),
+        ("database.connection.engine", "Oracle"),
     ):
+        others = [("database.connection", CONNECTION)] if path.startswith(OF_CONNECTION) else []
         for choice in DEFINED[path]["enum"]:
-            assert read(path, with_value(path, choice)) == choice
+            assert read(path, with_values(*others, (path, choice))) == choice
         with pytest.raises(InvalidSpec):
-            Worker.parse(with_value(path, other))
+            Worker.parse(with_values(*others, (path, other)))
 
 
-# What reaches neither an object nor the policy of scaling: test_reconcile.py, test_driver_turns.py,
-# test_orphans.py, test_migration.py and test_url_changes.py try these.
+# What reaches neither an object nor the policy of scaling, or does so in company only: test_reconcile.py,
+# test_driver_turns.py, test_orphans.py, test_migration.py, test_url_changes.py, test_operators_url.py and
+# test_connection.py try these.
 READ_BY_A_TURN = {"replicas", "scaling.pollIntervalSeconds", "paused"}
 READ_BY_A_TURN |= {"orphans.policy", "orphans.graceSeconds", "orphans.maxRequeues", "stuckAfterSeconds"}
 READ_BY_A_TURN |= {"migrations.policy", "database.urlChangePolicy"}
 READ_BY_A_TURN |= {"database.operatorUrlSecretRef.name", "database.operatorUrlSecretRef.key"}
+READ_BY_A_TURN |= {path for path in LEAVES if path.startswith(OF_CONNECTION)}
 OTHERWISE: dict[str, object] = {
     "imagePullSecrets": [{"name": "regcred"}],
     "env": [{"name": "A", "value": "1"}],

@@ -28,12 +28,20 @@ MAX_AGE_SECONDS = 60.0
 MAX_AGE_IN_TROUBLE_SECONDS = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The fields of the spec that name a Secret and its key: an error says what to change."""
+
+    secret: str
+    key: str
+
+
 @dataclass(slots=True)
 class _Cached:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     read_at: float = float("-inf")
     data: dict[str, str] | None = field(default=None, repr=False)
-    # What keeps it from being read, for whoever names it in a field of the spec.
+    # What keeps it from being read, for whoever names it in that field of the spec.
     error: Callable[[str], WorkerError] | None = None
 
 
@@ -46,13 +54,13 @@ class Secrets:
         self._clock = clock
         self._cache: dict[tuple[str, str], _Cached] = {}
 
-    async def read(self, namespace: str, ref: SecretKeyRef, field: str, *, in_trouble: bool) -> str:
+    async def read(self, namespace: str, ref: SecretKeyRef, named: Named, *, in_trouble: bool) -> str:
         """Read one key.
 
         Args:
             namespace: the worker's.
             ref: the Secret and its key.
-            field: of the spec, which names them: an error says what to change there.
+            named: the fields of the spec that name them.
             in_trouble: whether the value last read does not work, so that a new one is looked for sooner.
 
         Raises:
@@ -67,14 +75,14 @@ class Secrets:
                 await self._refresh(cached, namespace, ref.name)
                 cached.read_at = self._clock()
         if cached.error:
-            raise cached.error(field)
+            raise cached.error(named.secret)
         encoded = (cached.data or {}).get(ref.key)
         if encoded is None:
-            raise SecretKeyMissing(secret=ref.name, key=ref.key, field=field)
+            raise SecretKeyMissing(secret=ref.name, key=ref.key, field=named.key)
         try:
             return base64.b64decode(encoded).decode()
         except (binascii.Error, UnicodeDecodeError):
-            raise SecretKeyMissing(secret=ref.name, key=ref.key, field=field) from None
+            raise SecretKeyMissing(secret=ref.name, key=ref.key, field=named.key) from None
 
     async def _refresh(self, cached: _Cached, namespace: str, name: str) -> None:
         try:

@@ -89,10 +89,11 @@ def _restored(how: Literal["deleted", "changed"], before: Deployment | None, nam
 
 
 def _url_changed(worker: Worker) -> Event:
-    secret = worker.spec.database.url_secret_ref.name
+    database = worker.spec.database
+    what = "connection" if database.connection else "URL"
     note = (
-        f"The database URL in Secret {secret} has changed, and the task table answers: the pods are replaced,"
-        " because those that run keep the URL that they started with."
+        f"The database {what} in Secret {database.secret} has changed, and the task table answers: the pods"
+        f" are replaced, because those that run keep the {what} that they started with."
     )
     return Event("Normal", EventReason.DATABASE_URL_CHANGED, note)
 

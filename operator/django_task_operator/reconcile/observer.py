@@ -6,18 +6,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from django_task_operator import scaling
+from django_task_operator.cluster.secrets import Named
 from django_task_operator.errors import WorkerError
 from django_task_operator.reconcile.rivals import Rivals
 from django_task_operator.redaction import Redactor
 from django_task_operator.resources import url_hash
-from django_task_operator.spec import Driver
-from django_task_operator.tasktable import DatabaseURL, Selection, root_cert
+from django_task_operator.spec import Driver, SecretKeyRef
+from django_task_operator.tasktable import DatabaseURL, Selection, check_parts, root_cert, url_of_parts
 from django_task_operator.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from django_task_operator.spec import Database, Key, SecretKeyRef, Worker
+    from django_task_operator.spec import Connection, Database, Key, Worker
     from django_task_operator.tasktable import Subscription
     from django_task_operator.world import World
 
@@ -72,7 +73,9 @@ class Observer:
             metrics=self._world.metrics_api.availability,
         )
         database = worker.spec.database
-        secret = (database.operator_url_secret_ref or database.url_secret_ref).name
+        secret = (
+            database.operator_url_secret_ref.name if database.operator_url_secret_ref else database.secret
+        )
         try:
             url = await self._operators_url(database)
             seen = replace(seen, url_hash=await self._hash(worker))
@@ -104,10 +107,14 @@ class Observer:
             unserved_queues=tuple(sorted(unserved.queue for unserved in subscription.unserved)),
         )
 
-    async def _read(self, ref: SecretKeyRef, field: str) -> str:
+    async def _read(self, ref: SecretKeyRef, field: str, secret_field: str = "") -> str:
+        """Read what ``field`` of spec.database names; ``secret_field`` names the Secret, if another does."""
         failing = bool(self.subscription and self.subscription.observation.error)
         return await self._world.secrets.read(
-            self._key.namespace, ref, f"spec.database.{field}", in_trouble=failing or self._url_refused
+            self._key.namespace,
+            ref,
+            Named(f"spec.database.{secret_field or field}.name", f"spec.database.{field}.key"),
+            in_trouble=failing or self._url_refused,
         )
 
     async def _operators_url(self, database: Database) -> str:
@@ -123,8 +130,21 @@ class Observer:
         return await self._pods_url(database)
 
     async def _pods_url(self, database: Database) -> str:
-        url = await self._read(database.url_secret_ref, "urlSecretRef")
+        if database.connection:
+            return await self._url_of(database.connection)
+        url = await self._read(database.url_secret_ref, "urlSecretRef") if database.url_secret_ref else ""
         self.redact.learn(url)
+        return url
+
+    async def _url_of(self, connection: Connection) -> str:
+        parts = {part: given.value or "" for part, given in connection.parts.items()}
+        for part, given in connection.parts.items():
+            if given.key:
+                ref = SecretKeyRef(name=connection.secret_ref.name, key=given.key)
+                parts[part] = await self._read(ref, f"connection.{part}", "connection.secretRef")
+        url = url_of_parts(connection.engine, parts, connection.options)
+        self.redact.learn(url)
+        check_parts(parts, url)
         return url
 
     async def _hash(self, worker: Worker) -> str | None:

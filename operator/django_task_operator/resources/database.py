@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django_task_operator.spec import ValueOrKey
+
 if TYPE_CHECKING:
     from django_task_operator.spec import Database, Manifest
 
@@ -15,19 +17,29 @@ ROOT_CERT = f"{ROOT_CERT_FOLDER}/{ROOT_CERT_FILE}"
 # https://www.postgresql.org/docs/current/libpq-envars.html
 ROOT_CERT_VARIABLES = ("PGSSLROOTCERT", "DATABASE_SSL_ROOT_CERT")
 
+DEFAULT_PORTS = {"PostgreSQL": "5432", "MySQL": "3306"}
+
 _VOLUME = "database-root-cert"
 
 
 def environment(database: Database) -> list[Manifest]:
     """Build the variables by which the project's settings find the database."""
     variables: list[Manifest] = []
-    if database.env_name:
-        ref = database.url_secret_ref
-        source = {"secretKeyRef": {"name": ref.name, "key": ref.key}}
-        variables.append({"name": database.env_name, "valueFrom": source})
+    if (ref := database.url_secret_ref) and database.env_name:
+        variables.append({"name": database.env_name, **_from(ref.name, ref.key)})
+    if (connection := database.connection) and connection.env_prefix:
+        # Settings that read a port are not to fail for want of one.
+        port = connection.port or ValueOrKey(value=DEFAULT_PORTS[connection.engine])
+        for part, given in connection.model_copy(update={"port": port}).parts.items():
+            value = _from(connection.secret_ref.name, given.key) if given.key else {"value": given.value}
+            variables.append({"name": connection.env_prefix + part.upper(), **value})
     if database.ssl_root_cert_secret_ref:
         variables += [{"name": name, "value": ROOT_CERT} for name in ROOT_CERT_VARIABLES]
     return variables
+
+
+def _from(secret: str, key: str) -> Manifest:
+    return {"valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
 def volumes(database: Database) -> tuple[list[Manifest], list[Manifest]]:

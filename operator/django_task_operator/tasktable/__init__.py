@@ -6,9 +6,11 @@ decides when a table is sampled, ``table.py`` does it in a thread of its own wit
 lists of the rows that run, and errors that say what to do.
 """
 
+from django_task_operator.tasktable.connection import check_parts, url_of_parts
 from django_task_operator.tasktable.databases import Databases, Subscription
 from django_task_operator.tasktable.errors import (
     DatabaseError,
+    InvalidConnection,
     InvalidRootCert,
     InvalidURL,
     PermissionDenied,
@@ -36,6 +38,7 @@ __all__ = [
     "DatabaseURL",
     "Databases",
     "Failed",
+    "InvalidConnection",
     "InvalidRootCert",
     "InvalidURL",
     "Listing",
@@ -52,5 +55,7 @@ __all__ = [
     "TaskTable",
     "UnservedQueue",
     "UnsupportedDatabase",
+    "check_parts",
     "root_cert",
+    "url_of_parts",
 ]

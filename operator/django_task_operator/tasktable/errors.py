@@ -12,6 +12,10 @@ class InvalidURL(UserError):
     template = "The database URL cannot be used: {problem}. It has the form postgres://USER:PASSWORD@HOST:5432/NAME or mysql://USER:PASSWORD@HOST:3306/NAME, with special characters in the password percent-encoded."
 
 
+class InvalidConnection(UserError):
+    template = "The database's {part} cannot be used: {problem}. Correct spec.database.connection.{part}, or the Secret's key that it names."
+
+
 class InvalidRootCert(UserError):
     template = "Secret {secret} has no certificate in its key {key}, which spec.database.sslRootCertSecretRef names. Put the certificate of the authority that signs the database's there, in PEM form: from -----BEGIN CERTIFICATE----- to -----END CERTIFICATE-----."
 

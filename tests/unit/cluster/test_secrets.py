@@ -8,12 +8,12 @@ import base64
 import pytest
 from tests.unit.fakes import Clock, FakeKube, refusal
 
-from django_task_operator.cluster.secrets import Secrets
+from django_task_operator.cluster.secrets import Named, Secrets
 from django_task_operator.errors import ApiUnavailable, SecretForbidden, SecretKeyMissing, SecretMissing
 from django_task_operator.spec import SecretKeyRef
 
 REF = SecretKeyRef(name="shop-db", key="DATABASE_URL")
-FIELD = "spec.database.urlSecretRef"
+FIELD = Named("spec.database.urlSecretRef.name", "spec.database.urlSecretRef.key")
 
 
 def secret(**values: str) -> dict[str, object]:
@@ -101,9 +101,12 @@ async def test_who_names_the_same_secret_in_another_field_is_told_of_that_field(
     kube: FakeKube, secrets: Secrets
 ) -> None:
     kube.delete("secrets", "shop", "shop-db")
-    for field in (FIELD, "spec.database.sslRootCertSecretRef"):
-        with pytest.raises(SecretMissing, match=rf"change {field}\.name\.$"):
-            await secrets.read("shop", REF, field, in_trouble=False)
+    for named in (
+        FIELD,
+        Named("spec.database.connection.secretRef.name", "spec.database.connection.host.key"),
+    ):
+        with pytest.raises(SecretMissing, match=rf"change {named.secret}\.$"):
+            await secrets.read("shop", REF, named, in_trouble=False)
     assert len(kube.requests) == 1
 
 

@@ -66,7 +66,7 @@ GOOD = Turn(
     sampled_at=NOW,
     decision=decided(2),
 )
-MISSING = SecretMissing(secret="shop-db", namespace="shop", field="spec.database.urlSecretRef")
+MISSING = SecretMissing(secret="shop-db", namespace="shop", field="spec.database.urlSecretRef.name")
 DOWN = ConnectionRefused()
 
 
