@@ -14,7 +14,7 @@ from django_task_operator.tasktable.connection import check_parts, url_of_parts
 PARTS = {"host": "db.shop.svc", "name": "shop", "user": "app", "password": "hunter2"}
 
 
-def made(engine: str = "PostgreSQL", options: dict[str, str] | None = None, **parts: str) -> DatabaseURL:
+def made(engine: str = "PostgreSQL", options: dict[str, str] | None = None, /, **parts: str) -> DatabaseURL:
     given = {**PARTS, **parts}
     url = url_of_parts(engine, given, options or {})
     check_parts(given, url)
@@ -79,7 +79,7 @@ def test_options_that_name_files_are_refused_as_in_a_url() -> None:
     with pytest.raises(
         InvalidConnection, match=r"^The database's options cannot be used: sslkey is not taken"
     ):
-        made(options={"sslkey": "/x"})
+        made("PostgreSQL", {"sslkey": "/x"})
 
 
 def test_mysql_takes_one_host() -> None:
