@@ -173,6 +173,7 @@ class WorkerSpec(_Value):
     verbosity: int
     interval_seconds: float
     max_tasks: int
+    task_timeout_seconds: int
     env: tuple[Manifest, ...] = ()
     env_from: tuple[Manifest, ...] = ()
     resources: Manifest = Field(default_factory=dict)

@@ -133,10 +133,21 @@ BY_RULES = {
         "maxTasks ends the container with runtime Stock",
         "remove maxTasks, or remove runtime for Injected",
     ),
+    "taskTimeoutSeconds with Stock": refused(
+        worker(runtime="Stock", taskTimeoutSeconds=60),
+        "spec.taskTimeoutSeconds",
+        "taskTimeoutSeconds works only with a worker that can replace its processes",
+        "remove taskTimeoutSeconds, or remove runtime for Injected",
+    ),
+    "prodserver with a time-out": refused(
+        worker(prodserver={"process": "worker"}, taskTimeoutSeconds=60),
+        "spec.prodserver",
+        "prodserver takes processes, threads, maxTasks, taskTimeoutSeconds,",
+    ),
     "prodserver with processes": refused(
         worker(prodserver={"process": "worker"}, processes=2),
         "spec.prodserver",
-        "prodserver takes processes, threads, maxTasks, verbosity and intervalSeconds from the ARGS",
+        "prodserver takes processes, threads, maxTasks, taskTimeoutSeconds, verbosity and",
     ),
     "prodserver with Stock": refused(
         worker(prodserver={"process": "worker"}, runtime="Stock"),

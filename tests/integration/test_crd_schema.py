@@ -76,6 +76,12 @@ BY_SCHEMA = {
     ),
     "maxTasks negative": refused(worker(maxTasks=-1), "spec.maxTasks", "greater than or equal to 0"),
     "maxTasks absurd": refused(worker(maxTasks=10**10), "spec.maxTasks", "less than or equal to 1000000000"),
+    "taskTimeoutSeconds negative": refused(
+        worker(taskTimeoutSeconds=-1), "spec.taskTimeoutSeconds", "greater than or equal to 0"
+    ),
+    "taskTimeoutSeconds beyond a year": refused(
+        worker(taskTimeoutSeconds=31_536_001), "spec.taskTimeoutSeconds", "less than or equal to 31536000"
+    ),
     "env without a name": refused(env({"value": "x"}), "spec.env[0].name", MISSING),
     "env twice": refused(env({"name": "A"}, {"name": "A"}), "spec.env[1]", "Duplicate value"),
     "env unquoted": refused(
@@ -278,6 +284,7 @@ DEFAULTS = {
     "verbosity": 1,
     "intervalSeconds": 1,
     "maxTasks": 0,
+    "taskTimeoutSeconds": 0,
     "scaling": {
         "driver": "Operator",
         "minReplicas": 0,

@@ -9,7 +9,7 @@ A worker is one supervisor, its processes, and in each process one or more slots
 
 A slot claims a task, runs it and stores its result, over and over, in a thread of its own with a
 connection of its own. Slots never talk to one another, and only the supervisor starts and ends processes.
-A worker of one slot without a health port has no supervisor: the command is the slot's process.
+A worker of one slot without a health port or a limit has no supervisor: the command is the slot's process.
 
     __main__            the launcher: runs the commands of this folder in a project that knows nothing of it
     management/         the commands: arguments in, a worker or a clean-up out
@@ -25,6 +25,7 @@ A worker of one slot without a health port has no supervisor: the command is the
     status_board        what every slot is doing, in memory shared by all processes
     quota               --max-tasks: when a process leaves, and that only one leaves at a time
     stop                how a slot learns that it should end
+    stacks              where the threads of another process are, for --task-timeout
     surroundings        what tasks change of their process, and how it is put back
     listeners           which signals the project listens to
     health, metrics     /healthz, /readyz and /metrics

@@ -4,6 +4,13 @@
 PROCESS_DIED = "The worker process that ran this task was killed, or crashed."
 
 
+def timed_out(seconds: int, stack: str) -> TimeoutError:
+    """What a task failed with that had to be ended, and where it was then."""
+    where = f" It was here:\n{stack}" if stack else ""
+    limit = f"{seconds} s (taskTimeoutSeconds, --task-timeout)"
+    return TimeoutError(f"The task was still running after {limit} and was ended.{where}")
+
+
 class NotMigratedError(Exception):
     """The task table cannot be used before somebody migrates the database."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 MOST = 64
+LONGEST_TIMEOUT = 31_536_000  # a year, in seconds
 WORKER_ID_LENGTH = 64  # upstream's limit
 # psycopg_pool's own default, where OPTIONS["pool"] says nothing.
 POOL_DEFAULT = 4
@@ -30,11 +31,13 @@ class Options:
     processes: int
     threads: int
     health_port: int | None
+    task_timeout: int  # seconds; 0: none
 
     @property
     def supervised(self) -> bool:
         """Whether there is anything to supervise: else the command is the worker itself, as upstream."""
-        return self.processes > 1 or self.threads > 1 or self.health_port is not None
+        slots = self.processes * self.threads
+        return slots > 1 or self.health_port is not None or self.task_timeout > 0
 
     def slot_id(self, process: int, thread: int) -> str:
         """The worker id of a slot, counted from zero: `<worker id>/<process>.<thread>`, counted from one.

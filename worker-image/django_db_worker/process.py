@@ -6,7 +6,8 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -19,6 +20,7 @@ from .errors import AbandonedError, NotMigratedError
 from .options import Options
 from .quota import Quota, RecycleToken
 from .slot import Slot, SlotOptions
+from .stacks import Stacks
 from .status_board import State, StatusBoard
 from .stop import Stop
 from .surroundings import Surroundings
@@ -30,6 +32,25 @@ PARENT_CHECK_SECONDS = 1.0
 
 # How a supervised process ends, for its supervisor.
 DONE, CRASHED, RECYCLE, NOT_MIGRATED = 0, 1, 3, 5
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A task that did not survive its process, and what its row will say."""
+
+    task: uuid.UUID
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a supervised process is: what is its own, beside what all share."""
+
+    number: int
+    supervisor: int  # its process id
+    token: RecycleToken
+    stacks: Stacks | None
+    losses: Mapping[int, Loss]  # by thread: what the process before this one has left to settle
 
 
 @dataclass(frozen=True)
@@ -108,16 +129,18 @@ def run_reloaded(worker: Worker) -> None:
         run_with_reloader(work)
 
 
-def run_supervised(worker: Worker, process: int, supervisor: int, token: RecycleToken) -> int:
+def run_supervised(worker: Worker, place: Place) -> int:
     """Run one process's slots, in a fork of its own; return how it ended.
 
     SIGTERM and SIGINT ask it to stop, however often: systemd and terminals send them to a whole group.
     SIGQUIT, from the supervisor, ends it at once.
     """
-    first = worker.board.slot(process, 0)
-    stop = Stop(parent=supervisor, told=lambda: first.stopping)
+    if place.stacks is not None:
+        place.stacks.arm()
+    first = worker.board.slot(place.number, 0)
+    stop = Stop(parent=place.supervisor, told=lambda: first.stopping)
     replaced = not worker.options.batch
-    quota = Quota(worker.options.max_tasks, lambda: not replaced or token.take(first))
+    quota = Quota(worker.options.max_tasks, lambda: not replaced or place.token.take(first))
     threads = worker.options.threads
 
     def asked(signum: int, _: FrameType | None) -> None:
@@ -132,21 +155,27 @@ def run_supervised(worker: Worker, process: int, supervisor: int, token: Recycle
     with _handling(dict.fromkeys(STOP_SIGNALS, asked)):
         # Blocked since before the fork: until here they would have met the supervisor's handlers.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        slots = [worker.slot(process, thread, stop, quota) for thread in range(threads)]
+        seats = [_Seat(worker, place, thread, stop, quota) for thread in range(threads)]
         with _kept(stop) as surroundings:
-            ends = [_run_slot(slots[0], stop)] if threads == 1 else _run_threads(slots, stop)
+            ends = [seats[0].run()] if threads == 1 else _run_threads(seats, stop)
     for end in (NOT_MIGRATED, CRASHED):
         if end in ends:
             return end
     return RECYCLE if first.leaving or surroundings.gave_up else DONE
 
 
-def settle(worker: Worker, error: BaseException) -> None:
-    """Store `error` for every task whose process is gone; for a fork of its own, at the very end."""
+def settle(worker: Worker, losses: Sequence[Mapping[int, Loss]], error: BaseException) -> None:
+    """Store the end of every task whose process is gone; for a fork of its own, at the very end.
+
+    `losses` has what is known of each process's tasks, by thread; all others get `error`.
+    """
     for process in range(worker.options.processes):
         for thread in range(worker.options.threads):
-            if worker.board.slot(process, thread).unsettled:
-                worker.slot(process, thread, Stop(), Quota(None)).settle(error)
+            status = worker.board.slot(process, thread)
+            if status.unsettled:
+                loss = losses[process].get(thread)
+                slot = worker.slot(process, thread, Stop(), Quota(None))
+                slot.settle(loss.error if loss is not None and loss.task == status.task else error)
 
 
 def log_signal(signum: int, *, second: bool) -> None:
@@ -160,54 +189,65 @@ def log_signal(signum: int, *, second: bool) -> None:
         )
 
 
-def _run_threads(slots: list[Slot], stop: Stop) -> list[int]:
+class _Seat:
+    """A slot with the thread that runs it."""
+
+    def __init__(self, worker: Worker, place: Place, thread: int, stop: Stop, quota: Quota) -> None:
+        self._slot = worker.slot(place.number, thread, stop, quota)
+        self._status = worker.board.slot(place.number, thread)
+        self._loss = place.losses.get(thread)
+        self._stop = stop
+        self.name = self._slot.worker_id.rpartition("/")[2]
+
+    def run(self) -> int:
+        """Work, in the calling thread; return how that ended."""
+        self._status.thread = threading.get_ident()
+        try:
+            if self._loss is not None and self._loss.task == self._status.task:
+                self._slot.settle(self._loss.error)
+            self._slot.run()
+        except NotMigratedError:
+            end = NOT_MIGRATED
+        except AbandonedError as error:
+            logger.error("%s", error)  # noqa: TRY400
+            end = CRASHED
+        except Exception:
+            logger.exception("Worker %s failed.", self._slot.worker_id)
+            end = CRASHED
+        else:
+            return DONE
+        finally:
+            connections.close_all()
+        # The process goes as a whole: what still runs in it may finish.
+        self._stop.request()
+        return end
+
+
+def _run_threads(seats: list[_Seat], stop: Stop) -> list[int]:
     ends: list[int] = []
     done_reader, done_writer = os.pipe()
 
-    def work(slot: Slot) -> None:
+    def work(seat: _Seat) -> None:
         end = CRASHED
         try:
-            end = _run_slot(slot, stop)
+            end = seat.run()
         finally:
             ends.append(end)
             os.write(done_writer, b"x")
 
-    threads = [
-        threading.Thread(target=work, args=(slot,), name=slot.worker_id.rpartition("/")[2], daemon=True)
-        for slot in slots
-    ]
+    threads = [threading.Thread(target=work, args=(seat,), name=seat.name, daemon=True) for seat in seats]
     for thread in threads:
         thread.start()
     # The main thread has to stay in Python's reach: signal handlers run in it.
     poll = select.poll()
     poll.register(done_reader, select.POLLIN)
-    while len(ends) < len(slots):
+    while len(ends) < len(seats):
         if poll.poll(PARENT_CHECK_SECONDS * 1000):
-            os.read(done_reader, len(slots))
+            os.read(done_reader, len(seats))
         stop.asked()
     for thread in threads:
         thread.join()
     return ends
-
-
-def _run_slot(slot: Slot, stop: Stop) -> int:
-    try:
-        slot.run()
-    except NotMigratedError:
-        end = NOT_MIGRATED
-    except AbandonedError as error:
-        logger.error("%s", error)  # noqa: TRY400
-        end = CRASHED
-    except Exception:
-        logger.exception("Worker %s failed.", slot.worker_id)
-        end = CRASHED
-    else:
-        return DONE
-    finally:
-        connections.close_all()
-    # The process goes as a whole: what still runs in it may finish.
-    stop.request()
-    return end
 
 
 def prepare_fork() -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
 _STATE, _BEAT, _TASK, _STARTED, _SUCCEEDED, _FAILED, _CLAIMING, _LEAVING, _DOUBT = 0, 1, 2, 4, 5, 6, 7, 8, 9
-_STOPPING = 10
-_DURATION = 11
+_STOPPING, _THREAD = 10, 11
+_DURATION = 12
 _WAIT = _DURATION + len(BUCKETS) + 2
 _WORDS = _WAIT + len(BUCKETS) + 2
 
@@ -96,6 +96,15 @@ class SlotStatus:
     @stopping.setter
     def stopping(self, stopping: bool) -> None:
         self._words[_STOPPING] = stopping
+
+    @property
+    def thread(self) -> int:
+        """The identifier of the thread that runs this slot: threading.get_ident()."""
+        return self._words[_THREAD]
+
+    @thread.setter
+    def thread(self, thread: int) -> None:
+        self._words[_THREAD] = thread
 
     @property
     def doubt(self) -> bool:

@@ -10,17 +10,19 @@ import selectors
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import FrameType
 
 from . import process
-from .errors import PROCESS_DIED, AbandonedError, NotMigratedError
+from .errors import PROCESS_DIED, AbandonedError, NotMigratedError, timed_out
 from .health import Answer, HealthServer
 from .metrics import exposition
-from .process import CRASHED, DONE, NOT_MIGRATED, RECYCLE, STOP_SIGNALS, Worker
+from .process import CRASHED, DONE, NOT_MIGRATED, RECYCLE, STOP_SIGNALS, Loss, Place, Worker
 from .quota import RecycleToken
+from .stacks import Stacks
 from .status_board import SlotStatus, State
 
 logger = logging.getLogger("django_tasks_db")
@@ -39,6 +41,14 @@ CRASH_LOOP = 4
 
 
 @dataclass
+class _Overdue:
+    """A task that has run for longer than it may."""
+
+    task: uuid.UUID
+    stack: str | None = None  # None: not known yet
+
+
+@dataclass
 class _Child:
     """The worker's nth process: the one that runs, or when the next one is due."""
 
@@ -48,6 +58,10 @@ class _Child:
     due: float | None = 0.0  # when to start a process here; None: never again
     failures: int = 0  # quick ones, in a row
     given_up_since: float | None = None
+    stacks: Stacks | None = None
+    overdue: dict[int, _Overdue] = field(default_factory=dict)  # by thread
+    asked_to_leave: float | None = None  # since when: it will be replaced, whatever its exit code
+    losses: dict[int, Loss] = field(default_factory=dict)  # by thread: for the next process to settle
 
 
 class Supervisor:
@@ -57,7 +71,10 @@ class Supervisor:
         """Raises OSError when the health port cannot be had."""
         self._worker = worker
         self._stuck_seconds = stuck_seconds
-        self._children = [_Child(number) for number in range(worker.options.processes)]
+        timed = worker.options.task_timeout > 0
+        self._children = [
+            _Child(number, stacks=Stacks() if timed else None) for number in range(worker.options.processes)
+        ]
         self._recycle_token = RecycleToken()
         self._recycled: _Child | None = None
         self._restarts = 0
@@ -114,7 +131,9 @@ class Supervisor:
 
     def _wait(self, now: float) -> None:
         due = [child.due - now for child in self._children if child.pid is None and child.due is not None]
-        tick = RECYCLE_TICK_SECONDS if self._recycled is not None else TICK_SECONDS
+        due += [deadline - now for deadline in self._deadlines(now)]
+        asking = any(child.overdue for child in self._children)
+        tick = RECYCLE_TICK_SECONDS if self._recycled is not None or asking else TICK_SECONDS
         for key, _ in self._selector.select(max(0.0, min([tick, *due]))):
             key.data()
         if self._health is not None:
@@ -130,11 +149,10 @@ class Supervisor:
         worker = self._worker
         if child.started:
             worker = replace(worker, slot_options=replace(worker.slot_options, startup_delay=False))
-        supervisor = os.getpid()
-        child.pid = self._fork(
-            lambda: process.run_supervised(worker, child.number, supervisor, self._recycle_token)
-        )
-        child.started, child.due, child.given_up_since = time.monotonic(), None, None
+        place = Place(child.number, os.getpid(), self._recycle_token, child.stacks, dict(child.losses))
+        child.pid = self._fork(lambda: process.run_supervised(worker, place))
+        child.started, child.due = time.monotonic(), None
+        child.given_up_since = child.asked_to_leave = None
 
     def _fork(self, work: Callable[[], int]) -> int:
         """Run `work` in a process of its own, whose exit code it returns; return the process id."""
@@ -187,8 +205,12 @@ class Supervisor:
         if self._recycled is child:
             self._recycled = None
             self._recycle_token.put_back()
+        child.overdue.clear()
         if code == NOT_MIGRATED:
             self._stop(NOT_MIGRATED)
+        elif child.asked_to_leave is not None and code in {DONE, RECYCLE, -signal.SIGKILL}:
+            child.failures = 0
+            self._replace(child, slots, 0.0, done=False)
         elif code in {DONE, RECYCLE}:
             child.failures = 0
             self._replace(child, slots, 0.0 if code == RECYCLE else FIRST_BACKOFF_SECONDS, done=code == DONE)
@@ -276,7 +298,7 @@ class Supervisor:
             for signum in (*STOP_SIGNALS, signal.SIGALRM):
                 signal.signal(signum, signal.SIG_DFL)
             signal.alarm(int(KILL_AFTER_SECONDS))
-            process.settle(self._worker, error)
+            process.settle(self._worker, [child.losses for child in self._children], error)
             return DONE
 
         os.waitpid(self._fork(work), 0)
@@ -295,6 +317,8 @@ class Supervisor:
         for child in self._children:
             if child.pid is not None:
                 self._watch_child(child, child.pid, now)
+            if child.pid is not None and child.stacks is not None:
+                self._watch_time(child, child.pid, child.stacks, now)
 
     def _watch_child(self, child: _Child, pid: int, now: float) -> None:
         slots = self._worker.board.of_process(child.number)
@@ -309,6 +333,82 @@ class Supervisor:
             for slot in slots
         ):
             os.kill(pid, signal.SIGKILL)
+
+    # Tasks that run for longer than they may: their process claims nothing more, says where it is, and is
+    # killed when nothing else runs in it. The next process there stores what became of them.
+
+    def _deadlines(self, now: float) -> list[float]:
+        limit = self._worker.options.task_timeout
+        if not limit:
+            return []
+        return [
+            now + limit - slot.seconds_in_state
+            for child in self._children
+            if child.pid is not None
+            for thread, slot in enumerate(self._worker.board.of_process(child.number))
+            if slot.state is State.RUNNING and thread not in child.overdue
+        ]
+
+    def _watch_time(self, child: _Child, pid: int, stacks: Stacks, now: float) -> None:
+        limit = self._worker.options.task_timeout
+        slots = self._worker.board.of_process(child.number)
+        late = dict(enumerate(slots))
+        late = {
+            thread: slot for thread, slot in late.items() if _runs(slot) and slot.seconds_in_state > limit
+        }
+        # The others have ended after all, in time for their own result.
+        child.overdue = {
+            thread: overdue
+            for thread, overdue in child.overdue.items()
+            if thread in late and late[thread].task == overdue.task
+        }
+        new = late.keys() - child.overdue.keys()
+        for thread in new:
+            task = late[thread].task
+            if task is not None:
+                logger.error("Task id=%s has run for more than %d s and will be ended.", task, limit)
+                child.overdue[thread] = _Overdue(task)
+        if new:
+            self._ask_to_leave(child, now)
+            stacks.ask(pid)
+        elif stacks.answered():
+            for thread, overdue in child.overdue.items():
+                if overdue.stack is None:
+                    overdue.stack = stacks.read(slots[thread].thread)
+        if child.overdue and all(each.stack is not None for each in child.overdue.values()):
+            others = [slot for thread, slot in enumerate(slots) if thread not in child.overdue]
+            if not any(self._may_finish(child, slot, now) for slot in others):
+                self._kill_overdue(child, pid, slots)
+
+    def _may_finish(self, child: _Child, slot: SlotStatus, now: float) -> bool:
+        """Whether to wait for this slot of a process that is to be killed."""
+        if slot.state is State.RUNNING:
+            # For as long as it may run itself.
+            return True
+        if slot.state in {State.FINISHING, State.DISCONNECTED}:
+            # A result is being stored, maybe once the database is back.
+            return not self._is_stuck(slot)
+        if slot.state is State.ENDED or child.asked_to_leave is None:
+            return False
+        return now - child.asked_to_leave < KILL_AFTER_SECONDS
+
+    def _kill_overdue(self, child: _Child, pid: int, slots: list[SlotStatus]) -> None:
+        limit = self._worker.options.task_timeout
+        for thread, overdue in child.overdue.items():
+            child.losses[thread] = Loss(overdue.task, timed_out(limit, overdue.stack or ""))
+        # Last of all: one that has just ended is not to be killed while it stores its result.
+        if all(_runs(slots[thread]) for thread in child.overdue):
+            self._restarts += 1
+            logger.error(
+                "Worker process %d is replaced, with the tasks in it that ran too long.", child.number + 1
+            )
+            os.kill(pid, signal.SIGKILL)
+
+    def _ask_to_leave(self, child: _Child, now: float) -> None:
+        """Have a process end after what runs in it, to be replaced."""
+        if child.asked_to_leave is None:
+            child.asked_to_leave = now
+            self._ask_to_stop(child)
 
     def _is_stuck(self, slot: SlotStatus) -> bool:
         state = slot.state
@@ -340,6 +440,10 @@ class Supervisor:
 
     def _metrics(self) -> Answer:
         return Answer(200, exposition(self._worker.board, restarts=self._restarts))
+
+
+def _runs(slot: SlotStatus) -> bool:
+    return slot.state is State.RUNNING and slot.task is not None
 
 
 def _ignore(_signum: int, _frame: FrameType | None) -> None:

@@ -66,6 +66,7 @@ def command(spec: WorkerSpec) -> list[str]:
         "--backend": spec.backend,
         "--interval": f"{spec.interval_seconds:g}",
         "--max-tasks": str(spec.max_tasks or ""),
+        "--task-timeout": str(spec.task_timeout_seconds or ""),
         # The default is left to TASKS_LOG_LEVEL of the project's settings.
         "--verbosity": str(spec.verbosity) if spec.verbosity != 1 else "",
     }

@@ -34,6 +34,7 @@ def options(**given: Any) -> Options:
             "processes": 1,
             "threads": 1,
             "health_port": None,
+            "task_timeout": 0,
             **given,
         }
     )
@@ -47,7 +48,13 @@ def test_a_slots_id_names_the_pod_and_the_slot() -> None:
 
 @pytest.mark.parametrize(
     ("given", "supervised"),
-    [({}, False), ({"processes": 2}, True), ({"threads": 2}, True), ({"health_port": 8080}, True)],
+    [
+        ({}, False),
+        ({"processes": 2}, True),
+        ({"threads": 2}, True),
+        ({"health_port": 8080}, True),
+        ({"task_timeout": 1}, True),
+    ],
 )
 def test_supervised(given: dict[str, int], *, supervised: bool) -> None:
     assert options(**given).supervised is supervised

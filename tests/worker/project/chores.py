@@ -288,3 +288,20 @@ def spoil_process():
         os.setresuid(65534, 65534, 65534)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
     return os.getpid()
+
+
+@task
+def overrun():
+    """Never end, in a function that a stack should name."""
+    stand_still()
+
+
+def stand_still():
+    while True:
+        time.sleep(60)
+
+
+@task
+def overrun_in_c():
+    """Never end and let no other thread of the process run."""
+    re.match("(x+x+)+y", "x" * 60)

@@ -19,7 +19,7 @@ from django_db_worker.claim import Wanted
 from django_db_worker.database import OutageLog, reason
 from django_db_worker.errors import AbandonedError, NotMigratedError
 from django_db_worker.listeners import find_listeners
-from django_db_worker.options import MOST, Options, OptionsError, whole_number
+from django_db_worker.options import LONGEST_TIMEOUT, MOST, Options, OptionsError, whole_number
 from django_db_worker.process import Worker, run_here, run_reloaded
 from django_db_worker.slot import SlotOptions
 from django_db_worker.status_board import StatusBoard
@@ -57,6 +57,13 @@ class Command(UpstreamCommand):
             default=None,
             help="Serve /healthz, /readyz and /metrics on this port. "
             "With it, or with several slots, --max-tasks replaces a process instead of ending the command.",
+        )
+        parser.add_argument(
+            "--task-timeout",
+            type=whole_number(0, LONGEST_TIMEOUT),
+            default=0,
+            help="Seconds after which a running task is ended and FAILED with TimeoutError; its process is "
+            "replaced once the other tasks in it have finished. 0 is never (default: %(default)s).",
         )
         # For a command line that somebody else writes, as prodserver does.
         environment = {"worker_id": "DB_WORKER_ID", "health_port": "DB_WORKER_HEALTH_PORT"}
@@ -129,7 +136,8 @@ class Command(UpstreamCommand):
         if worker.options.supervised:
             if reload:
                 logger.warning(
-                    "Warning: --reload works with one process and one thread. Disabling autoreload."
+                    "Warning: --reload works with one process and one thread, without --health-port and "
+                    "--task-timeout. Disabling autoreload."
                 )
             self._supervise(worker)
         elif reload:
@@ -173,6 +181,7 @@ def _options(given: dict[str, Any]) -> Options:
         processes=given["processes"],
         threads=given["threads"],
         health_port=given["health_port"],
+        task_timeout=given["task_timeout"],
     )
 
 
