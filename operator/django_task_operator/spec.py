@@ -174,6 +174,7 @@ class WorkerSpec(_Value):
     interval_seconds: float
     max_tasks: int
     task_timeout_seconds: int
+    max_memory_per_process: str
     env: tuple[Manifest, ...] = ()
     env_from: tuple[Manifest, ...] = ()
     resources: Manifest = Field(default_factory=dict)

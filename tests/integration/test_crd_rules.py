@@ -144,10 +144,37 @@ BY_RULES = {
         "spec.prodserver",
         "prodserver takes processes, threads, maxTasks, taskTimeoutSeconds,",
     ),
+    "maxMemoryPerProcess with Stock": refused(
+        worker(runtime="Stock", maxMemoryPerProcess="512Mi"),
+        "spec.maxMemoryPerProcess",
+        "maxMemoryPerProcess works only with a worker that can replace its processes",
+        "remove maxMemoryPerProcess, or remove runtime for Injected",
+    ),
+    "maxMemoryPerProcess as large as the container's": refused(
+        worker(maxMemoryPerProcess="1Gi", resources={"limits": {"memory": "1024Mi"}}),
+        "spec.maxMemoryPerProcess",
+        "maxMemoryPerProcess must be less than resources.limits.memory",
+        "lower maxMemoryPerProcess",
+    ),
+    "maxMemoryPerProcess in words": refused(
+        worker(maxMemoryPerProcess="half"),
+        "spec.maxMemoryPerProcess",
+        "maxMemoryPerProcess must be a quantity of memory",
+    ),
+    "maxMemoryPerProcess of nothing": refused(
+        worker(maxMemoryPerProcess="0Mi"),
+        "spec.maxMemoryPerProcess",
+        "maxMemoryPerProcess must be a quantity of memory",
+    ),
+    "prodserver with a limit of memory": refused(
+        worker(prodserver={"process": "worker"}, maxMemoryPerProcess="512Mi"),
+        "spec.prodserver",
+        "prodserver takes processes, threads, maxTasks, taskTimeoutSeconds,",
+    ),
     "prodserver with processes": refused(
         worker(prodserver={"process": "worker"}, processes=2),
         "spec.prodserver",
-        "prodserver takes processes, threads, maxTasks, taskTimeoutSeconds, verbosity and",
+        "prodserver takes processes, threads, maxTasks, taskTimeoutSeconds, maxMemoryPerProcess,",
     ),
     "prodserver with Stock": refused(
         worker(prodserver={"process": "worker"}, runtime="Stock"),

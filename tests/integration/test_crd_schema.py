@@ -285,6 +285,7 @@ DEFAULTS = {
     "intervalSeconds": 1,
     "maxTasks": 0,
     "taskTimeoutSeconds": 0,
+    "maxMemoryPerProcess": "",
     "scaling": {
         "driver": "Operator",
         "minReplicas": 0,

@@ -11,6 +11,15 @@ def timed_out(seconds: int, stack: str) -> TimeoutError:
     return TimeoutError(f"The task was still running after {limit} and was ended.{where}")
 
 
+def grew_too_large(used: str, limit: str, *, shared: bool) -> MemoryError:
+    """What the tasks failed with whose process took too much memory."""
+    who = " It or another task in the same process has taken it." if shared else ""
+    return MemoryError(
+        f"The worker process that ran this task used {used} and was killed; it may use {limit} "
+        f"(maxMemoryPerProcess, --max-memory-per-process).{who}"
+    )
+
+
 class NotMigratedError(Exception):
     """The task table cannot be used before somebody migrates the database."""
 

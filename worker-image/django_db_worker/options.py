@@ -5,6 +5,8 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from .memory import in_mib
+
 MOST = 64
 LONGEST_TIMEOUT = 31_536_000  # a year, in seconds
 WORKER_ID_LENGTH = 64  # upstream's limit
@@ -32,12 +34,13 @@ class Options:
     threads: int
     health_port: int | None
     task_timeout: int  # seconds; 0: none
+    max_memory: int | None  # bytes
 
     @property
     def supervised(self) -> bool:
         """Whether there is anything to supervise: else the command is the worker itself, as upstream."""
         slots = self.processes * self.threads
-        return slots > 1 or self.health_port is not None or self.task_timeout > 0
+        return slots > 1 or self.health_port is not None or self.task_timeout > 0 or bool(self.max_memory)
 
     def slot_id(self, process: int, thread: int) -> str:
         """The worker id of a slot, counted from zero: `<worker id>/<process>.<thread>`, counted from one.
@@ -99,6 +102,21 @@ def check_slots(options: Options, vendor: str, database: str, database_options: 
         raise OptionsError(
             f"--worker-id is {longest - WORKER_ID_LENGTH} characters too long: "
             f"with process and thread, such as '/1.1', it may have {WORKER_ID_LENGTH}."
+        )
+
+
+def check_memory(limit: int | None, used: int | None) -> None:
+    """Refuse a limit that a process has reached before its first task: it would be replaced for ever."""
+    if limit is None:
+        return
+    if used is None:
+        raise OptionsError(
+            "--max-memory-per-process needs Linux: the memory of a process cannot be seen here."
+        )
+    if used >= limit:
+        raise OptionsError(
+            f"--max-memory-per-process is {in_mib(limit)}, but a process of this project has {in_mib(used)} "
+            "before its first task: raise it well above that."
         )
 
 

@@ -17,6 +17,7 @@ from django.utils.autoreload import DJANGO_AUTORELOAD_ENV, run_with_reloader
 
 from .database import OutageLog
 from .errors import AbandonedError, NotMigratedError
+from .memory import volunteer
 from .options import Options
 from .quota import Quota, RecycleToken
 from .slot import Slot, SlotOptions
@@ -135,6 +136,7 @@ def run_supervised(worker: Worker, place: Place) -> int:
     SIGTERM and SIGINT ask it to stop, however often: systemd and terminals send them to a whole group.
     SIGQUIT, from the supervisor, ends it at once.
     """
+    volunteer()
     if place.stacks is not None:
         place.stacks.arm()
     first = worker.board.slot(place.number, 0)

@@ -16,9 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import FrameType
 
-from . import process
-from .errors import PROCESS_DIED, AbandonedError, NotMigratedError, timed_out
+from . import memory, process
+from .errors import PROCESS_DIED, AbandonedError, NotMigratedError, grew_too_large, timed_out
 from .health import Answer, HealthServer
+from .memory import Verdict
 from .metrics import exposition
 from .process import CRASHED, DONE, NOT_MIGRATED, RECYCLE, STOP_SIGNALS, Loss, Place, Worker
 from .quota import RecycleToken
@@ -36,6 +37,9 @@ STUCK_CONNECTING_SECONDS = 300.0
 KILL_AFTER_SECONDS = 5.0
 TICK_SECONDS = 1.0
 RECYCLE_TICK_SECONDS = 0.05
+MEMORY_TICK_SECONDS = 0.25
+# How long a process that is to be killed may still store the results of tasks that have finished.
+LAST_RESULTS_SECONDS = 2.0
 
 CRASH_LOOP = 4
 
@@ -61,6 +65,8 @@ class _Child:
     stacks: Stacks | None = None
     overdue: dict[int, _Overdue] = field(default_factory=dict)  # by thread
     asked_to_leave: float | None = None  # since when: it will be replaced, whatever its exit code
+    killed: bool = False
+    doomed_since: float | None = None  # it has grown so much that it will be killed
     losses: dict[int, Loss] = field(default_factory=dict)  # by thread: for the next process to settle
 
 
@@ -79,6 +85,7 @@ class Supervisor:
         self._recycled: _Child | None = None
         self._restarts = 0
         self._stop_signals = 0
+        self._measured = 0.0
         self._exit: int | None = None
         self._ended_at_once: float | None = None
         self._selector = selectors.DefaultSelector()
@@ -133,7 +140,9 @@ class Supervisor:
         due = [child.due - now for child in self._children if child.pid is None and child.due is not None]
         due += [deadline - now for deadline in self._deadlines(now)]
         asking = any(child.overdue for child in self._children)
-        tick = RECYCLE_TICK_SECONDS if self._recycled is not None or asking else TICK_SECONDS
+        tick = MEMORY_TICK_SECONDS if self._worker.options.max_memory is not None else TICK_SECONDS
+        if self._recycled is not None or asking:
+            tick = RECYCLE_TICK_SECONDS
         for key, _ in self._selector.select(max(0.0, min([tick, *due]))):
             key.data()
         if self._health is not None:
@@ -152,7 +161,8 @@ class Supervisor:
         place = Place(child.number, os.getpid(), self._recycle_token, child.stacks, dict(child.losses))
         child.pid = self._fork(lambda: process.run_supervised(worker, place))
         child.started, child.due = time.monotonic(), None
-        child.given_up_since = child.asked_to_leave = None
+        child.given_up_since = child.asked_to_leave = child.doomed_since = None
+        child.killed = False
 
     def _fork(self, work: Callable[[], int]) -> int:
         """Run `work` in a process of its own, whose exit code it returns; return the process id."""
@@ -317,8 +327,9 @@ class Supervisor:
         for child in self._children:
             if child.pid is not None:
                 self._watch_child(child, child.pid, now)
-            if child.pid is not None and child.stacks is not None:
+            if child.pid is not None and child.stacks is not None and not child.killed:
                 self._watch_time(child, child.pid, child.stacks, now)
+        self._watch_memory(now)
 
     def _watch_child(self, child: _Child, pid: int, now: float) -> None:
         slots = self._worker.board.of_process(child.number)
@@ -398,11 +409,63 @@ class Supervisor:
             child.losses[thread] = Loss(overdue.task, timed_out(limit, overdue.stack or ""))
         # Last of all: one that has just ended is not to be killed while it stores its result.
         if all(_runs(slots[thread]) for thread in child.overdue):
-            self._restarts += 1
-            logger.error(
-                "Worker process %d is replaced, with the tasks in it that ran too long.", child.number + 1
-            )
-            os.kill(pid, signal.SIGKILL)
+            logger.error("Worker process %d is replaced: a task in it ran for too long.", child.number + 1)
+            self._kill(child, pid)
+
+    # Processes that grow: above the limit they leave between tasks, and are killed before the kernel has to
+    # choose one.
+
+    def _watch_memory(self, now: float) -> None:
+        limit = self._worker.options.max_memory
+        if limit is None or now - self._measured < MEMORY_TICK_SECONDS / 2:
+            return
+        self._measured = now
+        sizes = [
+            (memory.used_by(child.pid) or 0, child, child.pid)
+            for child in self._children
+            if child.pid is not None and not child.killed
+        ]
+        largest = max((used for used, _, _ in sizes), default=0)
+        scarce = largest > limit and memory.is_scarce()
+        for used, child, pid in sizes:
+            verdict = memory.judge(used, limit, scarce=scarce and used == largest)
+            if verdict is Verdict.KILL:
+                self._kill_large(child, pid, now, memory.in_mib(used))
+            elif verdict is Verdict.LEAVE and child.asked_to_leave is None:
+                logger.warning(
+                    "Worker process %d uses %s of memory, more than --max-memory-per-process (%s). "
+                    "It is replaced when its tasks have finished.",
+                    child.number + 1,
+                    memory.in_mib(used),
+                    memory.in_mib(limit),
+                )
+                self._ask_to_leave(child, now)
+
+    def _kill_large(self, child: _Child, pid: int, now: float, used: str) -> None:
+        if child.doomed_since is None:
+            child.doomed_since = now
+        self._ask_to_leave(child, now)
+        slots = self._worker.board.of_process(child.number)
+        storing = any(slot.state is State.FINISHING for slot in slots)
+        if storing and now - child.doomed_since < LAST_RESULTS_SECONDS:
+            return
+        limit = memory.in_mib(self._worker.options.max_memory or 0)
+        error = grew_too_large(used, limit, shared=len(slots) > 1)
+        for thread, slot in enumerate(slots):
+            if slot.task is not None:
+                child.losses[thread] = Loss(slot.task, error)
+        self._kill(child, pid)
+        logger.error(
+            "Worker process %d uses %s of memory, far more than --max-memory-per-process (%s). It is killed.",
+            child.number + 1,
+            used,
+            limit,
+        )
+
+    def _kill(self, child: _Child, pid: int) -> None:
+        child.killed = True
+        self._restarts += 1
+        os.kill(pid, signal.SIGKILL)
 
     def _ask_to_leave(self, child: _Child, now: float) -> None:
         """Have a process end after what runs in it, to be replaced."""

@@ -67,6 +67,7 @@ def command(spec: WorkerSpec) -> list[str]:
         "--interval": f"{spec.interval_seconds:g}",
         "--max-tasks": str(spec.max_tasks or ""),
         "--task-timeout": str(spec.task_timeout_seconds or ""),
+        "--max-memory-per-process": spec.max_memory_per_process,
         # The default is left to TASKS_LOG_LEVEL of the project's settings.
         "--verbosity": str(spec.verbosity) if spec.verbosity != 1 else "",
     }

@@ -8,6 +8,7 @@ import pytest
 from django_db_worker.options import (
     Options,
     OptionsError,
+    check_memory,
     check_queues,
     check_slots,
     level_of,
@@ -35,6 +36,7 @@ def options(**given: Any) -> Options:
             "threads": 1,
             "health_port": None,
             "task_timeout": 0,
+            "max_memory": None,
             **given,
         }
     )
@@ -54,6 +56,7 @@ def test_a_slots_id_names_the_pod_and_the_slot() -> None:
         ({"threads": 2}, True),
         ({"health_port": 8080}, True),
         ({"task_timeout": 1}, True),
+        ({"max_memory": 1}, True),
     ],
 )
 def test_supervised(given: dict[str, int], *, supervised: bool) -> None:
@@ -130,6 +133,24 @@ def test_slots_that_cannot_work_are_refused(
 ) -> None:
     with pytest.raises(OptionsError, match=message):
         check_slots(options(**given), vendor, "default", database)
+
+
+@pytest.mark.parametrize(
+    ("used", "message"),
+    [
+        (None, "needs Linux"),
+        (100 * 2**20, "is 100 MiB, but a process of this project has 100 MiB before its first task"),
+        (120 * 2**20, "has 120 MiB"),
+    ],
+)
+def test_a_limit_that_no_process_can_keep_is_refused(used: int | None, message: str) -> None:
+    with pytest.raises(OptionsError, match=message):
+        check_memory(100 * 2**20, used)
+
+
+def test_a_limit_that_can_be_kept() -> None:
+    check_memory(100 * 2**20, 99 * 2**20)
+    check_memory(None, None)
 
 
 def test_slots_that_work() -> None:

@@ -305,3 +305,23 @@ def stand_still():
 def overrun_in_c():
     """Never end and let no other thread of the process run."""
     re.match("(x+x+)+y", "x" * 60)
+
+
+HOARD = []
+
+
+@task
+def hoard(mebibytes, seconds=0):
+    """Take memory, for good."""
+    HOARD.append(b"x" * (mebibytes * 2**20))
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@task
+def hoard_without_end():
+    # As far as the machine of the tests can bear.
+    while len(HOARD) < 200:
+        HOARD.append(b"x" * (10 * 2**20))
+        time.sleep(0.05)
+    return "nobody stopped it"

@@ -19,6 +19,7 @@ from django_db_worker.claim import Wanted
 from django_db_worker.database import OutageLog, reason
 from django_db_worker.errors import AbandonedError, NotMigratedError
 from django_db_worker.listeners import find_listeners
+from django_db_worker.memory import quantity, used_by
 from django_db_worker.options import LONGEST_TIMEOUT, MOST, Options, OptionsError, whole_number
 from django_db_worker.process import Worker, run_here, run_reloaded
 from django_db_worker.slot import SlotOptions
@@ -64,6 +65,15 @@ class Command(UpstreamCommand):
             default=0,
             help="Seconds after which a running task is ended and FAILED with TimeoutError; its process is "
             "replaced once the other tasks in it have finished. 0 is never (default: %(default)s).",
+        )
+        parser.add_argument(
+            "--max-memory-per-process",
+            dest="max_memory",
+            type=quantity,
+            default=None,
+            metavar="BYTES",
+            help="Replace a process that has taken more memory than this, such as 512Mi, once its tasks have "
+            "finished; kill it at one and a half times as much (default: never).",
         )
         # For a command line that somebody else writes, as prodserver does.
         environment = {"worker_id": "DB_WORKER_ID", "health_port": "DB_WORKER_HEALTH_PORT"}
@@ -136,8 +146,8 @@ class Command(UpstreamCommand):
         if worker.options.supervised:
             if reload:
                 logger.warning(
-                    "Warning: --reload works with one process and one thread, without --health-port and "
-                    "--task-timeout. Disabling autoreload."
+                    "Warning: --reload works with one process and one thread, without --health-port, "
+                    "--task-timeout and --max-memory-per-process. Disabling autoreload."
                 )
             self._supervise(worker)
         elif reload:
@@ -182,6 +192,7 @@ def _options(given: dict[str, Any]) -> Options:
         threads=given["threads"],
         health_port=given["health_port"],
         task_timeout=given["task_timeout"],
+        max_memory=given["max_memory"],
     )
 
 
@@ -189,4 +200,5 @@ def _check(options: Options) -> None:
     backend = task_backends[options.backend_name]
     asked.check_queues(options.queue_names, backend.queues, options.backend_name)
     connection = connections[router.db_for_write(DBTaskResult)]
+    asked.check_memory(options.max_memory, used_by(os.getpid()))
     asked.check_slots(options, connection.vendor, connection.alias, connection.settings_dict["OPTIONS"])

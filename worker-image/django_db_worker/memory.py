@@ -1,0 +1,80 @@
+"""How much memory a process has for itself, and what follows from that: --max-memory-per-process."""
+
+import enum
+import os
+import re
+from argparse import ArgumentTypeError
+from contextlib import suppress
+from pathlib import Path
+
+MIB = 2**20
+# How far above its limit a process may be while its tasks finish.
+TOLERANCE = 1.5
+# Of the container's own limit: where the kernel is about to choose a process to kill.
+SCARCE = 0.95
+# Of the kernel's scale from -1000 to 1000: it should take a process, not the supervisor that replaces it.
+OOM_SCORE = 500
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+class Verdict(enum.Enum):
+    """What becomes of a process."""
+
+    KEEP = enum.auto()
+    LEAVE = enum.auto()  # once its tasks have finished
+    KILL = enum.auto()
+
+
+def judge(used: int, limit: int, *, scarce: bool) -> Verdict:
+    """Decide on a process that uses so many bytes; `scarce`: the container is about to run out of them."""
+    if used <= limit:
+        return Verdict.KEEP
+    return Verdict.KILL if scarce or used > TOLERANCE * limit else Verdict.LEAVE
+
+
+def quantity(text: str) -> int:
+    """An argparse type: bytes, written as in Kubernetes."""
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]|[KMGT]i)?", text)
+    if not parts or float(parts[1]) == 0:
+        raise ArgumentTypeError(f"must be a number of bytes such as 512Mi, 1Gi or 800000000, not {text!r}")
+    return int(float(parts[1]) * _UNITS[parts[2] or ""])
+
+
+def used_by(pid: int) -> int | None:
+    """Bytes that a process has for itself, also those swapped out; None where that cannot be seen.
+
+    Files that it has mapped do not count: the kernel can drop these.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    found = re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", status, re.MULTILINE)
+    return sum(map(int, found)) * 1024 if found else None
+
+
+def is_scarce(group: Path = Path("/sys/fs/cgroup")) -> bool:
+    """Whether this container has nearly as much memory in use as it may have (cgroup v2)."""
+    try:
+        most = int((group / "memory.max").read_text())
+        current = int((group / "memory.current").read_text())
+        stat = (group / "memory.stat").read_text()
+    except (OSError, ValueError):
+        # No limit is "max".
+        return False
+    cached = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)
+    return current - (int(cached[1]) if cached else 0) > SCARCE * most
+
+
+def volunteer() -> None:
+    """Have the kernel take this process before the supervisor when there is no memory left."""
+    path = Path(f"/proc/{os.getpid()}/oom_score_adj")
+    with suppress(OSError, ValueError):
+        path.write_text(str(min(1000, int(path.read_text()) + OOM_SCORE)))
+
+
+def in_mib(size: int) -> str:
+    """A size as people read it."""
+    return f"{size / MIB:.0f} MiB"
