@@ -1,4 +1,4 @@
-"""The delays between attempts that keep failing."""
+"""Growing delays between attempts that keep failing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Backoff:
         Args:
             floor: the delay after the first failure.
             ceiling: no delay is longer, before ``jitter``.
-            jitter: a factor for each delay, so that those who failed together do not return together.
+            jitter: a factor for each delay, so that callers that failed together do not retry together.
         """
         self._floor = floor
         self._ceiling = ceiling
@@ -25,10 +25,10 @@ class Backoff:
         self._delay = 0.0
 
     def next(self) -> float:
-        """Take note of a failure, and tell the seconds until the next attempt."""
+        """Record a failure, and return the seconds until the next attempt."""
         self._delay = min(self._ceiling, self._delay * 2 or self._floor)
         return self._delay * self._jitter()
 
     def reset(self) -> None:
-        """Take note of a success: the next failure is a first one."""
+        """Record a success: the next failure counts as the first."""
         self._delay = 0.0

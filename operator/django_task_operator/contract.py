@@ -1,8 +1,8 @@
-"""The words that users' alerts, dashboards and scripts rely on: each stands here, and once.
+"""The words that users' alerts, dashboards and scripts rely on, each defined once.
 
-Conditions and events have more reasons than these. A decision about the replicas names its own
-(``scaling.Reason``), what keeps a pod from working too (``observed.pods.PodTrouble``), and every
-error is the reason of what it stands in the way of (``errors.WorkerError``).
+Conditions and events have more reasons than these: those of a decision about the replicas
+(``scaling.Reason``), of a pod that does not work (``observed.pods.PodTrouble``), and of errors, whose
+reason is the name of their class (``errors.WorkerError``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ConditionType(StrEnum):
 
 
 class ConditionReason(StrEnum):
-    """Why a condition has its status, where neither an error, a pod nor a decision says so."""
+    """Why a condition has its status, if the reason is not an error, a pod or a decision."""
 
     SAMPLED = "Sampled"
     NOT_SAMPLED_YET = "NotSampledYet"
@@ -58,7 +58,7 @@ class ConditionReason(StrEnum):
 
 
 class EventReason(StrEnum):
-    """What an event tells of, where it is not that a condition has a new reason."""
+    """The reasons of events that are not about a new reason of a condition."""
 
     SCALED_UP = "ScaledUp"
     SCALED_DOWN = "ScaledDown"
@@ -95,7 +95,7 @@ class StatusField(StrEnum):
 
 
 class Metric(StrEnum):
-    """What is measured: for Prometheus (counters end in _total there), and what an HPA can read."""
+    """The names of metrics, for Prometheus (where counters end in _total) and for an HPA."""
 
     PENDING_TASKS = "django_tasks_pending"
     RUNNING_TASKS = "django_tasks_running"

@@ -1,6 +1,6 @@
-"""The resource's definition, which comes with the operator: the one place where a field's default stands.
+"""The resource's definition, included in the package: the only place that defines the fields' defaults.
 
-``crd.yaml`` is a link to the file in ``crds/``; a wheel holds what it links to.
+``crd.yaml`` is a link to the file in ``crds/``; a wheel contains the file itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ type _Schema = dict[str, Any]
 
 def _read() -> _Schema:
     text = (resources.files("django_task_operator") / "crd.yaml").read_text("utf-8")
-    # Ten times as fast as the loader in Python, where there is one: this is read at every start.
+    # If available, the C loader is ten times as fast as the one in Python, and this runs at every start.
     definition = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     (version,) = definition["spec"]["versions"]
     schema: _Schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
@@ -27,9 +27,9 @@ SPEC = _read()
 
 
 def with_defaults(spec: dict[str, Any], schema: _Schema = SPEC) -> dict[str, Any]:
-    """Fill in what a spec leaves out, as the API server does when it stores an object.
+    """Fill in the defaults of a spec, as the API server does when it stores an object.
 
-    An object may have been stored under an older definition, which lacked the field.
+    The object may have been stored under an older definition, which did not have the field yet.
     https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#defaulting
     """
     filled = dict(spec)

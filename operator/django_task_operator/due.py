@@ -1,4 +1,4 @@
-"""When a worker's next turn is due although nothing is told to have changed, and why."""
+"""When a worker's next turn is due even if no change is reported, and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class Due:
-    """The next turn is due after so many ``seconds``; ``why`` is for the log."""
+    """The next turn is due in ``seconds``; ``why`` is for the log."""
 
     seconds: float
     why: str

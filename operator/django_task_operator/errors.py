@@ -1,8 +1,8 @@
-"""What can go wrong with a worker, in words for the person who has to mend it.
+"""What can go wrong with a worker, in words for the person who has to fix it.
 
-An error's ``template`` is its message: the details that are given when it is raised fill the braces.
-Its class name is the reason of the condition and of the event. Neither ever holds a secret: no
-URL, user, host or password of a database.
+An error's ``template`` is its message: the details given when it is raised fill the braces. Its class
+name is the reason of the condition and of the event. Neither ever contains a secret: no URL, user,
+host or password of a database.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class WorkerGone(Exception):
-    """The DjangoTaskWorker is deleted: nothing more is to be done for it."""
+    """The DjangoTaskWorker has been deleted: there is nothing more to do for it."""
 
 
 class WorkerError(Exception):
     """Something that keeps one DjangoTaskWorker from its goal."""
 
-    # No docstring: ``python -OO`` removes those.
+    # Not a docstring: ``python -OO`` removes those.
     template: ClassVar[str]
-    # Whether the database takes statements although the tasks in it could not be counted. A migration is
-    # worth starting then, whether or not this very error is one that a migration mends.
+    # Whether the database accepts statements although the tasks in it could not be counted. A migration is
+    # then worth starting, whether or not it would fix this particular error.
     database_answers: ClassVar[bool] = False
 
     def __init__(self, **details: object) -> None:
@@ -40,7 +40,7 @@ class WorkerError(Exception):
 
     @classmethod
     def reasons(cls) -> tuple[str, ...]:
-        """Every reason that an error of this class may have."""
+        """Return every reason that an error of this class may have."""
         return (cls.__name__,)
 
     @property
@@ -49,7 +49,7 @@ class WorkerError(Exception):
         return str(self)
 
     def redacted(self, redact: Callable[[str], str]) -> Self:
-        """The same error, where details that others wrote have gone through ``redact``; our own words stay."""
+        """Return the same error with ``redact`` applied to the details that others wrote."""
         if not any(isinstance(detail, Foreign) for detail in self.details.values()):
             return self
         return type(self)(
@@ -60,27 +60,27 @@ class WorkerError(Exception):
         )
 
     def __eq__(self, other: object) -> bool:
-        """Two errors that say the same are the same: a repeated one is no news."""
+        """Compare by class and message: an error that repeats itself is no news."""
         return type(self) is type(other) and str(self) == str(other)
 
     def __hash__(self) -> int:
-        """Agree with equality."""
+        """Return a hash that agrees with equality."""
         return hash((type(self), str(self)))
 
 
 class UserError(WorkerError):
-    """Waits for somebody to change something: retrying alone cannot mend it."""
+    """An error that persists until someone changes something: retrying alone does not help."""
 
 
 class TransientError(WorkerError):
-    """May pass by itself: it is tried again with a growing delay."""
+    """An error that may pass by itself: the operator retries with a growing delay."""
 
 
 class _OfAnObject(WorkerError):
-    """What stands in the way of an object that the operator applies.
+    """What keeps the operator from applying an object.
 
-    The Deployment is what a worker is about, and has reasons of its own: all pods hang on it, and nothing
-    starts without. Of what is beside it one reason tells, and the message names the kind.
+    The Deployment has reasons of its own, because nothing works without it. All other objects share one
+    reason, and the message names the kind.
     """
 
     @property
@@ -91,7 +91,7 @@ class _OfAnObject(WorkerError):
 
     @classmethod
     def reasons(cls) -> tuple[str, ...]:
-        """Both."""
+        """Return both."""
         return cls.__name__, cls.__name__.replace("Object", "Deployment")
 
 
@@ -124,7 +124,7 @@ class MigrationFailed(UserError):
 
 
 class ApiUnavailable(TransientError):
-    template = "The Kubernetes API did not take the {action}: {problem}"
+    template = "The Kubernetes API did not accept the {action}: {problem}"
 
 
 class Migrating(TransientError):

@@ -1,8 +1,8 @@
 """Log lines: JSON in a cluster, readable on a terminal.
 
-A message is the name of an event, always the same: a few lower-case words such as ``turn failed`` or
-``status not written``. Whatever differs from line to line is a field: ``extra={"worker": ...}``. The one
-exception is what is also a Kubernetes event of a worker, whose note is the message (``report/reporter.py``).
+A message is the constant name of an event: a few lower-case words such as ``turn failed`` or ``status not
+written``. Everything that varies is a field: ``extra={"worker": ...}``. The only exception are log lines
+that are also Kubernetes events of a worker: their message is the event's note (``report/reporter.py``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _TextFormatter(logging.Formatter):
 
 
 def configure(level: str, form: Literal["json", "text"]) -> None:
-    """Send every log line to standard error in one form."""
+    """Send all log lines to standard error in one format."""
     handler = logging.StreamHandler()
     if form == "json":
         fields = ["asctime", "levelname", "name", "message"]
@@ -35,7 +35,7 @@ def configure(level: str, form: Literal["json", "text"]) -> None:
     else:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # kopf tells of every object that it hands over, and that a thread gets no signals: it should not.
+    # kopf logs every object that it hands over, and warns that a thread gets no signals, which is intended.
     for talkative, least in (
         ("kopf", logging.WARNING),
         ("kopf._core.reactor.running", logging.ERROR),

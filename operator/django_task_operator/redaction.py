@@ -1,9 +1,9 @@
-"""Takes a worker's credentials out of text that others wrote.
+"""Removes a worker's credentials from text that others wrote.
 
-The operator's own words never pass through here. They hold no credential because none is ever put into
-them: what a driver says is translated into the operator's words (``tasktable/failures.py``), not quoted.
-What has to be quoted, because only its author knows what is wrong, is the text of pods, of the kubelet and
-of the API server. It is redacted before it becomes part of a condition or an event.
+The operator's own messages never pass through here. They contain no credentials because none are ever put
+into them: a driver's message is translated into the operator's own words (``tasktable/failures.py``), not
+quoted. Messages of pods, the kubelet and the API server have to be quoted, because only they say what is
+wrong. They are redacted before they become part of a condition or an event.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 HIDDEN = "***"
 WITHHELD = "[a line that may hold the database's password is left out]"
-# After a rotation, pods may still run with the URL before; and the operator may have one of its own.
+# After a rotation, pods may still run with the previous URL; and the operator may have its own.
 REMEMBERED_URLS = 6
-# A secret of so many characters, or of so many that are not all letters, is in no text by chance.
+# A secret this long, or this long and not letters only, does not occur in a text by chance.
 UNIQUE_LENGTH = 16
 UNIQUE_MIXED_LENGTH = 8
-# Parts of a password that a parser took for a port or a path are worth hiding from this length on.
+# Parts of a password that a parser took for a port or a path are hidden if they are at least this long.
 PART_LENGTH = 4
 
 _URL_WITH_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)\S*@\S*")
@@ -41,24 +41,24 @@ _DELIMITERS = re.compile(r"[/?#\[\]@:&=%\s]+")
 
 
 class Foreign(str):
-    """Text that somebody else wrote, and that may quote a credential."""
+    """Text that someone else wrote, and that may quote a credential."""
 
     __slots__ = ()
 
 
 def without_credentials(text: str) -> str:
-    """``text`` without what has the form of a credential, whosever it may be."""
+    """Return ``text`` without anything that has the form of a credential."""
     return _ASSIGNED.sub(rf"\1{HIDDEN}", _URL_WITH_CREDENTIALS.sub(rf"\1{HIDDEN}", text))
 
 
 class Redactor:
-    """Takes the database URLs that one worker was given out of text that others wrote.
+    """Removes the database URLs of one worker from text that others wrote.
 
-    A password that cannot be in a text by chance is replaced wherever it stands, in every form in which
-    programs write it. A short or plain one, a word such as ``postgres``, is not replaced: the gap in
-    ``the o***erator`` would tell it. A line that has it as a word is left out as a whole instead. Hosts and
-    users are replaced where they stand as words. An unknown URL, of a Secret that the operator cannot read
-    for instance, is recognized by its form.
+    A password that cannot occur in a text by chance is replaced everywhere, in every form in which programs
+    write it. A short or simple one, such as ``p`` or ``postgres``, is not replaced, because the gap in
+    ``the o***erator`` would reveal it: a line that contains it as a word is left out instead. Hosts and
+    users are replaced where they occur as words. An unknown URL, for example from a Secret that the
+    operator cannot read, is recognized by its form.
     """
 
     def __init__(self) -> None:
@@ -66,12 +66,12 @@ class Redactor:
         self._urls: deque[str] = deque(maxlen=REMEMBERED_URLS)
 
     def learn(self, url: str) -> None:
-        """Remember a URL; also one that nothing can be made of, as the pods have it all the same."""
+        """Remember a URL, even one that cannot be parsed, because the pods have it, too."""
         if url.strip() and url not in self._urls:
             self._urls.append(url)
 
     def __call__(self, text: str) -> str:
-        """``text`` without any form of a credential of a known URL."""
+        """Return ``text`` without any form of a credential of a known URL."""
         patterns = [_patterns(url) for url in self._urls]
         for unique, _, _ in patterns:
             text = unique.sub(HIDDEN, text)
@@ -94,10 +94,10 @@ type _Patterns = tuple[re.Pattern[str], re.Pattern[str] | None, re.Pattern[str] 
 
 @lru_cache(maxsize=1024)
 def _patterns(url: str) -> _Patterns:
-    """What is replaced anywhere, what makes a line be left out, and what is replaced as a word."""
+    """Return what is replaced anywhere, what causes a line to be left out, and what is replaced as a word."""
     secrets, names = _parts(url)
     written = {form for secret in secrets for form in _forms(secret)}
-    # Messages are one line, with single spaces.
+    # Messages are single lines, with single spaces.
     forms = (written | {" ".join(form.split()) for form in written}) - {""}
     forms = {form for form in forms if not form.isspace()}
     unique = {form for form in forms if _is_unique(form)}
@@ -111,7 +111,7 @@ def _is_unique(form: str) -> bool:
 
 
 def _words(texts: Iterable[str]) -> re.Pattern[str] | None:
-    """Any of ``texts``, but not as a part of a longer word."""
+    """Match any of ``texts``, but not as part of a longer word."""
     words = [
         ("(?<![^\\W_])" if text[0].isalnum() else "")
         + re.escape(text)
@@ -122,7 +122,7 @@ def _words(texts: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def _parts(url: str) -> tuple[set[str], set[str]]:
-    """The secrets in a URL, well-formed or not, and the names of its hosts and users."""
+    """Return the secrets in a URL, well-formed or not, and the names of its hosts and users."""
     stripped = url.strip()
     rest = stripped.partition("://")[2] or stripped
     credentials, _, place = rest.rpartition("@")
@@ -134,9 +134,9 @@ def _parts(url: str) -> tuple[set[str], set[str]]:
         passwords.add(split.password or "")
         names |= {split.username or "", *_hosts(split.netloc.rpartition("@")[2])}
     except ValueError:
-        # Not well-formed; the parts above are all that there is.
+        # Not well-formed: there are no parts other than those above.
         pass
-    # What was not percent-encoded is cut by whoever reads the URL, and its parts are quoted.
+    # If a character was not percent-encoded, parsers split the password there and quote the parts.
     parts = {part for each in passwords for part in _DELIMITERS.split(each) if len(part) >= PART_LENGTH}
     return (
         {url, stripped, *((rest, credentials) if credentials else ()), *passwords, *parts} - {""},
@@ -151,7 +151,7 @@ def _hosts(place: str) -> Iterator[str]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """How programs write a secret: encoded, decoded, quoted for JSON, Python, HTML, SQL, in base64."""
+    """Return the forms of a secret: encoded, decoded, quoted for JSON, Python, HTML and SQL, in base64."""
     for plain in {secret, unquote(secret), unquote_plus(secret)}:
         yield plain
         for encoded in (quote(plain), quote(plain, safe=""), quote_plus(plain)):
@@ -169,18 +169,18 @@ def _forms(secret: str) -> Iterator[str]:
         data = plain.encode(errors="surrogatepass")
         yield repr(data)[2:-1]
         yield from _base64(data)
-        # A secret of several lines is shown line by line.
+        # A secret with several lines is shown line by line.
         yield from (line for line in plain.splitlines() if len(line) >= PART_LENGTH)
 
 
 def _base64(data: bytes) -> Iterator[str]:
-    """As it is encoded alone, and within something longer: wherever its first byte falls among three."""
+    """Return its encodings alone and within a longer text, for each offset of its first byte in a triple."""
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         alone = encode(data).decode()
         yield alone
         yield alone.rstrip("=")
         for before in range(3):
-            # The first and the last characters depend on what stands beside.
+            # The first and the last characters depend on the neighbouring bytes.
             whole = encode(b"\0" * before + data).decode()
             inner = whole[(before * 8 + 5) // 6 : ((before + len(data)) * 8) // 6]
             if len(inner) >= UNIQUE_MIXED_LENGTH:

@@ -1,7 +1,7 @@
 """A DjangoTaskWorker as frozen, typed values: parsed once, here, and trusted everywhere else.
 
-The API server has already checked and defaulted what it stores (``crds/``). Defaults stand there alone
-(``crd.py`` fills them in): a field with a default has none here, and one that may be missing is empty or
+The API server has already validated and defaulted what it stores (``crds/``). Only the CRD defines
+defaults (``crd.py`` fills them in): a field with a default has none here, and an optional one is empty or
 None.
 """
 
@@ -58,14 +58,14 @@ class KeyOfSecret(_Value):
 
 
 class ValueOrKey(_Value):
-    """A value, or the key of the Secret that has it."""
+    """A value, or the key of the Secret that contains it."""
 
     value: str | None = None
     key: str | None = None
 
 
 class Connection(_Value):
-    """Where the task table is, each part by itself; the variables of the pods begin with ``env_prefix``."""
+    """Where the task table is, in separate parts; the pods' variables begin with ``env_prefix``."""
 
     engine: Literal["PostgreSQL", "MySQL"]
     secret_ref: SecretRef
@@ -79,14 +79,14 @@ class Connection(_Value):
 
     @property
     def parts(self) -> dict[str, ValueOrKey]:
-        """All that are given, by their names."""
+        """Return all parts that are given, by name."""
         port = {"port": self.port} if self.port else {}
         password = ValueOrKey(key=self.password.key)
         return {"host": self.host, **port, "name": self.name, "user": self.user, "password": password}
 
 
 class Database(_Value):
-    """Where the task table is, and under which names the pods are told."""
+    """Where the task table is, and which environment variables pass that to the pods."""
 
     url_secret_ref: SecretKeyRef | None = None
     env_name: str
@@ -109,7 +109,7 @@ class Database(_Value):
 
 
 class Scaling(_Value):
-    """How many replicas for how many tasks."""
+    """How the number of replicas follows the tasks."""
 
     driver: Driver
     min_replicas: Annotated[int, Field(ge=0)]
@@ -122,7 +122,7 @@ class Scaling(_Value):
 
 
 class Orphans(_Value):
-    """What becomes of rows that stay RUNNING when the pod that ran them is gone."""
+    """What happens to rows that stay RUNNING after the pod that ran them is gone."""
 
     policy: Literal["Fail", "Requeue", "Ignore"]
     grace_seconds: Annotated[float, Field(ge=0)]
@@ -142,14 +142,14 @@ class Migrations(_Value):
 
 
 class Cleanup(_Value):
-    """When finished results are pruned; without days, the project's settings say how old they get."""
+    """When finished results are pruned; without days, the project's settings say after how many days."""
 
     schedule: str
     older_than_days: Annotated[int, Field(ge=0)] | None = None
 
 
 class PodTemplate(_Value):
-    """What the user lays over the pod template that the operator builds."""
+    """What the user merges over the pod template that the operator builds."""
 
     metadata: Manifest = Field(default_factory=dict)
     spec: Manifest = Field(default_factory=dict)
@@ -191,13 +191,13 @@ class WorkerSpec(_Value):
 
     @property
     def tasks_per_replica(self) -> int:
-        """The tasks that one pod should carry: by default ten for each that it can run at a time."""
+        """The number of tasks per pod: by default ten for each task that it can run at a time."""
         slots = self.processes * self.threads
         return self.scaling.tasks_per_replica or TASKS_PER_SLOT * slots
 
 
 class Key(_Value):
-    """Names one DjangoTaskWorker of the cluster."""
+    """The namespace and name of one DjangoTaskWorker."""
 
     namespace: str
     name: str
@@ -219,7 +219,7 @@ class Worker(_Value):
         """Read an object of the API.
 
         Raises:
-            InvalidSpec: a field is missing or has a value that no worker can have.
+            InvalidSpec: a field is missing or has a value that is not allowed.
         """
         metadata = manifest["metadata"]
         try:
@@ -232,5 +232,5 @@ class Worker(_Value):
 
 
 def key_of(manifest: Manifest) -> Key:
-    """Tell which worker an object of the API is."""
+    """Return the key of a DjangoTaskWorker object."""
     return Key(namespace=manifest["metadata"]["namespace"], name=manifest["metadata"]["name"])

@@ -21,16 +21,16 @@ _WORKER = ("namespace", "worker")
 
 PENDING_TASKS = Gauge(
     Metric.PENDING_TASKS,
-    "Due tasks that wait, as counted for the last decision",
+    "Due tasks that are waiting, as counted for the last decision",
     _WORKER,
     registry=REGISTRY,
 )
-RUNNING_TASKS = Gauge(Metric.RUNNING_TASKS, "Tasks that run", _WORKER, registry=REGISTRY)
-DEMAND_TASKS = Gauge(Metric.DEMAND_TASKS, "Due tasks that wait or run", _WORKER, registry=REGISTRY)
+RUNNING_TASKS = Gauge(Metric.RUNNING_TASKS, "Tasks that are running", _WORKER, registry=REGISTRY)
+DEMAND_TASKS = Gauge(Metric.DEMAND_TASKS, "Due tasks, waiting or running", _WORKER, registry=REGISTRY)
 OLDEST_PENDING_SECONDS = Gauge(
-    Metric.OLDEST_PENDING_SECONDS, "Age of the oldest due task that waits", _WORKER, registry=REGISTRY
+    Metric.OLDEST_PENDING_SECONDS, "How long the oldest waiting task has been due", _WORKER, registry=REGISTRY
 )
-DESIRED_REPLICAS = Gauge(Metric.DESIRED_REPLICAS, "Replicas decided last", _WORKER, registry=REGISTRY)
+DESIRED_REPLICAS = Gauge(Metric.DESIRED_REPLICAS, "Replicas last decided", _WORKER, registry=REGISTRY)
 READY_REPLICAS = Gauge(Metric.READY_REPLICAS, "Pods that are ready", _WORKER, registry=REGISTRY)
 ORPHANED_TASKS = Gauge(
     Metric.ORPHANED_TASKS,
@@ -40,13 +40,13 @@ ORPHANED_TASKS = Gauge(
 )
 STUCK_TASKS = Gauge(
     Metric.STUCK_TASKS,
-    "Tasks that have run for longer than stuckAfterSeconds on a pod that lives",
+    "Tasks that have run for longer than stuckAfterSeconds on a live pod",
     _WORKER,
     registry=REGISTRY,
 )
 ORPHANS = Counter(
     Metric.ORPHANS,
-    "Orphaned tasks that were dealt with: Failed, Requeued or Ignored",
+    "Orphaned tasks that were handled: Failed, Requeued or Ignored",
     (*_WORKER, "outcome"),
     registry=REGISTRY,
 )
@@ -74,11 +74,11 @@ API_REQUESTS = Counter(
 
 WATCHING = Gauge(
     Metric.WATCHING,
-    "1 while the objects of a namespace are watched; 0 while the API server refuses, as where it is gone",
+    "1 while the objects of a namespace are watched; 0 while the API server refuses the watch",
     ("namespace", "resource"),
     registry=REGISTRY,
 )
-LEADER = Gauge(Metric.LEADER, "1 while this operator is the one that is at work", registry=REGISTRY)
+LEADER = Gauge(Metric.LEADER, "1 while this operator is the leader", registry=REGISTRY)
 
 _FROM_STATUS = {
     PENDING_TASKS: StatusField.PENDING_TASKS,
@@ -92,7 +92,7 @@ _FROM_STATUS = {
 
 
 def observe(namespace: str, worker: str, status: dict[str, Any]) -> None:
-    """Take over the figures of a worker's status, however seldom that is written."""
+    """Set the metrics from a worker's status, which may be written less often than this is called."""
     for metric, name in _FROM_STATUS.items():
         metric.labels(namespace, worker).set(status.get(name, 0))
     tasks = status.get(StatusField.PENDING_TASKS, 0) + status.get(StatusField.RUNNING_TASKS, 0)
@@ -102,6 +102,6 @@ def observe(namespace: str, worker: str, status: dict[str, Any]) -> None:
 
 
 def forget(namespace: str, worker: str) -> None:
-    """Drop the figures of a worker that is gone."""
+    """Remove the metrics of a worker that is gone."""
     for metric in (*_FROM_STATUS, DEMAND_TASKS, CONDITION, SCALINGS, ORPHANS):
         metric.remove_by_labels({"namespace": namespace, "worker": worker})

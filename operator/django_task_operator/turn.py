@@ -1,4 +1,4 @@
-"""Everything that one turn of a worker knows: what it saw, what it decided, and what came of it."""
+"""Everything that one turn of a worker knows: what it saw, what it decided, and the outcome."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SERVING = Availability(State.SERVING)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a worker; a condition's reason may be what is told.
+    """Something that happened to a worker; the reason may be that of a condition.
 
-    ``autoscaler`` is the uid of the worker's HorizontalPodAutoscaler where it is to be told of it too.
+    ``autoscaler`` is the uid of the worker's HorizontalPodAutoscaler if it gets the event, too.
     """
 
     kind: Literal["Normal", "Warning"]
@@ -43,9 +43,9 @@ class Plan:
 
     Args:
         decision: the replicas that the Deployment gets, and why.
-        spec_replicas: what ``spec.replicas`` is to say; None is nothing at all.
-        marks: which pods are to be marked as the first to go. They are set before anything else, and
-            what is applied is then decided anew: a pod may have begun a task meanwhile.
+        spec_replicas: the value for ``spec.replicas``; None removes the field.
+        marks: the pods to mark as the first to be removed. Marks are set before anything else, and then
+            everything is decided again, because a pod may have started a task meanwhile.
     """
 
     decision: Decision
@@ -70,11 +70,11 @@ class Turn:
     sample_seconds: float = 0.0
     indexed: bool = False
     decision: Decision | None = None
-    # The keyed hash of the URL that new pods get; None where that is not known, or nobody asks.
+    # The keyed hash of the URL that new pods get; None if it is not known or not needed.
     url_hash: str | None = None
-    # What keeps the demand from being known: the Secret, its URL, or the database.
+    # Why the demand is not known: an error of the Secret, its URL, or the database.
     database_error: WorkerError | None = None
-    # What keeps the goal from being applied: the spec, or the API server.
+    # Why the decision was not applied: an error of the spec, or of the API server.
     apply_error: WorkerError | None = None
     shared_queue: tuple[str, Key] | None = None
     unserved_queues: tuple[str, ...] = ()
@@ -84,12 +84,12 @@ class Turn:
     metrics: Availability = SERVING
     # Somebody else's autoscaler on the Deployment.
     rival: Rival | None = None
-    # Of the rows of its pods, as far as they are known.
+    # Counts of the rows of its pods, as far as they are known.
     orphaned_tasks: int | None = None
     stuck_tasks: int | None = None
-    # What happened, in the order in which it is told.
+    # What happened, in the order in which it is reported.
     events: tuple[Event, ...] = ()
-    # When the next turn is due although nothing is told to have changed; the soonest counts.
+    # When the next turn is due even if no change is reported; the soonest one counts.
     dues: tuple[Due, ...] = ()
 
     @property
@@ -98,7 +98,7 @@ class Turn:
         return DRIVERS[self.driver]
 
     def redacted(self, redact: Callable[[str], str]) -> Self:
-        """The same, where what others wrote has gone through ``redact``; our own words stay as they are."""
+        """Return the same with ``redact`` applied to everything that others wrote."""
         return replace(
             self,
             pods=tuple(pod.redacted(redact) for pod in self.pods),
@@ -107,7 +107,7 @@ class Turn:
 
     @property
     def awaits_sample(self) -> bool:
-        """Whether the first sample after a start or a change is still on its way, and worth waiting for."""
+        """Whether the first sample after a start or a change is still pending, and worth waiting for."""
         return self.scaling.needs_demand and self.demand is None and self.database_error is None
 
     @property
@@ -117,5 +117,5 @@ class Turn:
 
     @property
     def database_answers(self) -> bool:
-        """Whether the database takes statements, even where the tasks in it cannot be counted."""
+        """Whether the database accepts statements, even if the tasks in it cannot be counted."""
         return self.database_error is None or self.database_error.database_answers

@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The doors to the cluster and the databases, and what the operator was started with.
+    """The connections to the cluster and the databases, and what the operator was started with.
 
     Args:
         kube: the API server.
         permit: whether the cluster and the databases may be written to.
-        caches: the workers' objects, as the watches last told.
+        caches: the workers' objects, as the watches last reported them.
         secrets: the database URLs.
         hash_key: what the database URLs are hashed with.
         databases: the task tables.
         served_queues: which worker serves which queues.
-        clock: seconds that never go back.
+        clock: returns monotonic seconds.
         instance: the name of the operator's pod.
-        runtime: what runtime Injected is copied from.
-        restricted: whether pod templates may not have what leads out of the namespace.
+        runtime: where runtime Injected is copied from.
+        restricted: whether pod templates must not contain anything that reaches outside the namespace.
         metrics_api: whether an HPA can get the workers' ``figures``.
         figures: what the metrics API answers.
-        migrating: held by whoever creates a Job that migrates.
+        migrating: held while a migration's Job is created.
     """
 
     kube: Kube

@@ -104,7 +104,7 @@ def test_a_crash_loop_gives_its_last_words_without_the_password(
     worker = make_worker(env=[*SPEC["env"], crash], scaling={"minReplicas": 1})
     message = worker.becomes("Stalled", "True", "CrashLooping", within=60)
 
-    assert "last words: RuntimeError: cannot use ***, not at all" in message
+    assert "last log line: RuntimeError: cannot use ***, not at all" in message
     assert "kubectl logs" in message
     warning = worker.warns("CrashLooping")
     assert "cannot use ***, not at all" in warning

@@ -111,7 +111,7 @@ def test_a_failing_migration_keeps_the_old_pods_at_work_and_says_why(
     (job,) = jobs(worker)
     assert f"Job {job['metadata']['name']} failed to migrate the database (exit code 1)" in message
     assert 'relation "django_content_type" already exists' in message
-    assert "those of the version before go on working" in message
+    assert "those of the previous version keep working" in message
     assert worker.warns("MigrationFailed")
     assert worker.becomes("Ready", "False", "MigrationFailed").startswith("1 of 1 replicas are ready. ")
     database.close_gate(1)

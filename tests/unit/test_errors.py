@@ -38,7 +38,7 @@ DETAILS = {
     "kind": "PodDisruptionBudget",
     "job": "emails-migrate-1234abcd",
     "how": "exit code 1",
-    "kept": "; those of the version before go on working",
+    "kept": "; those of the previous version keep working",
 }
 # A field of an error with one of these names would be a place for a secret.
 SECRETS = {"url", "user", "password", "host", "dsn", "value"}

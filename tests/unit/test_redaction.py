@@ -222,7 +222,7 @@ def no_form_is_told(drawn: tuple[str, str], form: str, noise: str) -> None:
 
     told = seen.redacted(redactor(url))
 
-    own = f"{noise} The API server refuses the Deployment: exit code 1, last words: "
+    own = f"{noise} The API server refuses the Deployment: exit code 1, last log line: "
     assert told.database_error == seen.database_error
     assert told.apply_error
     assert told.apply_error.message.startswith("The API server refuses the Deployment: ")

@@ -31,7 +31,7 @@ class Fate(StrEnum):
     ALIVE = "runs"
     GONE = "is gone"
     ENDED = "has ended"
-    STOPPED = "had its container ended"
+    STOPPED = "had its container stopped"
     RESTARTED = "had its container restarted"
 
 

@@ -98,7 +98,9 @@ class MigrationKeeper:
         if refusal := self._applier.refused(manifest["metadata"]["name"], wanted):
             return Migration(error=refusal)
         if not reachable:
-            return Migration(error=Migrating(problem="Waits until the database answers, to migrate it."))
+            return Migration(
+                error=Migrating(problem="Waiting until the database answers before migrating it.")
+            )
         if obstacle := self._obstacle():
             return Migration(error=Migrating(problem=obstacle), due=Due(NEIGHBOUR_SECONDS, obstacle))
         # Nobody else may come to the same conclusion before the Job can be seen.
@@ -113,14 +115,14 @@ class MigrationKeeper:
     def _obstacle(self) -> str | None:
         """Say what else migrates the same database: two at a time would get in each other's way."""
         if any(pod.running for pod in self._world.caches.migration_pods.of(self._key)):
-            return "Waits for the migration of the version before to end."
+            return "Waiting for the previous version's migration to finish."
         if self._world.migrating.locked():
-            return "Waits for its turn to migrate the database."
+            return "Waiting for its turn to migrate the database."
         for neighbour in self._world.served_queues.neighbours(self._key):
             if any(pod.running for pod in self._world.caches.migration_pods.of(neighbour)) or any(
                 self._may_start(neighbour, job) for job in self._world.caches.migrations.of(neighbour)
             ):
-                return f"Waits for the migration of DjangoTaskWorker {neighbour} on the same database."
+                return f"Waiting for the migration of DjangoTaskWorker {neighbour} on the same database."
         return None
 
     def _may_start(self, owner: Key, job: Job) -> bool:
@@ -183,8 +185,8 @@ def _failure(
     return MigrationFailed(
         job=job.name,
         how=_shown(how, redact).rstrip("."),
-        kept="; those of the version before go on working" if has_pods else "",
-        problem=f"Its last words: {words}" if words else "",
+        kept="; those of the previous version keep working" if has_pods else "",
+        problem=f"The end of its log: {words}" if words else "",
     )
 
 

@@ -53,7 +53,7 @@ EXCEPTION = "builtins.ChildProcessError"
 NEXT_LISTING = "rows are listed to find orphans"
 
 DENIED = (
-    "{number} of the RUNNING tasks ran on pods that are gone, and the URL's user may not change their rows. "
+    "{number} of the RUNNING tasks ran on pods that are gone, and the URL's user may not update their rows. "
     "Grant it UPDATE on django_tasks_database_dbtaskresult, or set spec.orphans.policy to Ignore."
 )
 
@@ -251,7 +251,7 @@ def settlement_of(trace: Trace, policy: Orphans) -> Settlement:
     requeues = trace.row.attempts - 1
     if policy.policy == "Requeue" and requeues < policy.max_requeues:
         return Requeued()
-    words = f"The pod {trace.pod} that ran this task {trace.fate}, and the task had not ended."
+    words = f"The pod {trace.pod} that ran this task {trace.fate}, and the task had not finished."
     if policy.policy == "Requeue":
         words += (
             f" It was started {trace.row.attempts} times, and is not started again: "
@@ -278,5 +278,5 @@ def _told(settled: list[tuple[Trace, Settlement]]) -> Iterator[Event]:
             yield Event(kind, reason, note)  # type: ignore[arg-type]  # of a Literal in a tuple
         if more := these[MOST_EVENTS:]:
             paths = ", ".join(sorted({trace.row.task_path for trace in more}))
-            note = f"{len(more)} more tasks are {became}, as their pods are gone: {paths}"
+            note = f"{len(more)} more tasks are {became} because their pods are gone: {paths}"
             yield Event(kind, reason, note)  # type: ignore[arg-type]

@@ -117,24 +117,24 @@ class VictimKeeper:
         self, deployment: Deployment, subscription: Subscription | None, marking: Marking
     ) -> _Busy:
         if not self._world.caches.pods.is_current(self._key.namespace):
-            raise _Unknown("the pods are not known for sure")
+            raise _Unknown("the pods are not known with certainty")
         if marking.refused:
-            raise _Unknown(f"pods cannot be marked as the ones to go: {marking.refused}")
+            raise _Unknown(f"pods cannot be marked for removal: {marking.refused}")
         if marking.times == MOST_MARKINGS:
-            raise _Unknown("the idle pods keep beginning tasks")
+            raise _Unknown("idle pods keep starting tasks")
         if subscription is None:
             return self._started("it is not known which pods run tasks")
         now = self._world.clock()
         if now < self._rest_until and not marking.times:
-            raise _Unknown("the running tasks were listed a moment ago")
+            raise _Unknown("the running tasks were listed only a moment ago")
         try:
             listing = await subscription.running(fresh=True)
         except DatabaseError as error:
-            return self._started(f"it cannot be seen which pods run tasks. {error.message}")
+            return self._started(f"it cannot be determined which pods run tasks. {error.message}")
         if listing.seconds > SLOW_SECONDS:
             self._rest_until = self._world.clock() + REST_PER_WORK * listing.seconds
         if not listing.complete:
-            raise _Unknown("too many tasks run to see which pods do")
+            raise _Unknown("too many tasks are running to tell which pods run them")
         own = own_replica_sets(self._world.caches.replica_sets.of(self._key), deployment.uid, self._uid)
         return _Busy(busy_pods(listing, self._pods(), own))
 
@@ -154,7 +154,7 @@ class VictimKeeper:
         there = [pod for pod in self._pods().values() if pod.is_replica and pod.replica_set]
         if any(pod.replica_set not in replica_sets for pod in there):
             # A pod is known, and its ReplicaSet is not yet.
-            raise _Unknown("the pods are not known for sure")
+            raise _Unknown("the pods are not known with certainty")
         return [
             scaling.Candidate(pod.name, pod.replica_set, pod.rank, pod.cost)
             for pod in there

@@ -73,7 +73,7 @@ class _Worker:
 
     database: str = ""
     polled: Polled | None = None
-    why_not: str = "it has not been looked at yet"
+    why_not: str = "it has not been observed yet"
     until: float = float("inf")
 
 

@@ -134,7 +134,7 @@ class Pod:
         return self._with_words(self.detail)
 
     def _with_words(self, how: str) -> str:
-        return f"{how}, last words: {self.words}" if self.words else how
+        return f"{how}, last log line: {self.words}" if self.words else how
 
 
 @dataclass(frozen=True, slots=True)

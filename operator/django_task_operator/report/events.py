@@ -1,4 +1,4 @@
-"""The Kubernetes events of a worker: what `kubectl describe djtw` tells of its past."""
+"""The Kubernetes events of a worker: the history that `kubectl describe djtw` shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # The API's own limit for a note, which counts bytes.
 _LONGEST_NOTE = 1024
-# Reasons of ScalingActive that somebody should hear of.
+# Reasons of ScalingActive that are worth an event.
 _SCALING_WARNINGS = {
     ConditionReason.AUTOSCALER_FAILING,
     ConditionReason.METRICS_API_FOREIGN,
@@ -27,7 +27,7 @@ _SCALING_WARNINGS = {
     Reason.CONFLICT,
 }
 
-# What is told when a count is no longer zero.
+# Events for when a count is no longer zero.
 _COUNTS = {
     StatusField.ORPHANED_TASKS: (
         EventReason.TASKS_ORPHANED,
@@ -35,15 +35,15 @@ _COUNTS = {
     ),
     StatusField.STUCK_TASKS: (
         EventReason.TASKS_STUCK,
-        "{number} of the tasks have run for longer than spec.stuckAfterSeconds on pods that live.",
+        "{number} of the tasks have run for longer than spec.stuckAfterSeconds on live pods.",
     ),
 }
 
 
 def transitions(previous: Manifest, status: Manifest) -> list[Event]:
-    """Tell what changed between two statuses that a person should hear of.
+    """Return events for the changes between two statuses that matter to people.
 
-    Compared with what the API server has stored, so a restarted operator repeats nothing.
+    The old status is the one that the API server has stored, so a restarted operator repeats nothing.
     """
     before = {condition["type"]: condition for condition in previous.get(StatusField.CONDITIONS, ())}
     after = {condition["type"]: condition for condition in status[StatusField.CONDITIONS]}
@@ -82,7 +82,7 @@ def build_event(
 ) -> Manifest:
     """Build the object of the events API; ``instance`` is the name of the operator's pod.
 
-    With ``autoscaler``, a uid, it is about the worker's HorizontalPodAutoscaler and not the worker.
+    With ``autoscaler``, a uid, the event is about the worker's HorizontalPodAutoscaler instead of the worker.
     """
     about = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "uid": uid}
     if autoscaler:

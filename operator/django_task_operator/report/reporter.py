@@ -1,4 +1,4 @@
-"""Tells users what a turn saw and did: status, events, metrics."""
+"""Reports what a turn saw and did: status, events, metrics."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Counts that move with every task are metrics; in the status they may be this old.
+# Counts that change with every task are available as metrics; in the status they may be this old.
 STATUS_SECONDS = 10.0
-# A write that failed is tried again after a delay that doubles between these.
+# A failed write is retried after a delay that doubles between these bounds.
 RETRY_SECONDS = (2.0, 30.0)
 
 
@@ -44,11 +44,11 @@ class Reporter:
 
     @property
     def has_reported(self) -> bool:
-        """Whether the worker has a status, from this operator or from the one before it."""
+        """Whether the worker has a status, from this operator or a previous one."""
         return bool(self._status)
 
     async def report(self, turn: Turn) -> Due | None:
-        """Tell of the turn's events and write what is news; return when the rest is due, if any is left.
+        """Post the turn's events and write what has changed; return when a write that was put off is due.
 
         Raises:
             WorkerGone: the DjangoTaskWorker is deleted.
@@ -77,7 +77,7 @@ class Reporter:
         return None
 
     async def _tell(self, event: Event) -> None:
-        """Write an event. It is a courtesy: one that cannot be written is logged and forgotten."""
+        """Write an event. One that cannot be written is logged and dropped."""
         level = logging.WARNING if event.kind == "Warning" else logging.INFO
         log.log(level, event.note, extra={"worker": str(self._key), "reason": event.reason})
         try:

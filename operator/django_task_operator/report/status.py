@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from django_task_operator.spec import Key, Manifest
     from django_task_operator.turn import Turn
 
-# A sample slower than this wants its index (docs/database.md), or a database that has time.
+# A slower sample needs the index (docs/database.md), or a database that is less busy.
 SLOW_SAMPLE_SECONDS = 0.5
-# Of what a pod says, so many characters.
+# How many characters of a pod's message are shown.
 LONGEST_DETAIL = 400
 
 _POD_ADVICE = {
@@ -38,7 +38,7 @@ _POD_ADVICE = {
         "Correct spec.env, spec.envFrom, spec.database or spec.podTemplate."
     ),
     PodTrouble.CRASH_LOOPING: (
-        "The worker ends again and again: {detail}. See: kubectl logs -n {namespace} {pod} --previous"
+        "The worker keeps exiting: {detail}. See: kubectl logs -n {namespace} {pod} --previous"
     ),
     PodTrouble.UNSCHEDULABLE: (
         "No node has room for the pod: {detail}. "
@@ -50,21 +50,21 @@ NO_METRICS = {
     State.OFF: (
         ConditionReason.METRICS_API_OFF,
         (
-            "The operator does not serve {metric}, which the HorizontalPodAutoscaler goes by. "
+            "The operator does not serve {metric}, which the HorizontalPodAutoscaler needs. "
             "Set metricsApi.enabled in its chart, or spec.scaling.driver to Operator."
         ),
     ),
     State.FOREIGN: (
         ConditionReason.METRICS_API_FOREIGN,
         (
-            "The cluster's external metrics come from {service}, which is left alone. "
+            "The cluster's external metrics come from {service}, which the operator leaves alone. "
             "Let it serve {metric} (docs/scaling-with-the-hpa.md), or set spec.scaling.driver to Operator."
         ),
     ),
     State.UNREACHABLE: (
         ConditionReason.METRICS_API_UNREACHABLE,
         (
-            "The API server does not reach the operator's metrics API{detail}. "
+            "The API server cannot reach the operator's metrics API{detail}. "
             "See: kubectl describe apiservice v1beta1.external.metrics.k8s.io."
         ),
     ),
@@ -104,7 +104,7 @@ def conditions_of(turn: Turn, now: datetime) -> dict[ConditionType, Condition]:
 def build_status(
     turn: Turn, conditions: Mapping[ConditionType, Condition], previous: Manifest, now: datetime
 ) -> Manifest:
-    """Build the whole status; ``previous`` is the one before, for the times of its transitions."""
+    """Build the whole status; conditions that did not change keep their times from ``previous``."""
     before = {condition["type"]: condition for condition in previous.get(StatusField.CONDITIONS, ())}
     deployment, demand = turn.deployment, turn.demand
     known: Manifest = {
@@ -125,13 +125,13 @@ def build_status(
             for kind, condition in conditions.items()
         ],
     }
-    # What is not known now stays as it was.
+    # A value that is not known now stays as it was.
     kept = ((name, previous.get(name) if value is None else value) for name, value in known.items())
     return {str(name): value for name, value in kept if value is not None}
 
 
 def steady_part(status: Manifest) -> Manifest:
-    """The part of a status that is worth a write at once; the rest moves with every task."""
+    """The part of a status whose changes are written immediately; the rest changes with every task."""
     moving = {
         StatusField.PENDING_TASKS,
         StatusField.RUNNING_TASKS,
@@ -147,7 +147,7 @@ def steady_part(status: Manifest) -> Manifest:
 
 
 def differs(status: Manifest, other: Manifest) -> bool:
-    """Whether two statuses differ in more than the ages and times, which pass by themselves."""
+    """Whether two statuses differ in more than ages and times, which change by themselves."""
     passing = {StatusField.OLDEST_PENDING_SECONDS, StatusField.LAST_SAMPLE_TIME}
     return {k: v for k, v in status.items() if k not in passing} != {
         k: v for k, v in other.items() if k not in passing
@@ -159,7 +159,7 @@ def _selector(key: Key) -> str:
 
 
 def timestamp(at: datetime) -> str:
-    """Write a time as the API does."""
+    """Format a time as the API does."""
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -225,7 +225,7 @@ def _queues(turn: Turn) -> Condition | None:
 
 
 def _autoscaler(turn: Turn) -> Condition | None:
-    """What keeps the HorizontalPodAutoscaler from doing its part, or may keep it once it is awake."""
+    """What keeps the HorizontalPodAutoscaler from working, or may do so once it leaves zero."""
     if turn.driver is not Driver.HPA:
         return None
     counts = turn.autoscaler.counts if turn.autoscaler else None
@@ -233,12 +233,12 @@ def _autoscaler(turn: Turn) -> Condition | None:
         reason, advice = NO_METRICS[turn.metrics.state]
         detail = f" ({turn.metrics.detail[:LONGEST_DETAIL].rstrip('.')})" if turn.metrics.detail else ""
         message = advice.format(service=turn.metrics.service, detail=detail, metric=METRIC)
-        # Before it is awake, nobody can tell what another adapter knows.
+        # At zero the autoscaler asks for no metric, so it is unknown whether another adapter serves it.
         may_work = counts is None and turn.metrics.state is not State.UNREACHABLE
         return Condition(
             None if may_work else False,
             reason,
-            f"{message} Until then the replicas go from zero and back to it, and are held in between.",
+            f"{message} Until then the operator only scales from and to zero, and otherwise holds.",
         )
     if turn.autoscaler and turn.autoscaler.trouble:
         trouble, detail = turn.autoscaler.trouble
@@ -283,7 +283,7 @@ def _reconciling(turn: Turn, now: datetime) -> Condition:
         return Condition(True, *trouble)
     if turn.deployment is None:
         if turn.awaits_sample:
-            return Condition(True, ConditionReason.STARTING, "Waits for the first sample.")
+            return Condition(True, ConditionReason.STARTING, "Waiting for the first sample.")
         return Condition(False, ConditionReason.SETTLED, "")
     return _progress(turn.deployment, turn.decision)
 
@@ -291,7 +291,7 @@ def _reconciling(turn: Turn, now: datetime) -> Condition:
 def _progress(deployment: Deployment, decision: Decision | None) -> Condition:
     wanted = decision.replicas if decision else deployment.wanted_replicas
     if not deployment.wanted_replicas == deployment.replicas == wanted:
-        return Condition(True, ConditionReason.SCALING, "Pods are being started or ended.")
+        return Condition(True, ConditionReason.SCALING, "Pods are starting or terminating.")
     if not deployment.rolled_out:
         return Condition(
             True,
@@ -307,7 +307,7 @@ def _ready(turn: Turn, database: Condition, stalled: Condition, reconciling: Con
     wanted = turn.decision.replicas if turn.decision else 0
     ready = turn.deployment.ready_replicas if turn.deployment else 0
     if stalled.status:
-        # Not ready: a deployment that waits for this must not pass. How bad it is, is said.
+        # Not ready: a pipeline that waits for this condition must fail. The message says how many pods work.
         working = f"{min(ready, wanted)} of {wanted} replicas are ready. " if ready and wanted else ""
         return Condition(False, stalled.reason, working + stalled.message)
     if database.status is not True:
@@ -321,10 +321,10 @@ def _ready(turn: Turn, database: Condition, stalled: Condition, reconciling: Con
         return Condition(
             False,
             ConditionReason.PAUSED if held else ConditionReason.NO_REPLICAS_ASKED,
-            f"Tasks wait, and {'spec.paused holds the replicas at' if held else 'spec.replicas asks for'} 0.",
+            f"Tasks wait, but {'spec.paused holds the replicas at' if held else 'spec.replicas is'} 0.",
         )
     if not wanted:
-        return Condition(True, ConditionReason.SCALED_TO_ZERO, "No task waits or runs.")
+        return Condition(True, ConditionReason.SCALED_TO_ZERO, "No task is pending or running.")
     return Condition(
         True, ConditionReason.REPLICAS_READY, f"{min(ready, wanted)} of {wanted} replicas are ready."
     )

@@ -21,7 +21,7 @@ class InvalidRootCert(UserError):
 
 
 class UnsupportedDatabase(UserError):
-    template = "The database URL names {database}, which cannot be scaled on: {why}. Use PostgreSQL, MySQL or MariaDB."
+    template = "The database URL names {database}, which the operator does not support: {why}. Use PostgreSQL, MySQL or MariaDB."
 
 
 class DatabaseError(TransientError):
@@ -33,7 +33,7 @@ class HostUnknown(DatabaseError):
 
 
 class HostIsLoopback(DatabaseError):
-    template = "The URL's host is localhost or a loopback address, which for the operator is its own pod, where no database is. Where the pods reach the database through a proxy beside them (Cloud SQL, RDS), give the operator a URL of its own in spec.database.operatorUrlSecretRef."
+    template = "The URL's host is localhost or a loopback address, which for the operator is its own pod, without a database. If the pods connect through a sidecar proxy (Cloud SQL, RDS), give the operator its own URL in spec.database.operatorUrlSecretRef."
 
 
 class ConnectionRefused(DatabaseError):
@@ -49,7 +49,7 @@ class ConnectionLost(DatabaseError):
 
 
 class TLSFailed(DatabaseError):
-    template = "The database and the operator could not agree on TLS. Check sslmode in the URL. The operator verifies certificates by the authority in spec.database.sslRootCertSecretRef, and without one by those that its image has: PostgreSQL needs sslrootcert=system for that."
+    template = "The TLS handshake with the database failed. Check sslmode in the URL. The operator verifies certificates against the authority in spec.database.sslRootCertSecretRef, or without one against those in its image; PostgreSQL needs sslrootcert=system for that."
 
 
 class AuthenticationFailed(DatabaseError):
@@ -81,25 +81,23 @@ class PermissionDenied(DatabaseError):
 
 
 class SampleTimedOut(DatabaseError):
-    template = "Counting the tasks took longer than {seconds:g} s. The index in docs/database.md makes it a matter of milliseconds; a lock on the table has the same effect."
+    template = "Counting the tasks took longer than {seconds:g} s. The index in docs/database.md reduces that to milliseconds; a lock on the table may also be the cause."
 
     database_answers = True
 
 
 class DatabaseReadOnly(DatabaseError):
-    template = "The database takes no changes: it is a standby, or was made read-only. After a fail-over the URL's host has to lead to the new primary; add target_session_attrs=read-write where the URL names several hosts."
+    template = "The database is read-only: it is a standby, or was made read-only. After a failover the URL's host must lead to the new primary; if the URL names several hosts, add target_session_attrs=read-write."
 
 
 class StatementConflict(DatabaseError):
-    template = "The database ended the statement in favour of another one: a deadlock, or a standby that has to catch up. It is tried again."
+    template = "The database cancelled the statement because of a deadlock, or because a standby has to catch up. The operator retries it."
 
     database_answers = True
 
 
 class TooManyConnections(DatabaseError):
-    template = (
-        "The database has no connection left for this user. Raise its limit, or put a pooler before it."
-    )
+    template = "The database has no connection left for this user. Raise its limit, or put a connection pooler in front of it."
 
 
 class DatabaseFailed(DatabaseError):

@@ -160,7 +160,7 @@ async def test_a_failed_migration_keeps_the_old_pods_and_says_why(bench: Bench) 
     said = message(bench, "Stalled")
     assert only_job(bench) in said
     assert "(exit code 1)" in said
-    assert "those of the version before go on working" in said
+    assert "those of the previous version keep working" in said
     assert said.endswith("Applying orders.0007... | connecting to *** | ProgrammingError: no column colour")
     assert message(bench, "Ready") == f"5 of 8 replicas are ready. {said}"
     assert said in [told.partition(": ")[2] for told in bench.told()]
@@ -206,7 +206,7 @@ async def test_a_failed_job_that_is_deleted_is_tried_again(bench: Bench) -> None
     bench.kube.run_job("shop", name, attempts=3, failed=LIMIT)
     await bench.turn(reconciler)
     assert bench.condition("Stalled") == "True MigrationFailed"
-    assert "version before" not in message(bench, "Stalled")
+    assert "previous version" not in message(bench, "Stalled")
 
     bench.kube.delete("jobs", "shop", name)
     await bench.turn(reconciler)
@@ -295,7 +295,7 @@ async def test_a_migration_at_work_is_never_killed_for_the_next_one(bench: Bench
     change(bench, image="shop:3")
     await bench.turn(reconciler)
     assert only_job(bench) == name
-    assert "version before to end" in message(bench, "Reconciling")
+    assert "previous version's migration to finish" in message(bench, "Reconciling")
 
     bench.kube.run_job("shop", name, complete=True)
     await bench.turn(reconciler)
@@ -438,7 +438,7 @@ async def test_a_migration_starts_where_the_database_answers(
 
     assert any(request == "apply job" for request in bench.kube.requests) == starts
     assert image(bench) == "shop:1"
-    waits = message(bench, "Reconciling").startswith("Waits until the database answers")
+    waits = message(bench, "Reconciling").startswith("Waiting until the database answers")
     assert waits == (not starts)
 
 

@@ -85,7 +85,7 @@ async def test_a_row_whose_pod_is_gone_fails_after_the_grace(bench: Bench) -> No
     assert here.settled() == []
 
     await here.turn(after=1)
-    words = f"The pod {gone} that ran this task is gone, and the task had not ended."
+    words = f"The pod {gone} that ran this task is gone, and the task had not finished."
     assert bench.databases.settled == [(row, Failed(EXCEPTION, f"ChildProcessError: {words}\n"))]
     assert bench.told() == [
         f"TaskFailed: orders.tasks.send ({row.id}) is FAILED: the pod {gone} that ran it is gone."
@@ -334,7 +334,7 @@ async def test_many_are_told_of_in_few_words(bench: Bench) -> None:
     assert here.settled() == ["Failed"] * 50
     assert len(bench.told()) == MOST_EVENTS + 1
     assert bench.told()[-1] == (
-        "TaskFailed: 47 more tasks are FAILED, as their pods are gone: orders.tasks.send"
+        "TaskFailed: 47 more tasks are FAILED because their pods are gone: orders.tasks.send"
     )
 
 
@@ -374,7 +374,7 @@ async def test_stuck_tasks_are_counted_and_left_alone(bench: Bench) -> None:
     assert here.status["stuckTasks"] == 2
     assert here.settled() == []
     assert bench.told() == [
-        "TasksStuck: 2 of the tasks have run for longer than spec.stuckAfterSeconds on pods that live."
+        "TasksStuck: 2 of the tasks have run for longer than spec.stuckAfterSeconds on live pods."
     ]
     gauge = telemetry.STUCK_TASKS.labels("shop", "emails")
     assert gauge._value.get() == 2

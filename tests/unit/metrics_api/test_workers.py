@@ -28,7 +28,7 @@ def demand(bench: Bench) -> list[tuple[Mapping[str, str], str]]:
 async def test_they_are_known_from_the_first_sample_until_the_worker_goes(bench: Bench) -> None:
     bench.worker(queues=["a", "b"])
     reconciler = bench.reconciler()
-    with pytest.raises(NotKnown, match="has not been looked at yet"):
+    with pytest.raises(NotKnown, match="has not been observed yet"):
         demand(bench)
     await bench.turn(reconciler)
     with pytest.raises(NotKnown, match="has not been sampled yet"):

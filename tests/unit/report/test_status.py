@@ -291,7 +291,7 @@ def test_whatever_happens(turn: Turn) -> None:
         (
             replace(GOOD, deployment=deployed(2, there=0)),
             "Ready",
-            "0 of 2 replicas are ready. Pods are being started or ended.",
+            "0 of 2 replicas are ready. Pods are starting or terminating.",
         ),
         (
             replace(
@@ -302,7 +302,7 @@ def test_whatever_happens(turn: Turn) -> None:
             "Ready",
             (
                 "1 of 2 replicas are ready. "
-                "The worker ends again and again: x. See: kubectl logs -n shop a --previous"
+                "The worker keeps exiting: x. See: kubectl logs -n shop a --previous"
             ),
         ),
         (
@@ -331,7 +331,7 @@ def test_whatever_happens(turn: Turn) -> None:
         (
             with_pod(PodTrouble.CRASH_LOOPING, "exit code 1."),
             "Stalled",
-            "The worker ends again and again: exit code 1. See: kubectl logs -n shop p-1 --previous",
+            "The worker keeps exiting: exit code 1. See: kubectl logs -n shop p-1 --previous",
         ),
         (
             with_pod(PodTrouble.UNSCHEDULABLE, "0/3 nodes are available."),

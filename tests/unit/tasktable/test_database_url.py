@@ -97,7 +97,7 @@ def test_schemes(scheme: str, vendor: str) -> None:
         ("postgres://user:hunter2@[db]/shop", "what is in brackets is no IPv6 address"),
         ("postgres://user:hunter2@fd00::7/shop", "an IPv6 address has to be in brackets"),
         ("postgres://user:hunter2\u2100@db/shop", "it has a character that has to be percent-encoded"),
-        ("mysql://user:hunter2@db1,db2/shop", "it names several hosts, of which MySQL's drivers take one"),
+        ("mysql://user:hunter2@db1,db2/shop", "it names several hosts, but MySQL's drivers accept only one"),
         ("postgres://user:hunter2@//cloudsql/a:b:c/shop", "it names a Unix socket"),
         *(
             (f"postgres://user:hunter2@db/shop?{option}=/x", f"{option} is not taken from a URL")
@@ -135,7 +135,7 @@ def test_what_cannot_be_used_is_said_without_quoting_it(text: str, problem: str)
     [
         (
             "sqlite:///db.sqlite3",
-            "SQLite, which cannot be scaled on: it is a file, and pods cannot share a file",
+            "SQLite, which the operator does not support: it is a file, and pods cannot share a file",
         ),
         ("sqlite://:memory:", "SQLite"),
         ("spatialite:///db", "SpatiaLite"),

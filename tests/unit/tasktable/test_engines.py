@@ -46,7 +46,8 @@ def test_a_connection_without_an_engine_is_refused(ask: Any) -> None:
     with pytest.raises(UnsupportedDatabase) as refused:
         ask(connection())
     assert refused.value.message == (
-        "The database URL names sqlite, which cannot be scaled on: the operator has no engine of that name, "
+        "The database URL names sqlite, which the operator does not support: "
+        "the operator has no engine of that name, "
         "but postgresql, mysql. Use PostgreSQL, MySQL or MariaDB."
     )
 

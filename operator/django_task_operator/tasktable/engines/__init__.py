@@ -32,9 +32,9 @@ _REFUSED = {
     "mssql": ("SQL Server", "the operator has no driver for it"),
     "mssqlms": ("SQL Server", "the operator has no driver for it"),
     "pyodbc": ("SQL Server", "the operator has no driver for it"),
-    "cockroachdb": ("CockroachDB", "the operator's query is not tried on it"),
-    "redshift": ("Redshift", "it is no store for a queue of tasks"),
-    "cockroach": ("CockroachDB", "the operator's query is not tried on it"),
+    "cockroachdb": ("CockroachDB", "the operator's query is not tested on it"),
+    "redshift": ("Redshift", "it is not suitable for a task queue"),
+    "cockroach": ("CockroachDB", "the operator's query is not tested on it"),
 }
 
 
@@ -42,7 +42,7 @@ def engine_of_scheme(scheme: str) -> Engine | None:
     """Find the engine that a URL's scheme names; None if it names nothing that is known.
 
     Raises:
-        UnsupportedDatabase: it names a database that cannot be scaled on.
+        UnsupportedDatabase: it names a database that the operator does not support.
     """
     if refused := _REFUSED.get(scheme):
         database, why = refused

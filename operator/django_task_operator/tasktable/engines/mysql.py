@@ -132,7 +132,7 @@ class MySQL(Engine):
             options=given,
         )
         if "," in read.host:
-            raise InvalidURL(problem="it names several hosts, of which MySQL's drivers take one")
+            raise InvalidURL(problem="it names several hosts, but MySQL's drivers accept only one")
         return read
 
     @override
