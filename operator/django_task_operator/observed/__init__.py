@@ -1,5 +1,5 @@
-"""The cluster's objects as frozen values: the few facts of each that decisions need.
+"""The cluster's objects as frozen values, with only the facts that decisions need.
 
-In come manifests of the API, read once by a watch (``cluster/cache.py``). Out come values with names
-of our own for what they mean. Pure: no request is made here.
+In come manifests from the API, read once by a watch (``cluster/cache.py``). Out come values whose fields
+are named for their meaning. Pure: no request is made here.
 """

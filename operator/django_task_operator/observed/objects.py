@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OwnedObject:
-    """An object that the operator applies, or that stands where one should.
+    """An object that the operator applies, or another one with the same name.
 
     Args:
         name: its name.
         uid: which object of that name.
-        controller_kind: the kind of what controls it, if anything does.
-        controller_uid: which object that is.
+        controller_kind: the kind of the object that controls it, if any.
+        controller_uid: the uid of that object.
         labels: its labels.
-        revision: changes whenever somebody changes its spec.
+        revision: changes whenever its spec changes.
     """
 
     name: str
@@ -50,19 +50,19 @@ class OwnedObject:
     revision: str
 
     def belongs_to(self, worker_uid: str) -> bool:
-        """Whether that worker's operator made it."""
+        """Whether it was created for that worker."""
         return self.controller_uid == worker_uid
 
     def may_be_applied_by(self, worker_uid: str, labels: frozenset[tuple[str, str]]) -> bool:
         """Whether it belongs to that worker, or may: it has the worker's ``labels`` and no owner.
 
-        Such a one was left behind by ``kubectl delete --cascade=orphan``, and its pods may be at work.
+        ``kubectl delete --cascade=orphan`` leaves such objects behind, and their pods may be running tasks.
         """
         return self.belongs_to(worker_uid) or (self.controller_uid is None and self.labels >= labels)
 
     @property
     def is_left_over(self) -> bool:
-        """Whether it belongs to a worker: if not to this one, to one of the same name that is deleted."""
+        """Whether it belongs to a worker: if not to this one, then to a deleted one of the same name."""
         return self.controller_kind == KIND
 
 
@@ -109,16 +109,16 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Deployment(OwnedObject):
-    """A Deployment that carries the operator's labels, or stands where one should."""
+    """A Deployment that has the operator's labels, or the name of a worker."""
 
     wanted_replicas: int
     rolled_out: bool
     replicas: int
     ready_replicas: int
     failure: str | None
-    # Whether its new pods are not ready within the time that Kubernetes gives them.
+    # Whether its new pods failed to become ready within the progress deadline.
     overdue: bool = False
-    # What was migrated for the template that it has.
+    # The hash of the migration for its current template.
     migrated: str | None = None
     # What it says of its database's URL.
     rotation: Rotation = NO_ROTATION
@@ -162,7 +162,7 @@ class Deployment(OwnedObject):
 
 @dataclass(frozen=True, slots=True)
 class Child(OwnedObject):
-    """An object beside the Deployment."""
+    """An object of a worker other than the Deployment."""
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
@@ -172,10 +172,10 @@ class Child(OwnedObject):
 
 @dataclass(frozen=True, slots=True)
 class Autoscaler(Child):
-    """A HorizontalPodAutoscaler, and how it fares by its own conditions.
+    """A HorizontalPodAutoscaler, and its state according to its own conditions.
 
-    ``counts`` says whether it got its metric last; None while it sleeps, or has not looked yet.
-    ``trouble`` is the reason and the words of what keeps it from scaling.
+    ``counts`` says whether it last got its metric; None while it is inactive, or has not asked yet.
+    ``trouble`` is the reason and the message of the condition that keeps it from scaling.
     """
 
     counts: bool | None
@@ -229,9 +229,9 @@ class ReplicaSet:
     """A ReplicaSet of a worker's Deployment.
 
     Args:
-        name: its name, with which the names of its pods begin.
-        controller_uid: the Deployment that it belongs to.
-        worker_uid: the DjangoTaskWorker that its pod template was built for.
+        name: its name, which is a prefix of its pods' names.
+        controller_uid: the uid of the Deployment that it belongs to.
+        worker_uid: the uid of the DjangoTaskWorker that its pod template was built for.
     """
 
     name: str
@@ -252,9 +252,9 @@ class ReplicaSet:
 
 @dataclass(frozen=True, slots=True)
 class Job(OwnedObject):
-    """A Job that migrates: what it migrates, and whether that went well.
+    """A Job that runs a migration: which one, and whether it succeeded.
 
-    ``failed`` says how it failed, once it is not tried any more.
+    ``failed`` says how it failed, once there are no more retries.
     """
 
     migrates: str | None
@@ -279,12 +279,12 @@ class Job(OwnedObject):
 
     @property
     def is_over(self) -> bool:
-        """Whether it ended, well or badly."""
+        """Whether it has ended, successfully or not."""
         return self.complete or self.failed is not None
 
 
 def owner_of(manifest: Manifest) -> Key:
-    """Tell which worker an object with the operator's labels belongs to."""
+    """Return the worker that an object with the operator's labels belongs to."""
     metadata = manifest["metadata"]
     labels = metadata["labels"]
     name = next(
@@ -296,7 +296,7 @@ def owner_of(manifest: Manifest) -> Key:
 def _owned(manifest: Manifest) -> dict[str, Any]:
     """Read the fields of an OwnedObject."""
     metadata, controller = manifest["metadata"], controller_of(manifest)
-    # What the API server made of the spec, defaults included: not every kind has a generation.
+    # The spec as stored, defaults included, because not every kind has a generation.
     spec = json.dumps(manifest.get("spec"), sort_keys=True)
     return {
         "name": metadata["name"],

@@ -1,4 +1,4 @@
-"""What the operator sees of a pod, as small frozen values: what is wrong with it, and whether it lives."""
+"""What the operator sees of a pod, as small frozen values: whether it is alive, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
-# A container that was restarted is believed once it has run for so long: between two crashes it
+# A restarted container counts as healthy only after it has run for this long: between two crashes it
 # looks healthy for a moment.
 CRASH_MEMORY_SECONDS = 60.0
 
 
 class PodTrouble(StrEnum):
-    """Why a pod does not work, most telling first: the reason of the condition and the event."""
+    """Why a pod does not work, most important first: the reason of the condition and the event."""
 
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONTAINER_CONFIG_INVALID = "ContainerConfigInvalid"
@@ -37,21 +37,21 @@ class Pod:
 
     Args:
         name: the pod's name.
-        uid: which pod of that name.
-        replica_set: the ReplicaSet that made it; empty where none did.
+        uid: its uid.
+        replica_set: the ReplicaSet that created it; empty if none did.
         cost: its deletion cost.
         scheduled: whether it has a node.
         phase: Pending, Running, Succeeded, Failed or Unknown.
         ready: whether it is ready.
-        terminating: whether it is about to go.
-        restarts: how often the container was started again.
-        running_since: when the container that runs now was started; None while none runs.
-        ended_at: when the container before it, or the last one, ended; None if none has.
+        terminating: whether it is being deleted.
+        restarts: how often the container was restarted.
+        running_since: when the running container was started; None if none is running.
+        ended_at: when the previous container, or the last one, ended; None if none has.
         trouble: what keeps one of its containers from running, if anything does.
-        detail: what there is to say of the trouble.
-        crashed_at: when one of its containers last ended with an error and was started again.
-        crash: how that one ended.
-        words: the last line of a container that crashes.
+        detail: details of the trouble.
+        crashed_at: when one of its containers last ended with an error and was restarted.
+        crash: how that container ended.
+        words: the last log line of a container that crashed.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Pod:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing will ever run in it again."""
+        """Whether none of its containers will run again."""
         return self.phase in {"Succeeded", "Failed"}
 
     @property
@@ -108,20 +108,20 @@ class Pod:
 
     @property
     def rank(self) -> int:
-        """When it goes at a scale-in, before its cost is looked at: lower first.
+        """Its place in the order of removal at a scale-in, before its cost is considered: lower goes first.
 
-        As ActivePodsWithRanks of Kubernetes' controllers sorts.
+        This is the order of ActivePodsWithRanks in Kubernetes' controllers.
         """
         phase = {"Pending": 0, "Unknown": 1}.get(self.phase, 2)
         return 6 * self.scheduled + 2 * phase + self.ready
 
     def redacted(self, redact: Callable[[str], str]) -> Pod:
-        """The same without what must not be told: a worker's last words may quote its database URL."""
+        """Return the same without secrets: the last log line of a worker may quote its database URL."""
         own = self.trouble in {None, PodTrouble.CRASH_LOOPING}
         return replace(self, detail=self.detail if own else redact(self.detail), words=redact(self.words))
 
     def trouble_at(self, now: datetime) -> tuple[PodTrouble, str] | None:
-        """What is wrong with the pod, and the details, as far as one can say at that time."""
+        """Return what is wrong with the pod at that time, and the details."""
         if self.trouble:
             return self.trouble, self.told
         if self.crashed_at and (now - self.crashed_at).total_seconds() < CRASH_MEMORY_SECONDS:
@@ -130,7 +130,7 @@ class Pod:
 
     @property
     def told(self) -> str:
-        """What there is to say of the trouble that the pod is in now."""
+        """Details of what is wrong with the pod now."""
         return self._with_words(self.detail)
 
     def _with_words(self, how: str) -> str:
@@ -198,13 +198,13 @@ class JobPod:
 
 
 def controller_of(manifest: Manifest) -> Manifest:
-    """Name the owner that controls an object; empty where none does."""
+    """Return the name of the owner that controls an object; empty if none does."""
     owners: list[Manifest] = manifest["metadata"].get("ownerReferences", [])
     return next((owner for owner in owners if owner.get("controller")), {})
 
 
 class _Trouble(NamedTuple):
-    """The fields of a pod that say what is wrong with it, most telling first."""
+    """Return the fields of a pod that say what is wrong with it."""
 
     trouble: PodTrouble | None = None
     detail: str = ""
@@ -235,7 +235,7 @@ def _containers(status: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _waiting(container: dict[str, Any]) -> tuple[PodTrouble, str, str] | None:
-    """What keeps a container from running, the details, and its last words."""
+    """Return what keeps a container from running, the details, and the last line of its log."""
     waiting = container.get("state", {}).get("waiting") or {}
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
     if reason in {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}:
@@ -245,7 +245,7 @@ def _waiting(container: dict[str, Any]) -> tuple[PodTrouble, str, str] | None:
     ended = (
         container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
     )
-    # The kubelet calls it a crash loop as well when a container ends with code 0.
+    # The kubelet also reports a crash loop when a container exits with code 0.
     if reason == "CrashLoopBackOff" and ended.get("exitCode", 1) != 0:
         return PodTrouble.CRASH_LOOPING, *_crash(container, ended)
     return None
@@ -263,7 +263,7 @@ def _ending(container: dict[str, Any], ended: dict[str, Any]) -> str:
 
 def _crash(container: dict[str, Any], ended: dict[str, Any]) -> tuple[str, str]:
     lines = [line.strip() for line in (ended.get("message") or "").splitlines() if line.strip()]
-    # The whole line: of a password that is cut off, the rest could not be found and hidden any more.
+    # The whole line: if a password were cut off, the rest of it could not be recognized and hidden.
     return _ending(container, ended), lines[-1] if lines else ""
 
 
@@ -271,7 +271,7 @@ def _cost(metadata: Manifest) -> int:
     try:
         return int((metadata.get("annotations") or {}).get(DELETION_COST, 0))
     except ValueError:
-        # The API server refuses what is no number, and Kubernetes would count it as none.
+        # The API server refuses values that are not numbers, and Kubernetes would treat them as 0.
         return 0
 
 

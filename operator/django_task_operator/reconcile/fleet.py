@@ -1,4 +1,4 @@
-"""One task of the event loop per worker: started, woken, stopped."""
+"""One asyncio task per worker: started, woken, stopped."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# After an error that nobody foresaw, a worker's turns go on, seldom enough to be read about.
+# After an unexpected error, a worker's turns continue at this interval, so that the log stays readable.
 UNFORESEEN_SECONDS = 30.0
 
 
 class Fleet:
-    """Every DjangoTaskWorker that the operator looks after."""
+    """All DjangoTaskWorkers that the operator manages."""
 
     def __init__(self, world: World, wake_ups: WakeUps) -> None:
-        """Start empty; ``wake_ups`` is told how a worker is woken."""
+        """Start empty; each worker's loop registers with ``wake_ups``."""
         self._world = world
         self.wake_ups = wake_ups
         self._loops: dict[Key, _Loop] = {}
@@ -36,10 +36,10 @@ class Fleet:
         return len(self._loops)
 
     def observe(self, manifest: Manifest, *, deleted: bool) -> None:
-        """Take in the newest state of a DjangoTaskWorker."""
+        """Process the newest state of a DjangoTaskWorker."""
         key, metadata = key_of(manifest), manifest["metadata"]
         loop = self._loops.get(key)
-        # A name may be used again: the new object is another worker.
+        # A name may be reused: an object with another uid is another worker.
         if loop and loop.uid != metadata["uid"]:
             self._stop(key)
             loop = None
@@ -54,7 +54,7 @@ class Fleet:
             new.task.add_done_callback(lambda _: self._ended(key, new))
 
     async def stop(self) -> None:
-        """End every worker's task, at once: nothing that runs depends on it."""
+        """End every worker's task immediately: no pod depends on it."""
         loops = list(self._loops.values())
         for loop in loops:
             loop.task.cancel()
@@ -83,7 +83,7 @@ class _Loop:
         self.task = asyncio.create_task(self._run(), name=str(key_of(manifest)))
 
     def update(self, manifest: Manifest) -> None:
-        """Take over a new state; one that only differs in its status is our own echo."""
+        """Take over a new state; one that differs only in its status is the echo of our own write."""
         changed = manifest["metadata"]["generation"] != self._manifest["metadata"]["generation"]
         self._manifest = manifest
         if changed:

@@ -1,4 +1,4 @@
-"""What a turn sees: the worker's objects, its database URL, and its tasks as they were counted last."""
+"""What a turn sees: the worker's objects, its database URL, and its tasks as last counted."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Observer:
         world.figures.expect(key)
 
     def close(self) -> None:
-        """Give back what the worker held: its place at the database, its queues, its figures."""
+        """Release what the worker holds: its subscription to the database, its queues, its metrics."""
         if self.subscription:
             self.subscription.close()
         self._world.served_queues.drop(self._key)
         self._world.figures.drop(self._key)
 
     def objects(self, generation: int) -> Turn:
-        """What the caches have of the worker's objects, for a turn with a spec of that generation."""
+        """Return the worker's objects from the caches, for a turn with a spec of that generation."""
         return Turn(
             self._key,
             generation,

@@ -1,4 +1,4 @@
-"""Who serves which queues: two workers on one queue would both scale for the same tasks."""
+"""Which worker serves which queues: two workers on one queue would both scale for the same tasks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class ServedQueues:
     """The queues that each worker serves, by database."""
 
     def __init__(self, wake: Callable[[Key], None]) -> None:
-        """``wake`` is told every worker for which something may have changed."""
+        """Start empty; ``wake`` is called for every worker for which something may have changed."""
         self._wake = wake
         self._served: dict[Key, tuple[DatabaseURL, Selection]] = {}
 
     def set(self, worker: Key, url: DatabaseURL, selection: Selection) -> None:
-        """Say what a worker serves from now on."""
+        """Set what a worker serves from now on."""
         if self._served.get(worker) != (url, selection):
             self.drop(worker)
             self._served[worker] = (url, selection)
@@ -35,7 +35,7 @@ class ServedQueues:
             self._wake_neighbours(worker, served[0])
 
     def shared(self, worker: Key) -> tuple[str, Key] | None:
-        """A queue of this worker that another one serves too, and which one that is."""
+        """Return a queue of this worker that another one also serves, and that other worker."""
         url, mine = self._served[worker]
         sharing = (
             (queue, other)
@@ -45,7 +45,7 @@ class ServedQueues:
         return min(sharing, key=lambda found: str(found[1]), default=None)
 
     def neighbours(self, worker: Key) -> list[Key]:
-        """Every other worker on the same database."""
+        """Return every other worker on the same database."""
         if worker not in self._served:
             return []
         url = self._served[worker][0]
@@ -58,7 +58,7 @@ class ServedQueues:
 
 
 def overlap(one: Selection, other: Selection) -> str | None:
-    """Name a queue that both serve ("*" where both serve every queue), or None."""
+    """Return a queue that both serve ("*" if both serve every queue), or None."""
     if one.backend != other.backend:
         return None
     if one.is_every_queue and other.is_every_queue:

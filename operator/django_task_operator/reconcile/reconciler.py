@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A turn at least so often.
+# The longest time between two turns.
 LONGEST_WAIT_SECONDS = 60.0
 LONGEST_WAIT = Due(LONGEST_WAIT_SECONDS, "a Secret may have been rotated, or a crash be long ago")
-# Users who mend a Secret or a Deployment that nothing watches should not have to wait for long.
+# Users who fix something that is not watched, such as a Secret, should not have to wait for long.
 TROUBLE_SECONDS = 5.0
 RIVAL_MAY_BE_GONE = Due(LOOK_AGAIN_SECONDS, "the other autoscaler may be gone")
-# What may pass by itself is tried again after a delay that doubles between these.
+# After an error that may pass by itself, the retry delay doubles between these bounds.
 RETRY_SECONDS = (1.0, 30.0)
 
 _REFUSED = (
@@ -71,7 +71,7 @@ class Reconciler:
         self._observer = Observer(world, self._key, wake)
         self._last_scale_time: str | None = None
         self._backoff = Backoff(*RETRY_SECONDS)
-        # A restarted operator takes over what runs, and scales nothing in before the delay is over.
+        # A restarted operator takes over the current pods, and removes none before the delay is over.
         deployment = self._deployment.current()
         if deployment and deployment.controller_uid not in {uid, None}:
             deployment = None
@@ -79,12 +79,12 @@ class Reconciler:
         self._history = scaling.History(((world.clock(), self._replicas),) if deployment else ())
 
     def close(self) -> None:
-        """Give back what the worker held: its place at the database, its queues, its metrics."""
+        """Release what the worker holds: its subscription to the database, its queues, its metrics."""
         self._observer.close()
         telemetry.forget(self._key.namespace, self._key.name)
 
     async def turn(self, manifest: Manifest) -> Due:
-        """Take one turn; return when the next is due at the latest, and why.
+        """Take one turn; return when the next one is due at the latest, and why.
 
         Raises:
             WorkerGone: the DjangoTaskWorker is deleted.
@@ -119,7 +119,7 @@ class Reconciler:
         return worker
 
     async def _await_sample(self, worker: Worker, seen: Turn) -> Due:
-        """Change nothing: the first sample is on its way, and then the right number goes out in one write."""
+        """Change nothing before the first sample, so that the right number is then set in one write."""
         if self._reporter.has_reported:
             return self._next(LONGEST_WAIT)
         decision, _ = scaling.decide(seen.driver, self._situation(worker, seen), paused=seen.paused)
@@ -146,10 +146,10 @@ class Reconciler:
         )
 
     async def _apply(self, worker: Worker, plan: Plan, seen: Turn) -> Turn:
-        """Make it so.
+        """Apply the plan.
 
         Raises:
-            SpecReplicasChanged: somebody else has just asked for another number of replicas, which counts.
+            SpecReplicasChanged: another client has just written ``spec.replicas``: that number counts.
             WorkerGone: the DjangoTaskWorker is deleted.
         """
         scale_error = await self._spec_replicas.write(plan.spec_replicas, instead_of=seen.asked)
@@ -202,7 +202,7 @@ class Reconciler:
         return await self._children.apply(children, held=WITH_IMAGE if migration.error else ())
 
     def _scaled(self, decision: scaling.Decision, seen: Turn) -> list[Event]:
-        """Remember the replicas that there are now, and tell how they came about."""
+        """Remember the current replicas, and return events that explain the change."""
         if decision.replicas == decision.before:
             return []
         self._replicas = decision.replicas
@@ -222,7 +222,7 @@ class Reconciler:
         return self._next(*dues, *([status_due] if status_due else []))
 
     def _dues_of_errors(self, turn: Turn) -> list[Due]:
-        """When what went wrong is tried again."""
+        """Return when to retry after each error."""
         dues = []
         if isinstance(turn.apply_error, TransientError):
             dues.append(Due(self._backoff.next(), f"{turn.apply_error.reason} may be over"))

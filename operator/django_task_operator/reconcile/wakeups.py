@@ -1,4 +1,4 @@
-"""Who is told that a worker should take a turn soon."""
+"""Wake-ups: how a worker's loop learns that it should take a turn soon."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
 
 
 class WakeUps:
-    """Connects whoever sees that something changed with the loops of the workers that it concerns."""
+    """Connects the observers of changes with the loops of the workers concerned."""
 
     def __init__(self) -> None:
-        """Know no worker."""
+        """Start without workers."""
         self._loops: dict[Key, Callable[[], None]] = {}
 
     def listen(self, key: Key, wake: Callable[[], None]) -> None:
-        """Call ``wake`` when that worker should take a turn, and nobody else for it."""
+        """Call ``wake``, and nothing else, when that worker should take a turn."""
         self._loops[key] = wake
 
     def leave(self, key: Key) -> None:
-        """Wake that worker no more."""
+        """Stop waking that worker."""
         self._loops.pop(key, None)
 
     def wake(self, key: Key) -> None:
-        """Let a worker take a turn soon, if it is one of ours."""
+        """Have a worker take a turn soon, if it is registered."""
         if wake := self._loops.get(key):
             wake()
 
     def wake_all(self) -> None:
-        """Let every worker take a turn soon."""
+        """Have every worker take a turn soon."""
         for wake in self._loops.values():
             wake()

@@ -1,8 +1,8 @@
-"""How many replicas a worker should have, and which pods go: pure functions on plain values.
+"""How many replicas a worker should have, and which pods to remove: pure functions on plain values.
 
-In comes a Situation: the worker's policy, its tasks, and what was wanted lately. The driver of the worker
-(``drivers/``) makes a Decision of it, with a reason and words for people. ``victims.py`` then chooses the
-pods that go where there are to be fewer, and says how far down that allows.
+In comes a Situation: the worker's policy, its tasks, and what was recently wanted. The worker's driver
+(``drivers/``) turns it into a Decision, with a reason and a message for people. If there are to be fewer
+pods, ``victims.py`` chooses the pods to remove, and says how far the replicas can be reduced now.
 """
 
 from django_task_operator.scaling.decision import (

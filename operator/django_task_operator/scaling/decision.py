@@ -30,7 +30,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the user asked of the scaling; seconds are seconds."""
+    """The user's scaling settings; durations are in seconds."""
 
     min_replicas: int
     max_replicas: int
@@ -40,7 +40,7 @@ class Policy:
 
     @classmethod
     def of(cls, spec: WorkerSpec) -> Policy:
-        """Read it from a worker's spec, which has the defaults."""
+        """Read them from a worker's spec, which includes the defaults."""
         return cls(
             min_replicas=spec.scaling.min_replicas,
             max_replicas=spec.scaling.max_replicas,
@@ -51,7 +51,7 @@ class Policy:
 
     @property
     def limit(self) -> int:
-        """How many tasks a decision can use: counting further changes nothing."""
+        """How many pending tasks are worth counting: more would not change the decision."""
         return self.max_replicas * self.tasks_per_replica
 
     def clamp(self, replicas: int) -> int:
@@ -61,7 +61,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """The tasks that call for pods now: due and waiting, and running."""
+    """The tasks that need pods now: those that are due and waiting, and those that are running."""
 
     ready: int
     running: int
@@ -75,18 +75,18 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What was wanted lately: ``(until when, replicas)``, oldest first, replicas falling.
+    """What was recently wanted: ``(until when, replicas)``, oldest first, with decreasing replicas.
 
-    What was wanted last has been wanted ever since, so the next decision extends it to its own
-    time. A point that a later one reaches or exceeds can never be the highest of the window again
-    and is dropped.
+    The number that was last wanted has been wanted ever since, so the next decision extends it to its own
+    time. A point that a later one reaches or exceeds can never again be the highest in the window, and is
+    dropped.
     """
 
     wanted: tuple[tuple[float, int], ...] = ()
     latency_step_at: float = field(default=-math.inf)
 
     def with_point(self, now: float, replicas: int, window: float) -> History:
-        """Remember what is wanted now; forget what is older than ``window`` seconds."""
+        """Add what is wanted now; drop points that are older than ``window`` seconds."""
         *older, last = self.wanted or ((now, replicas),)
         points = (*older, (now, last[1]))
         kept = (point for point in points if point[0] > now - window and point[1] > replicas)
@@ -94,7 +94,7 @@ class History:
 
     @property
     def highest(self) -> tuple[float, int]:
-        """The highest point of the window and until when it was wanted."""
+        """Return the highest point of the window, and until when it was wanted."""
         return self.wanted[0]
 
 
@@ -106,9 +106,9 @@ class Situation:
         policy: the worker's bounds and targets.
         demand: what the last sample counted, ``ready`` up to ``policy.limit``; None while that is not known.
         history: what earlier decisions returned; empty for a worker that is new.
-        current: the replicas that were decided last.
-        asked: what ``spec.replicas`` says; None if nothing.
-        now: seconds on a clock that never goes back.
+        current: the replicas that were last decided.
+        asked: the value of ``spec.replicas``; None if it is not set.
+        now: seconds on a monotonic clock.
     """
 
     policy: Policy
@@ -128,13 +128,13 @@ class Decision:
     """How many replicas, and why.
 
     Args:
-        before: the replicas that were decided last.
+        before: the replicas that were last decided.
         replicas: how many there should be.
         reason: the reason of the condition ScalingActive.
         why: the same for people, without the numbers before and after.
-        history: what the next decision has to know of this one.
-        due: when the same demand would be decided otherwise; None if only a change can alter the decision.
-        is_held: whether ``replicas`` is not what the tasks or ``spec.replicas`` ask for.
+        history: what the next decision needs to know about this one.
+        due: when the same demand would lead to another decision; None if only a change of it can.
+        is_held: whether ``replicas`` differs from what the tasks or ``spec.replicas`` ask for.
     """
 
     before: int
@@ -147,17 +147,17 @@ class Decision:
 
     @property
     def message(self) -> str:
-        """What the condition says."""
+        """The message of the condition."""
         return self.note if self.reason in {Reason.SCALED_UP, Reason.SCALED_DOWN} else self.why
 
     @property
     def note(self) -> str:
-        """What the event says, once the decision is carried out."""
+        """The note of the event, once the decision is carried out."""
         return f"{self.why}: {self.before} -> {self.replicas}"
 
     @property
     def event(self) -> EventReason | None:
-        """What the event is called, once the decision is carried out; None where there is none to tell."""
+        """The reason of the event, once the decision is carried out; None if there is no event."""
         if self.reason is Reason.CONFLICT:
             return None
         if self.replicas < self.before:
@@ -195,13 +195,13 @@ def give_way(decision: Decision, rival: str, current: int, again: Due) -> Decisi
 
 
 def delay_over(policy: Policy, history: History, now: float) -> Due:
-    """When the highest point of the window no longer counts: one moment past its end."""
+    """Return when the highest point of the window no longer counts: just after its end."""
     expires = history.highest[0] + policy.scale_down_delay_seconds - now + 0.001
     return Due(expires, "scaleDownDelaySeconds are over")
 
 
 def count_message(policy: Policy, demand: Demand) -> str:
-    """Say how many tasks there are, for people."""
+    """Describe the number of tasks, for people."""
     if not demand.tasks:
         return "no tasks"
     more = " or more" if demand.ready >= policy.limit else ""
@@ -209,5 +209,5 @@ def count_message(policy: Policy, demand: Demand) -> str:
 
 
 def maximum_message(policy: Policy, why: str) -> str:
-    """Say that maxReplicas is in the way, for people."""
+    """Say that maxReplicas is the limit, for people."""
     return f"{why} want more than maxReplicas {policy.max_replicas}"

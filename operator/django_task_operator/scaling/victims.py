@@ -1,7 +1,7 @@
-"""Decides which pods go when there are to be fewer, so that a pod that runs a task is none of them.
+"""Decides which pods to remove at a scale-in, so that no pod that runs a task is among them.
 
-Kubernetes chooses the victims, in an order of its own: pods without a node, pending ones, ones that are
-not ready, and then those of the lowest deletion cost
+Kubernetes chooses the victims, in its own order: pods without a node, pending ones, ones that are not
+ready, and then those with the lowest deletion cost
 (https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#scaling-down-a-replicaset). Only
 the cost is ours. So pods go as far as that order, with the idle ones marked, meets a busy one.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from django_task_operator.due import Due
     from django_task_operator.scaling.decision import Decision
 
-# Below whatever a user may have given pods, and not the very lowest, which a user might.
+# Lower than any cost a user is likely to set, but not the lowest possible value, which a user might use.
 VICTIM_COST = -(2**31) + 47
 
 
@@ -29,8 +29,8 @@ class Candidate:
 
     Args:
         name: the pod's name.
-        group: of pods that a rollout replaces together: their ReplicaSet.
-        rank: when it goes, as Kubernetes sees it without the cost: lower goes first.
+        group: its ReplicaSet; a rollout replaces the pods of a group together.
+        rank: Kubernetes' order of removal before the cost is considered: lower goes first.
         cost: its deletion cost.
     """
 
@@ -41,17 +41,17 @@ class Candidate:
 
     @property
     def is_marked(self) -> bool:
-        """Whether it was chosen to go."""
+        """Whether it was chosen to be removed."""
         return self.cost == VICTIM_COST
 
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Which pods are marked as the first to go.
+    """Which pods to mark as the first to be removed.
 
     Args:
-        mark: pods that are to get ``VICTIM_COST``; none where all go.
-        unmark: pods that have it and are to stay.
+        mark: pods that are to get ``VICTIM_COST``; none if all pods are removed.
+        unmark: pods that have it but are to stay.
     """
 
     mark: tuple[str, ...] = ()
@@ -66,11 +66,11 @@ NO_MARKS = Marks()
 
 @dataclass(frozen=True, slots=True)
 class ScaleIn:
-    """How far to go down now.
+    """How far to scale in now.
 
     Args:
-        replicas: to write now, after the ``marks`` are set.
-        marks: which pods are to go, and which that were are not any more.
+        replicas: the number to write now, after the ``marks`` are set.
+        marks: which pods to mark for removal, and which to unmark.
         kept: how many more pods stay than are wanted.
     """
 
@@ -80,20 +80,20 @@ class ScaleIn:
 
 
 def choose_victims(wanted: int, current: int, pods: Iterable[Candidate], busy: Collection[str]) -> ScaleIn:
-    """Plan the way down from ``current`` to ``wanted`` replicas.
+    """Plan the scale-in from ``current`` to ``wanted`` replicas.
 
     Args:
         wanted: fewer than ``current``.
-        current: the replicas that the Deployment is asked for.
+        current: the replicas in the Deployment's spec.
         pods: its pods.
-        busy: the names of pods that run a task. One that is not among ``pods`` is thought to be there,
-            and to go last.
+        busy: the names of pods that run a task. One that is not among ``pods`` is assumed to exist, and to
+            be removed last.
     """
     pods = sorted(pods, key=lambda pod: (pod.rank, pod.name in busy, not pod.is_marked, pod.name))
     unseen = len(set(busy) - {pod.name for pod in pods})
     free = next((number for number, pod in enumerate(pods) if pod.name in busy), len(pods))
     if free < len(pods) and len({pod.group for pod in pods}) > 1:
-        # In the middle of a rollout Kubernetes spreads the victims over old and new pods as it likes.
+        # During a rollout Kubernetes chooses for itself how to spread the victims over old and new pods.
         free = 0
     replicas = min(current, max(wanted, len(pods) - free + unseen))
     going = pods[: max(0, len(pods) - replicas)] if replicas < current else []
@@ -110,13 +110,13 @@ def choose_victims(wanted: int, current: int, pods: Iterable[Candidate], busy: C
 
 
 def stale_marks(replicas: int, pods: Collection[Candidate]) -> Marks:
-    """The marks of pods that stayed, now that ``replicas`` are as many as there are: they are like others."""
+    """Return the marks to remove once there are ``replicas`` pods: those of marked pods that stayed."""
     marked = tuple(pod.name for pod in pods if pod.is_marked)
     return Marks(unmark=marked) if len(pods) <= replicas else NO_MARKS
 
 
 def with_busy_kept(decision: Decision, scale_in: ScaleIn, again: Due) -> Decision:
-    """The decision as far as it can be carried out without ending a pod that runs a task."""
+    """Return the decision as far as it can be carried out without ending a pod that runs a task."""
     if not scale_in.kept:
         return decision
     more = f"{scale_in.kept} more {'pods' if scale_in.kept > 1 else 'pod'}"
@@ -126,7 +126,7 @@ def with_busy_kept(decision: Decision, scale_in: ScaleIn, again: Due) -> Decisio
 
 
 def held_up(decision: Decision, replicas: int, why: str, again: Due) -> Decision:
-    """The decision where it is not known which pods may go: ``replicas`` stay."""
+    """Return the decision if it is not known which pods may be removed: ``replicas`` stay."""
     why = f"{decision.replicas} wanted; {replicas} kept because {why}"
     return _held(decision, replicas, Reason.HELD, why, again)
 

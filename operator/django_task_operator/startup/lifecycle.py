@@ -1,8 +1,8 @@
 """The operator's life, from its first watch to its exit code.
 
-Starting: the watches fill their caches, so that the first turn already sees what runs. Standing by: with
-a Lease, until this operator holds it. Serving: workers are looked after. Each of these goes on in a task
-of one group, and whichever ends the life raises ``Over``, which cancels the others.
+Starting: the watches fill their caches, so that the first turn already sees existing objects. Standing by:
+with a Lease, until this operator holds it. Serving: workers are managed. All of this runs in the tasks of
+one group; a task that ends the operator's life raises ``Over``, which cancels the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
-# How long after the start the watch may take to tell of a worker that was listed.
+# How long after the start the watch may take to report a worker that was listed.
 EXPECTED_SECONDS = 30.0
 
 
@@ -41,14 +41,14 @@ class Phase(Enum):
 
 
 class Observe(Protocol):
-    """Takes in the newest state of a DjangoTaskWorker."""
+    """Processes the newest state of a DjangoTaskWorker."""
 
     def __call__(self, manifest: Manifest, *, deleted: bool) -> None:
         """See ``Fleet.observe``."""
 
 
 class WatchWorkers(Protocol):
-    """Tells which DjangoTaskWorkers there are, for as long as it can."""
+    """Reports which DjangoTaskWorkers exist, for as long as it can."""
 
     def __call__(self, observe: Observe, ready: Callable[[], None]) -> Awaitable[None]:
         """Call ``ready`` once it watches; return if it cannot go on, and stop when cancelled."""
@@ -71,7 +71,7 @@ class Operator:
         elector: Elector | None,
         metrics_api: ExternalMetrics | None,
     ) -> None:
-        """See ``wiring.assemble``, which makes the parts fit."""
+        """See ``wiring.assemble``, which creates the parts."""
         self.world = world
         self.fleet = fleet
         self._namespaces: Sequence[str | None] = namespaces or (None,)
@@ -87,12 +87,12 @@ class Operator:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it serves. One that stands by is as ready as it can be."""
+        """Whether it serves or stands by: a standby is as ready as it can be."""
         stands_by = self._elector is not None and self._elector.standing_by.is_set()
         return self._phase is Phase.SERVING or stands_by
 
     async def run(self, stopping: asyncio.Event) -> int:
-        """Live until told to stop (exit code 0), or until it cannot go on (1)."""
+        """Run until told to stop (exit code 0), or until it cannot continue (1)."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.world.databases.close)
             if self._elector:
@@ -137,9 +137,9 @@ class Operator:
         log.info("ready", extra={"namespaces": ", ".join(filter(None, self._namespaces)) or "all"})
 
     async def _definition_installed(self) -> None:
-        """Wait for the resource definition: kopf would never notice one that comes later.
+        """Wait for the resource definition: kopf would not notice if it were installed later.
 
-        Workers of one namespace are enough: another may be gone.
+        One namespace whose workers can be listed is enough: others may be gone.
         """
         while True:
             for namespace in self._namespaces:
@@ -153,9 +153,9 @@ class Operator:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _expect_workers(self) -> None:
-        """Answer nothing for a namespace before its workers are known: a sum of some would scale in."""
+        """Hold back a namespace's metrics until its workers are known: a partial sum would remove pods."""
         for namespace in self._namespaces:
-            # One that cannot be listed has no workers that are looked after.
+            # A namespace that cannot be listed has no workers that this operator manages.
             with suppress(*API_ERRORS):
                 for manifest in (await self.world.kube.list_workers(namespace))["items"]:
                     self.world.figures.expect(key_of(manifest), EXPECTED_SECONDS)

@@ -24,17 +24,17 @@ class Options:
     """What the operator was started with.
 
     Args:
-        watch_namespaces: whose workers are looked after; empty for those of the whole cluster.
+        watch_namespaces: whose workers are managed; empty for those of the whole cluster.
         port: where the probes and metrics are served.
-        runtime: what runtime Injected is copied from, and the user that the pods run as.
+        runtime: where runtime Injected is copied from, and the user that the pods run as.
         restrict_pod_templates: whether pod templates may not have what leads out of the namespace.
         kubeconfig: the cluster's, outside of it; None for the service account of the pod.
-        metrics_api: how external metrics are served; None where they are not.
-        lease: only the operator that holds it is at work; None where this operator is the only one.
+        metrics_api: how external metrics are served; None if they are not.
+        lease: only the operator that holds it is active; None if this operator is the only one.
         hash_key: the Secret of the key with which database URLs are hashed; None where no pods are
             replaced because their URL has changed.
         instance: the name of this operator's pod, or of the machine.
-        log_level: the least level that is logged.
+        log_level: the lowest level that is logged.
         log_format: for machines or for people.
     """
 
@@ -52,10 +52,10 @@ class Options:
 
     @classmethod
     def parse(cls, arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Self:
-        """Read the command line (None: that of the process) and what Kubernetes tells a pod of itself.
+        """Read the command line (None: that of the process) and the environment that the chart sets.
 
         Raises:
-            SystemExit: an option is unknown or has a value that it cannot have; standard error says which.
+            SystemExit: an option is unknown or has an invalid value; standard error says which.
         """
         parser = _parser()
         given = parser.parse_args(arguments)

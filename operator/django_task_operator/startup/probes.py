@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def serve(port: int, *, alive: Callable[[], bool], ready: Callable[[], bool]) -> web.AppRunner:
-    """Serve /healthz, /readyz and /metrics on all addresses; the caller cleans the runner up."""
+    """Serve /healthz, /readyz and /metrics on all addresses; the caller cleans up the runner."""
     app = web.Application()
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/healthz", _probe(alive))

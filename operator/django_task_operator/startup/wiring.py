@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What the operator meets outside of its process; a test has fakes here.
+    """Everything outside the operator's process; tests use fakes here.
 
     Args:
         kube: the API server.
         permit: whether ``kube`` and the databases may be written to.
-        elector: who grants the permit; None where this operator is the only one.
+        elector: grants the permit; None if this operator is the only one.
         databases: the task tables.
-        watch_workers: tells which DjangoTaskWorkers there are.
-        clock: seconds that never go back.
+        watch_workers: reports which DjangoTaskWorkers exist.
+        clock: returns monotonic seconds.
     """
 
     kube: Kube
@@ -66,7 +66,7 @@ class Outside:
 
 
 def assemble(options: Options, outside: Outside) -> Operator:
-    """Make an operator of its parts. Nothing is asked or started before ``Operator.run``."""
+    """Assemble an operator from its parts. Nothing is requested or started before ``Operator.run``."""
     kube, clock, wake_ups = outside.kube, outside.clock, WakeUps()
     figures = Figures(clock)
     metrics_api = None

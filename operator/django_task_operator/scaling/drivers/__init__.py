@@ -1,8 +1,8 @@
 """Who decides the replicas: one file for each value of ``spec.scaling.driver``.
 
-A driver's file has its decision and the words that explain it, what it makes of ``spec.replicas``, and which
-objects a worker has because of it. A driver that is added gets a file, a line in ``DRIVERS``, a value of
-``spec.Driver`` and of the CRD's enum, and a paragraph in ``docs/scaling-with-the-hpa.md``.
+A driver's file contains its decision and the messages that explain it, what it does with ``spec.replicas``,
+and the objects that a worker has because of it. A new driver needs a file, a line in ``DRIVERS``, a value in
+``spec.Driver`` and in the CRD's enum, and a paragraph in ``docs/scaling-with-the-hpa.md``.
 """
 
 from django_task_operator.scaling.decision import Decision, Situation, pause
@@ -16,7 +16,7 @@ DRIVERS = {Driver.OPERATOR: OPERATOR, Driver.HPA: HPA, Driver.EXTERNAL: EXTERNAL
 
 
 def decide(driver: Driver, situation: Situation, *, paused: bool) -> tuple[Decision, int | None]:
-    """Decide the replicas, and what ``spec.replicas`` should say; None is nothing at all."""
+    """Decide the replicas and the value for ``spec.replicas``; None removes the field."""
     if paused:
         return pause(situation), situation.asked
     decision = DRIVERS[driver].decide(situation)

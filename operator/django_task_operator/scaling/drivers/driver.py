@@ -18,9 +18,9 @@ class ScalingDriver:
 
     Args:
         decide: decides the replicas.
-        write: what ``spec.replicas`` should say, given what was decided and what it says; None is nothing.
-        children: builds the objects that a worker has beside its Deployment because of this driver.
-        needs_demand: whether nothing can be decided before the tasks have been counted.
+        write: the value for ``spec.replicas``, given the decision and the current value; None removes it.
+        children: builds the objects that this driver adds to the worker's Deployment.
+        needs_demand: whether the tasks must have been counted before anything can be decided.
     """
 
     decide: Callable[[Situation], Decision]

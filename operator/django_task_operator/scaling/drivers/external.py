@@ -1,7 +1,7 @@
-"""Driver External: whoever writes ``spec.replicas`` decides, by ``kubectl scale`` for instance.
+"""Driver External: whoever writes ``spec.replicas`` decides, for example with ``kubectl scale``.
 
-Its decisions enter the history as what was wanted, so that a worker whose driver is changed scales
-nothing in before its delay is over.
+Its decisions are added to the history, so that after a change of the driver no pods are removed before the
+scale-down delay is over.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def decide_external(situation: Situation) -> Decision:
-    """Decide the replicas: those that ``spec.replicas`` asks for.
+    """Decide the replicas: the value of ``spec.replicas``.
 
-    While nobody has asked, they are those that there are, so that a change of the driver ends no pod,
-    and at least the one that is the default.
+    Until it is set, the current number is kept, so that a change of the driver removes no pods, but at least
+    one pod, the default.
     """
     asked = max(1, situation.current) if situation.asked is None else situation.asked
     why = f"spec.replicas asks for {asked}"
@@ -28,7 +28,7 @@ def decide_external(situation: Situation) -> Decision:
 
 EXTERNAL = ScalingDriver(
     decide=decide_external,
-    # Filled in to begin with, as the scale subresource needs it, and otherwise left to others.
+    # Filled in at first, because the scale subresource needs it, and otherwise left to others.
     write=lambda decided, asked: decided if asked is None else asked,
     children=lambda _worker: [],
     needs_demand=False,

@@ -1,7 +1,7 @@
-"""Driver HPA: a HorizontalPodAutoscaler decides, and the operator does what it cannot: from and to zero.
+"""Driver HPA: a HorizontalPodAutoscaler decides, and the operator scales from and to zero, which it cannot.
 
-Its decisions enter the history as what was wanted, so that a worker whose driver is changed scales
-nothing in before its delay is over.
+Its decisions are added to the history, so that after a change of the driver no pods are removed before the
+scale-down delay is over.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def decide_hpa(situation: Situation) -> Decision:
     """Decide the replicas: above zero those of ``spec.replicas``, which the HorizontalPodAutoscaler writes.
 
-    One that has not begun yet takes over the replicas that were decided last.
+    Until it has written a value, the last decided number is kept.
     """
     policy, demand, current = situation.policy, situation.demand, situation.current
     number = policy.clamp(current if situation.asked is None else situation.asked)
@@ -55,22 +55,23 @@ def decide_hpa(situation: Situation) -> Decision:
 
 
 def _decide_asleep(situation: Situation) -> Decision:
-    """At zero the HorizontalPodAutoscaler sleeps.
+    """Decide at zero, where the HorizontalPodAutoscaler is inactive.
 
-    It is woken with the number that it would come to, and not with 1 and a step of its ladder every 15 s.
+    The operator sets the number that the autoscaler would reach in the end, instead of letting it start from
+    1 with a step every 15 s.
     """
     woken = decide_operator(replace(situation, current=0))
     before = situation.current
     if woken.replicas < before:
         return replace(woken, before=before, reason=Reason.SCALED_DOWN)
-    # Somebody wrote 0 while it was awake.
+    # Someone else wrote 0 while the autoscaler was active.
     reason = Reason.DEMAND_MET if woken.replicas == before > 0 else woken.reason
     return replace(woken, before=before, reason=reason)
 
 
 HPA = ScalingDriver(
     decide=decide_hpa,
-    # Filled in to begin with, changed to wake it and to send it to sleep, and otherwise as it wrote it.
+    # Filled in at first, changed to scale from and to zero, and otherwise left as the autoscaler wrote it.
     write=lambda decided, _asked: decided,
     children=lambda worker: [build_autoscaler(worker)],
     needs_demand=True,

@@ -1,4 +1,4 @@
-"""Driver Operator: the operator decides from the tasks that wait and run, and nobody else has a say."""
+"""Driver Operator: the operator alone decides, from the pending and running tasks."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from django_task_operator.scaling.drivers.driver import ScalingDriver
 if TYPE_CHECKING:
     from django_task_operator.scaling.decision import Demand, Policy, Situation
 
-# While the oldest task waits longer than it should, replicas grow by half, and then get this long
-# to show their effect: the HorizontalPodAutoscaler's sync period.
+# While the oldest task waits longer than the target, the replicas grow by half, and then have this long
+# to take effect: the HorizontalPodAutoscaler's sync period.
 LATENCY_STEP_SECONDS = 15.0
-# The age of the oldest task is as old as its sample: to check sooner is to see the same.
+# The age of the oldest task is only as recent as the last sample: checking sooner would show the same.
 LATENCY_CHECK_SECONDS = 1.0
 
 
 def decide_operator(situation: Situation) -> Decision:
-    """Decide the replicas: up at once, down to the highest demand of the scale-down delay."""
+    """Decide the replicas: up immediately, down to the highest demand within the scale-down delay."""
     policy, demand, current, now = situation.policy, situation.demand, situation.current, situation.now
     if demand is None:
         return hold(situation, "the demand is not known")
@@ -69,10 +69,10 @@ def _is_late(policy: Policy, demand: Demand) -> bool:
 def _latency_step(
     policy: Policy, demand: Demand, history: History, current: int, now: float
 ) -> tuple[int, float]:
-    """The replicas that latency asks for (0 if it asks for none), and when it last took a step."""
+    """Return the replicas that the latency target asks for (0 if none), and when it last took a step."""
     if not _is_late(policy, demand):
         return 0, history.latency_step_at
-    # A pod that has no task to run makes nothing faster.
+    # A pod without a task to run would not speed anything up.
     most = demand.tasks
     if now - history.latency_step_at < LATENCY_STEP_SECONDS:
         return min(current, most), history.latency_step_at
@@ -96,7 +96,7 @@ def _latency_message(policy: Policy, demand: Demand) -> str:
 
 OPERATOR = ScalingDriver(
     decide=decide_operator,
-    # A number that nobody heeds would mislead whoever reads it.
+    # A number that has no effect would mislead its readers.
     write=lambda _decided, _asked: None,
     children=lambda _worker: [],
     needs_demand=True,
