@@ -1,6 +1,6 @@
-"""Applies the objects that a worker owns, all in one way, with no request while they are as they should be.
+"""Applies the objects that a worker owns, all in the same way, with no request while they are up to date.
 
-Find the object, see whose it is, make sure that the worker still exists, apply, and remember the answer.
+Find the object, check its owner, make sure that the worker still exists, apply, and remember the answer.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Applied[T: OwnedObject]:
-    """What became of an apply.
+    """The outcome of an apply.
 
     Args:
-        state: the object as it was applied; None where it was not.
-        error: what stands in the way, if anything.
-        created: whether the object was not there before.
-        restored: what somebody else had done to the object, if that was undone.
+        state: the object as it was applied; None if it was not.
+        error: why it was not applied, if so.
+        created: whether the object did not exist before.
+        restored: what someone else had done to the object, if that was reverted.
     """
 
     state: T | None = None
@@ -42,7 +42,7 @@ class Applied[T: OwnedObject]:
 
 @dataclass(frozen=True, slots=True)
 class _Last:
-    """What was applied last, to tell a settled object without asking the API server."""
+    """What was last applied, in order to recognize a settled object without asking the API server."""
 
     digest: str
     uid: str
@@ -53,7 +53,7 @@ class Applier[T: OwnedObject]:
     """Applies the objects of one kind that one worker owns."""
 
     def __init__(self, world: World, kind: str, cache: Watched[T], key: Key, uid: str) -> None:
-        """Work for the DjangoTaskWorker with that key and uid; ``kind`` is the kind in a manifest."""
+        """Manage the objects of the DjangoTaskWorker with that key and uid; ``kind`` is a manifest's kind."""
         self._kube = world.kube
         self._kind = kind
         self._cache = cache
@@ -64,29 +64,29 @@ class Applier[T: OwnedObject]:
         self._refusals = Refusals(kind, world.clock)
 
     def seen(self, name: str) -> T | None:
-        """The object of that name as the watch last told."""
+        """Return the object of that name as the watch last reported it."""
         return self._cache.get(self._key, name)
 
     def owned(self) -> list[T]:
-        """Those that belong to this very worker, as the watch last told."""
+        """Return the objects that belong to this worker, as the watch last reported them."""
         return [state for state in self._cache.of(self._key) if state.belongs_to(self._uid)]
 
     def forget(self, name: str) -> None:
-        """Take note that the operator has changed the object otherwise than by ``apply``."""
+        """Note that the operator has changed the object by other means than ``apply``."""
         self._last.pop(name, None)
 
     def refused(self, name: str, asked: object) -> WorkerError | None:
-        """Return why ``asked`` is not to be tried again yet; None where it may be."""
+        """Return the refusal because of which ``asked`` must not be retried yet; None if it may be."""
         return self._refusals.standing(name, asked)
 
     async def apply(self, manifest: Manifest, *, asked: object = None) -> Applied[T]:
-        """Make the object what ``manifest`` says, if it is the worker's, or may be.
+        """Apply ``manifest``, if the object belongs to the worker, or may be taken over.
 
-        ``asked`` is what a refusal is about, where that is less than the whole manifest: something else
-        is tried at once, the same again only after a while.
+        ``asked`` is the part of the manifest that a refusal is about, if not all of it: after a refusal, the
+        same part is only retried after a while, but another one immediately.
 
         Raises:
-            WorkerGone: the DjangoTaskWorker is deleted, so that nothing may be created or taken over.
+            WorkerGone: the DjangoTaskWorker has been deleted, so nothing may be created or taken over.
         """
         name = manifest["metadata"]["name"]
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
@@ -122,7 +122,7 @@ class Applier[T: OwnedObject]:
         return Applied(state, created=target is None, restored=restored)
 
     async def delete(self, state: T) -> WorkerError | None:
-        """Delete an object; return what stands in the way, if anything."""
+        """Delete an object; return why it could not be deleted, if so."""
         try:
             await self._kube.delete_object(self._cache.kind, self._key_of(state.name), state.uid)
         except API_ERRORS as error:
@@ -138,18 +138,18 @@ class Applier[T: OwnedObject]:
         )
 
     async def _target(self, name: str, seen: T | None) -> T | None:
-        """Find the object to apply to; None where it is to be created."""
+        """Find the object to apply to; None if it has to be created."""
         state = seen
         if state is None:
-            # One that lost its labels, or somebody else's, is not in the cache.
+            # An object of another owner, or one that has lost its labels, is not in the cache.
             found = await self._kube.get_object(self._cache.kind, self._key_of(name))
             state = self._cache.digest(found) if found else None
         if state and not state.may_be_applied_by(self._uid, self._labels):
             error = ObjectLeftOver if state.is_left_over else ObjectNameTaken
             raise error(kind=self._kind, name=name)
         if state is None or not state.belongs_to(self._uid):
-            # What a deletion with --cascade=orphan has just left must not be given to the deleted worker:
-            # the garbage collector would take it away.
+            # An object just left behind by a deletion with --cascade=orphan must not be given to the deleted
+            # worker: the garbage collector would delete it.
             await require_worker(self._kube, self._key, self._uid)
         return state
 

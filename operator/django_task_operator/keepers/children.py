@@ -1,4 +1,4 @@
-"""Keeps the objects beside a worker's Deployment, with no request while they are as they should be."""
+"""Manages a worker's objects other than its Deployment, with no request while they are up to date."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from django_task_operator.spec import Key, Manifest
     from django_task_operator.world import World
 
-# What runs the user's image: held as they are while the pods of the Deployment are.
+# Kinds that run the user's image: left unchanged for as long as the pods of the Deployment are.
 WITH_IMAGE = frozenset({"CronJob"})
 
 
 class ChildrenKeeper:
-    """Applies what one worker should have, and deletes what it should no longer have."""
+    """Applies the objects that one worker should have, and deletes those that it should no longer have."""
 
     def __init__(self, world: World, key: Key, uid: str) -> None:
-        """Work for the DjangoTaskWorker with that key and uid."""
+        """Manage the children of the DjangoTaskWorker with that key and uid."""
         self._appliers = {
             kind: Applier(world, kind, cache, key, uid) for kind, cache in world.caches.children.items()
         }
 
     async def apply(self, wanted: Sequence[Manifest], *, held: Collection[str] = ()) -> WorkerError | None:
-        """Make the worker's children exactly ``wanted``; return what stands in the way, if anything.
+        """Make the worker's children exactly ``wanted``; return why that was not possible, if so.
 
-        Those of the kinds in ``held`` are left as they are.
+        Children of the kinds in ``held`` are left unchanged.
 
         Raises:
-            WorkerGone: the DjangoTaskWorker is deleted, so that nothing may be created.
+            WorkerGone: the DjangoTaskWorker has been deleted, so nothing may be created.
         """
         wanted = [manifest for manifest in wanted if manifest["kind"] not in held]
         names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted}

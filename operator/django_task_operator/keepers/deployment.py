@@ -1,4 +1,4 @@
-"""Keeps a worker's Deployment as it should be, with no request while it is."""
+"""Manages a worker's Deployment, with no request while it is up to date."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an apply: whether the replicas are as decided, and what stands in the way."""
+    """The outcome of an apply: whether the replicas are as decided, and any error."""
 
     scaled: bool
     error: WorkerError | None = None
@@ -32,7 +32,7 @@ class DeploymentKeeper:
     """Applies the Deployment of one worker."""
 
     def __init__(self, world: World, key: Key, uid: str) -> None:
-        """Work for the DjangoTaskWorker with that key and uid."""
+        """Manage the Deployment of the DjangoTaskWorker with that key and uid."""
         self._kube = world.kube
         self._deployments = world.caches.deployments
         self._runtime = world.runtime
@@ -41,7 +41,7 @@ class DeploymentKeeper:
         self._applier = Applier(world, "Deployment", world.caches.deployments, key, uid)
 
     def current(self) -> Deployment | None:
-        """The Deployment as the watch last told."""
+        """The Deployment as the watch last reported it."""
         return self._applier.seen(self._key.name)
 
     async def apply(self, worker: Worker, replicas: int, migrated: str | None, rotation: Rotation) -> Outcome:
@@ -50,11 +50,11 @@ class DeploymentKeeper:
         ``migrated`` is what was migrated for it, ``rotation`` what it is to say of its database's URL.
 
         Raises:
-            WorkerGone: the DjangoTaskWorker is deleted, so that nothing may be created.
+            WorkerGone: the DjangoTaskWorker has been deleted, so nothing may be created.
         """
         manifest = build_deployment(worker, replicas, self._runtime, migrated, rotation)
         before = self.current()
-        # A refusal is not of the replicas, which change while nobody mends the template.
+        # A refusal is never about the replicas, which may change before someone fixes the template.
         applied = await self._applier.apply(manifest, asked=manifest["spec"]["template"])
         if isinstance(applied.error, ObjectRejected):
             return await self.hold(replicas, applied.error)
@@ -64,7 +64,7 @@ class DeploymentKeeper:
         return Outcome(scaled=applied.error is None, error=applied.error, events=tuple(events))
 
     async def hold(self, replicas: int, error: WorkerError) -> Outcome:
-        """Scale what runs, as it is: what keeps a new template back must not stop the good one."""
+        """Scale the existing Deployment: an obstacle to the new template must not stop the current one."""
         deployment = self.current()
         if deployment is None or not deployment.belongs_to(self._uid):
             return Outcome(scaled=False, error=error)

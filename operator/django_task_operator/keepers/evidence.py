@@ -1,6 +1,6 @@
-"""Which RUNNING rows are of a worker's own pods, and which of these nobody runs any more.
+"""Which RUNNING rows belong to a worker's own pods, and which of these no process runs any more.
 
-What is not proven is not so: a row is somebody else's, and its pod lives, until the opposite is known.
+Without proof of the opposite, a row is assumed to belong to another worker, and its pod to be alive.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from django_task_operator.observed.pods import Pod
     from django_task_operator.tasktable import RunningRow
 
-# A ReplicaSet's name and five characters: how Kubernetes names its pods. Names of workers are short
-# enough that nothing is cut off (58 characters, and a ReplicaSet's name here has at most 51).
+# Kubernetes names pods by their ReplicaSet and five characters. It truncates ReplicaSet names after 58
+# characters, but those of workers have at most 51.
 _POD_NAME = re.compile(r"(?P<replica_set>.+)-[a-z0-9]{5}")
-# Kubernetes cuts its times off to the second.
+# Kubernetes truncates times to the second.
 _SECOND = timedelta(seconds=1)
 
 
 class Fate(StrEnum):
-    """What became of the process that ran a row, as people read it after "the pod"."""
+    """What happened to the process that ran a row, worded to follow "the pod"."""
 
     ALIVE = "runs"
     GONE = "is gone"
@@ -37,7 +37,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A RUNNING row of a worker's own pods, and what became of its process."""
+    """A RUNNING row of a worker's own pods, and what happened to its process."""
 
     row: RunningRow
     pod: str
@@ -45,18 +45,18 @@ class Trace:
 
 
 def pod_of(worker_id: str) -> str:
-    """Name the pod that a worker id is of: the runtimes append the slot after a slash."""
+    """Return the name of a worker id's pod: the runtimes append the slot after a slash."""
     return worker_id.partition("/")[0]
 
 
 def own_replica_sets(
     replica_sets: Iterable[ReplicaSet], deployment_uid: str, worker_uid: str
 ) -> frozenset[str]:
-    """Name the ReplicaSets whose pods are this very worker's.
+    """Return the names of the ReplicaSets whose pods belong to this worker.
 
-    The worker's uid stands on the pod template, which makes the hash in the name, so that no other
-    worker, and no other cluster on the same database, has a ReplicaSet of that name. One that a
-    backup brought here from another cluster has another worker's uid.
+    The hash in the name is made from the pod template, which has the worker's uid, so no other worker and no
+    other cluster on the same database has a ReplicaSet of that name. A ReplicaSet restored from another
+    cluster's backup has the uid of another worker.
     """
     return frozenset(
         each.name
@@ -66,15 +66,15 @@ def own_replica_sets(
 
 
 def is_own(pod: str, replica_sets: Collection[str]) -> bool:
-    """Whether a pod, which may be long gone, was made by one of these ReplicaSets."""
+    """Whether a pod, which may be long gone, was created by one of these ReplicaSets."""
     match = _POD_NAME.fullmatch(pod)
     return match is not None and match["replica_set"] in replica_sets
 
 
 def traces(rows: Iterable[RunningRow], pods: Mapping[str, Pod], replica_sets: Collection[str]) -> list[Trace]:
-    """Judge the rows of a worker's own pods.
+    """Determine what happened to the processes of a worker's own rows.
 
-    ``pods`` must be younger than ``rows``: a pod that came later than both would be thought gone.
+    ``pods`` must be more recent than ``rows``: otherwise a pod created in between would be taken for gone.
     """
     own = [
         (row, pod)
@@ -94,7 +94,7 @@ def _started(row: RunningRow) -> float:
 
 
 def _fate(row: RunningRow, pod: Pod | None, newest: RunningRow) -> Fate:
-    """Times are the node's own: the worker's for the row, the kubelet's for the container."""
+    """Compare times of the same node: the worker's for the row, the kubelet's for the container."""
     if pod is None:
         return Fate.GONE
     if pod.has_ended:
@@ -107,10 +107,10 @@ def _fate_in(pod: Pod, row: RunningRow, newest: RunningRow) -> Fate:
     if started_at is None:
         return Fate.ALIVE
     if pod.running_since is None:
-        # What a container has claimed that the kubelet has not yet told of is younger.
+        # A row claimed by a container that the kubelet has not reported yet is more recent.
         has_stopped = pod.ended_at is not None and started_at < pod.ended_at + _SECOND
         return Fate.STOPPED if has_stopped else Fate.ALIVE
-    # In the second in which one container ended and the next began it is not known whose the row is,
-    # unless its slot has claimed another since: it runs one task at a time.
+    # Within the second in which one container ended and the next one started, it is not known which of them
+    # claimed the row, unless the slot has claimed another since: a slot runs one task at a time.
     since = pod.running_since if row is newest else pod.running_since + _SECOND
     return Fate.RESTARTED if pod.restarts and started_at < since else Fate.ALIVE

@@ -1,4 +1,4 @@
-"""Migrates a worker's database before the pods of a new version start: in a Job, once for each version."""
+"""Migrates a worker's database before the pods of a new version start, in a Job, once for each version."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from django_task_operator.spec import Key, Worker
     from django_task_operator.world import World
 
-# No watch tells a worker that its neighbour's migration is over.
+# No watch tells a worker that the migration of another worker on the same database is over.
 NEIGHBOUR_SECONDS = 2.0
 
-# Of what a migration said last, so many characters, in whole lines.
+# How many characters from the end of a migration's log are shown, in whole lines.
 LONGEST_WORDS = 500
-# The kubelet keeps so many bytes of a log's end: its first line may be the rest of one.
+# The kubelet keeps this many bytes from the end of a log: the first line may be incomplete.
 KEPT_OF_LOG = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """Where the migration for what the spec asks for stands.
+    """The state of the migration for the current spec.
 
-    While there is an ``error`` no pod of it may start; without, ``migrated`` is to be written on the
-    Deployment. ``pods`` are those of the Job at work.
+    While there is an ``error``, no pods of the new version may start. Otherwise, ``migrated`` is to be
+    written to the Deployment. ``pods`` are those of the current Job.
     """
 
     migrated: str | None = None
@@ -46,13 +46,13 @@ class Migration:
 
 
 class MigrationKeeper:
-    """Runs the migrations of one worker, and removes the Jobs of former ones.
+    """Runs the migrations of one worker, and removes the Jobs of previous ones.
 
-    What was migrated for the pods that run is on their Deployment, so that going back to it needs no Job.
+    The Deployment records what was migrated for its pods, so that going back to them needs no Job.
     """
 
     def __init__(self, world: World, key: Key, uid: str) -> None:
-        """Work for the DjangoTaskWorker with that key and uid."""
+        """Manage the migrations of the DjangoTaskWorker with that key and uid."""
         self._world = world
         self._key = key
         self._uid = uid
@@ -66,12 +66,12 @@ class MigrationKeeper:
         reachable: bool,
         redact: Callable[[str], str],
     ) -> Migration:
-        """Take the next step towards a migrated database, where the worker asks for one.
+        """Take the next step towards a migrated database, if the worker asks for migrations.
 
-        ``reachable`` says that the database answers: a migration would only fail without.
+        ``reachable`` says whether the database answers: otherwise a migration would only fail.
 
         Raises:
-            WorkerGone: the DjangoTaskWorker is deleted, so that nothing may be created.
+            WorkerGone: the DjangoTaskWorker has been deleted, so nothing may be created.
         """
         is_asked = worker.spec.migrations.policy == "BeforeRollout"
         wanted = migration_hash(worker.spec) if is_asked else None
@@ -103,7 +103,7 @@ class MigrationKeeper:
             )
         if obstacle := self._obstacle():
             return Migration(error=Migrating(problem=obstacle), due=Due(NEIGHBOUR_SECONDS, obstacle))
-        # Nobody else may come to the same conclusion before the Job can be seen.
+        # No other worker's turn may reach the same conclusion before the Job is visible.
         async with self._world.migrating:
             applied = await self._applier.apply(manifest, asked=wanted)
         if applied.state is None:
@@ -113,7 +113,7 @@ class MigrationKeeper:
         return Migration(error=Migrating(problem=progress), events=(started,) if applied.created else ())
 
     def _obstacle(self) -> str | None:
-        """Say what else migrates the same database: two at a time would get in each other's way."""
+        """Return what else is migrating the same database: two migrations at a time would conflict."""
         if any(pod.running for pod in self._world.caches.migration_pods.of(self._key)):
             return "Waiting for the previous version's migration to finish."
         if self._world.migrating.locked():
@@ -139,7 +139,7 @@ class MigrationKeeper:
         return [pod for pod in self._world.caches.migration_pods.of(owner) if pod.job_uid == job.uid]
 
     async def _delete(self, superseded: Iterable[Job]) -> WorkerError | None:
-        """Delete Jobs, but none in the middle of a migration: not every database can undo half of one."""
+        """Delete Jobs, but not during a migration: not every database can roll back half of one."""
         for job in superseded:
             if any(pod.running for pod in self._pods_of(self._key, job)):
                 continue
@@ -149,10 +149,10 @@ class MigrationKeeper:
 
 
 def last_words(log: str, redact: Callable[[str], str]) -> str:
-    """Return the last lines of a log's end, as they may be shown to anybody."""
+    """Return the last lines of a log, redacted."""
     lines = log.splitlines()
     if len(log.encode()) >= KEPT_OF_LOG:
-        # Of a password that is cut off, the rest could not be found and hidden any more.
+        # If a password were cut off, the rest of it could not be recognized and hidden.
         lines = lines[1:]
     kept: list[str] = []
     for line in reversed(redact("\n".join(lines)).splitlines()):

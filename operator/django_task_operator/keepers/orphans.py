@@ -1,4 +1,4 @@
-"""Rows that stay RUNNING although the pod that ran them is gone: found, proven, and settled once."""
+"""Finds rows that stay RUNNING although the pod that ran them is gone, proves it, and settles them once."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# While tasks run, their rows are listed so often even if no pod has changed.
+# How often the rows of running tasks are listed even if no pod has changed.
 LISTING_SECONDS = 10.0
-# A listing takes long where the table has no index: then it is made seldom, with a rest after it.
+# A listing takes long if the table has no index: then it is made rarely, with a pause after it.
 SLOW_SECONDS = 0.1
 SLOW_LISTING_SECONDS = 60.0
 REST_PER_WORK = 10
-# Two listings are so far apart, whatever happens to pods.
+# The minimum time between two listings, whatever happens to pods.
 LISTING_PAUSE_SECONDS = 0.5
 # After a listing that failed.
 RETRY_SECONDS = 5.0
-# What the database's user may not do now may be granted.
+# The database user may be granted a missing permission later.
 DENIED_SECONDS = 60.0
-# So many rows in a turn, lest a thousand hold up the scaling.
+# How many rows are settled in a turn, so that a thousand do not delay the scaling.
 MOST_AT_ONCE = 200
 LEFT_OVER_SECONDS = 2.0
-# So many are told of one by one.
+# How many get an event of their own.
 MOST_EVENTS = 3
 
-# What the runtime's supervisor writes when a process dies under its task, and every image can import.
+# What the worker's supervisor stores if a process dies while it runs a task; every image can import it.
 EXCEPTION = "builtins.ChildProcessError"
 
 NEXT_LISTING = "rows are listed to find orphans"
@@ -57,19 +57,19 @@ DENIED = (
     "Grant it UPDATE on django_tasks_database_dbtaskresult, or set spec.orphans.policy to Ignore."
 )
 
-# A row and a claim of it: the same row may be claimed again.
+# A row, and which claim of it: the same row may be claimed again.
 type _Claim = tuple[object, datetime | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What is known of a worker's rows.
+    """What is known about a worker's rows.
 
     Args:
-        orphaned: rows that nobody runs any more and that are not settled; None if that is not known.
-        stuck: rows that have been RUNNING for too long on a pod that lives; None if that is not known.
+        orphaned: how many rows no process runs any more and are not settled; None if that is not known.
+        stuck: how many rows have been RUNNING for too long on a live pod; None if that is not known.
         due: when the rows are listed next; None if only a change makes that necessary.
-        events: what people should hear of.
+        events: events to post.
     """
 
     orphaned: int | None = None
@@ -79,17 +79,17 @@ class Findings:
 
 
 class OrphanKeeper:
-    """Settles the rows of one worker's pods that nobody runs any more."""
+    """Settles the rows of one worker's pods that no process runs any more."""
 
     def __init__(self, world: World, uid: str) -> None:
-        """Work for the DjangoTaskWorker with that uid."""
+        """Manage the rows of the DjangoTaskWorker with that uid."""
         self._world = world
         self._uid = uid
-        # Since when each claim is known to be without its process, by our own clock: a restart begins anew.
+        # Since when each claim is known to be orphaned, by our own clock: a restart starts over.
         self._since: dict[_Claim, float] = {}
         self._ignored: set[_Claim] = set()
         self._working: frozenset[tuple[str, datetime]] = frozenset()
-        # Pods that went, or whose container did, since the last listing, and when that was told.
+        # Pods that are gone, or whose container ended, since the last listing, and when that was reported.
         self._went: dict[str, float] = {}
         self._found = Findings()
         self._next_listing = float("-inf")
@@ -104,9 +104,9 @@ class OrphanKeeper:
         subscription: Subscription | None,
         running: int | None,
     ) -> Findings:
-        """List the rows if that is due, and settle those whose grace is over.
+        """List the rows if that is due, and settle those whose grace period is over.
 
-        ``running`` is how many the last sample counted; None if that is not known.
+        ``running`` is how many rows the last sample counted; None if that is not known.
         """
         self._notice_pods(worker)
         if (
@@ -115,7 +115,7 @@ class OrphanKeeper:
             or deployment is None
             or not self._sees(worker, deployment)
         ):
-            # An unknown is never an orphan.
+            # If something is unknown, no row counts as orphaned.
             return replace(self._found, due=None, events=())
         must_list = bool(self._went) or not self._has_listed
         if not (must_list or running or self._since):
@@ -154,7 +154,7 @@ class OrphanKeeper:
         self, worker: Worker, deployment: Deployment, subscription: Subscription
     ) -> Findings:
         policy, stuck_after = worker.spec.orphans, worker.spec.stuck_after_seconds
-        # What a pod began in its last moment must be in it.
+        # The listing must include tasks that a pod started in its last moment.
         listing = await subscription.running(fresh=bool(self._went))
         own = own_replica_sets(self._world.caches.replica_sets.of(worker.key), deployment.uid, self._uid)
         pods = {pod.name: pod for pod in self._world.caches.pods.of(worker.key)}
@@ -192,16 +192,16 @@ class OrphanKeeper:
             if ripe_at > now:
                 dues.append(ripe_at)
             elif policy.policy != "Ignore":
-                # Left over: too many for one turn, or not to be settled just now.
+                # Left over: too many for one turn, or impossible to settle now.
                 dues.append(max(now + LEFT_OVER_SECONDS, self._denied_until))
         self._next_listing = min(dues)
 
     async def _proven(
         self, worker: Worker, listing: Listing, own: frozenset[str], ripe: set[_Claim]
     ) -> list[Trace]:
-        """Those whose process is gone by the API server's own word, now, and not only by what watches told.
+        """Return the traces whose process is gone according to the API server, not only to the watches.
 
-        The rows were listed before, so a pod that is not there now will not come back to one.
+        The rows were listed before, so a pod that does not exist now will not appear again with one of them.
         """
         if ripe == self._ignored and worker.spec.orphans.policy == "Ignore":
             pods = {pod.name: pod for pod in self._world.caches.pods.of(worker.key)}
@@ -215,7 +215,7 @@ class OrphanKeeper:
     async def _deal_with(
         self, worker: Worker, orphans: list[Trace], subscription: Subscription
     ) -> list[Event]:
-        """Do with proven orphans what the policy says; those that are dealt with are no suspects any more."""
+        """Handle proven orphans according to the policy; those that are settled are no longer suspects."""
         counter = telemetry.ORPHANS
         key, policy = worker.key, worker.spec.orphans
         if policy.policy == "Ignore":
@@ -224,7 +224,7 @@ class OrphanKeeper:
             counter.labels(key.namespace, key.name, "Ignored").inc(len(new))
             return []
         if self._world.clock() < self._denied_until or self._world.permit.seconds() <= 0:
-            # Another operator may lead by now, and rows are written as little as objects are then.
+            # Another operator may be the leader by now: then rows must not be written, just like objects.
             return []
         settled: list[tuple[Trace, Settlement]] = []
         events: list[Event] = []
@@ -247,7 +247,7 @@ class OrphanKeeper:
 
 
 def settlement_of(trace: Trace, policy: Orphans) -> Settlement:
-    """What a proven orphan becomes, with the words that its task's error then has."""
+    """Return how a proven orphan is settled, with the message of its task's error."""
     requeues = trace.row.attempts - 1
     if policy.policy == "Requeue" and requeues < policy.max_requeues:
         return Requeued()

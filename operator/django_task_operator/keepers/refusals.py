@@ -1,4 +1,4 @@
-"""What the API server refused, remembered so that it is not asked the same thing every second."""
+"""Remembers what the API server has refused, so that it does not get the same request every second."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from django_task_operator.errors import WorkerError
 
-# What made it refuse may be mended elsewhere: a quota, an admission webhook.
+# The cause of a refusal may be fixed elsewhere: a quota, an admission webhook.
 REFUSED_SECONDS = 30.0
 
 
@@ -35,9 +35,9 @@ class Refusals:
         self._refusals: dict[str, _Refusal] = {}
 
     def explain(self, error: BaseException, name: str, asked: object, *, new: bool) -> WorkerError:
-        """Say what an object's failed apply means, and remember it if it was a refusal.
+        """Return the error that an object's failed apply means, and remember it if it was a refusal.
 
-        ``new`` says that the object was to be created: a conflict is then another's object of that name.
+        ``new`` says whether the object was to be created: a conflict then means that the name is taken.
         """
         if new and has_status(error, HTTPStatus.CONFLICT):
             return ObjectNameTaken(kind=self._kind, name=name)
@@ -48,12 +48,12 @@ class Refusals:
         return rejected
 
     def standing(self, name: str, asked: object) -> WorkerError | None:
-        """Return why ``asked`` is not to be tried again yet; None where it may be."""
+        """Return the refusal because of which ``asked`` must not be retried yet; None if it may be."""
         refusal = self._refusals.get(name)
         if refusal and refusal.asked == asked and self._clock() < refusal.until:
             return refusal.error
         return None
 
     def forget(self, name: str) -> None:
-        """Take note that the object was accepted."""
+        """Note that the object was accepted."""
         self._refusals.pop(name, None)

@@ -1,4 +1,4 @@
-"""Keeps a worker's ``spec.replicas``, which others read and write through its scale subresource."""
+"""Manages a worker's ``spec.replicas``, which others read and write through its scale subresource."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
 
 
 class SpecReplicasChanged(Exception):
-    """Somebody else has written ``spec.replicas`` since it was read: decide anew, with their number."""
+    """Someone else has written ``spec.replicas`` since it was read: decide again, with the new number."""
 
 
 class SpecReplicasKeeper:
-    """Reads and writes the replicas that one worker is asked for."""
+    """Reads and writes one worker's ``spec.replicas``."""
 
     def __init__(self, world: World, key: Key, uid: str) -> None:
-        """Work for the DjangoTaskWorker with that key and uid."""
+        """Manage ``spec.replicas`` of the DjangoTaskWorker with that key and uid."""
         self._kube = world.kube
         self._key = key
         self._uid = uid
-        # The version of what was read or written last, and what it says.
+        # The version that was last read or written, and its value.
         self._known: tuple[int, int | None] = (0, None)
 
     def asked(self, manifest: Manifest) -> int | None:
-        """What ``spec.replicas`` says, where the watch may not have told of our last write yet."""
+        """Return ``spec.replicas``, although the watch may not have reported our last write yet."""
         self._learn(manifest)
         return self._known[1]
 
     async def write(self, replicas: int | None, *, instead_of: int | None) -> WorkerError | None:
-        """Make ``spec.replicas`` say so, or nothing; return what stands in the way, if anything.
+        """Set ``spec.replicas``, or remove it; return why that was not possible, if so.
 
         Raises:
-            SpecReplicasChanged: it does not say ``instead_of`` any more, and is left as it is.
-            WorkerGone: the DjangoTaskWorker is deleted.
+            SpecReplicasChanged: the value is no longer ``instead_of``, and is left unchanged.
+            WorkerGone: the DjangoTaskWorker has been deleted.
         """
         if replicas == instead_of:
             return None
@@ -48,8 +48,8 @@ class SpecReplicasKeeper:
                 raise WorkerGone
             if self.asked(manifest) != instead_of:
                 raise SpecReplicasChanged
-            # The version as it was read just now: a HorizontalPodAutoscaler that writes in the
-            # meantime is not overwritten.
+            # The version that was just read, so that a number that a HorizontalPodAutoscaler writes meanwhile
+            # is not overwritten.
             version = manifest["metadata"]["resourceVersion"]
             self._learn(await self._kube.write_worker_replicas(self._key, version, replicas))
         except API_ERRORS as error:

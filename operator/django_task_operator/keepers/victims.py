@@ -1,4 +1,4 @@
-"""Sees to it that no pod goes that runs a task, whoever decided that there be fewer pods."""
+"""Makes sure that no pod that runs a task is removed, whoever decided that there should be fewer pods."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from django_task_operator.tasktable import Listing, Subscription
     from django_task_operator.world import World
 
-# While pods are kept that were to go, this is how soon it is tried again even if nothing is told to
-# have changed.
+# While pods are kept that are not wanted, the scale-in is retried at this interval even if no change is
+# reported.
 AGAIN_SECONDS = 2.0
-# A pod may begin a task while the marks are set, and then another is chosen: so often, and then later.
+# A pod may start a task while the marks are set, and then another one is chosen: at most this often.
 MOST_MARKINGS = 3
-# After a listing that took long, where the table has no index.
+# The pause after a slow listing, if the table has no index.
 SLOW_SECONDS = 0.1
 REST_PER_WORK = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Marking:
-    """How often marks were set within a turn, and what kept the last ones from being set, if anything."""
+    """How often marks were set within a turn, and why the last ones could not be set, if so."""
 
     times: int = 0
     refused: str | None = None
@@ -47,22 +47,22 @@ NOT_YET = Marking()
 
 
 class _Unknown(Exception):
-    """Says why no pod can be chosen now."""
+    """No pod can be chosen now; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Busy:
-    """The pods that run a task; ``why_guessed`` says why they are only those that may."""
+    """The pods that run a task; ``why_guessed`` says why the set is a guess, if so: pods that may run one."""
 
     pods: frozenset[str]
     why_guessed: str | None = None
 
 
 class VictimKeeper:
-    """Chooses and marks the pods of one worker that go."""
+    """Chooses and marks the pods of one worker that are to be removed."""
 
     def __init__(self, world: World, key: Key, uid: str) -> None:
-        """Work for the DjangoTaskWorker with that key and uid."""
+        """Manage the pods of the DjangoTaskWorker with that key and uid."""
         self._world = world
         self._key = key
         self._uid = uid
@@ -75,16 +75,16 @@ class VictimKeeper:
         subscription: Subscription | None,
         marking: Marking,
     ) -> tuple[scaling.Decision, scaling.Marks]:
-        """How far a decision may be carried out now, and which pods are to be marked before it is.
+        """Return how far a decision may be carried out now, and which pods to mark first.
 
-        A scale-in goes only as far as there are idle pods. ``marking`` tells of the marks that were set
-        for the decision before, in the same turn. Lists the rows that run, and changes nothing.
+        A scale-in removes idle pods only. ``marking`` describes the marks that were set for the previous
+        decision in the same turn. This lists the RUNNING rows, and changes nothing.
         """
-        # One without a controller is about to be taken over, with pods that may be at work.
+        # A Deployment without an owner is about to be taken over, with pods that may be running tasks.
         if deployment is None or deployment.controller_uid not in {self._uid, None}:
             return decision, scaling.NO_MARKS
         if decision.replicas >= deployment.wanted_replicas:
-            # A mark too many does no harm that a later turn could not mend.
+            # A superfluous mark does no harm, and a later turn removes it.
             return decision, self._stale_marks(deployment) if not marking.times else scaling.NO_MARKS
         current = deployment.wanted_replicas
         try:
@@ -99,7 +99,7 @@ class VictimKeeper:
         return scaling.with_busy_kept(decision, scale_in, self._again()), marks
 
     async def mark(self, marks: scaling.Marks, before: Marking) -> Marking:
-        """Set and take off marks. Returns when the API server has them, or has refused one."""
+        """Set and remove marks. Returns when the API server has stored them, or has refused one."""
         pods = self._pods()
         costs = {
             **dict.fromkeys(marks.mark, str(scaling.VICTIM_COST)),
@@ -139,7 +139,7 @@ class VictimKeeper:
         return _Busy(busy_pods(listing, self._pods(), own))
 
     def _started(self, why: str) -> _Busy:
-        """Where rows cannot be listed: a pod whose container runs may run a task, and no other does."""
+        """Guess if rows cannot be listed: pods with a running container may run a task, others do not."""
         started = (pod.name for pod in self._pods().values() if pod.is_replica and pod.running_since)
         return _Busy(frozenset(started), why)
 
@@ -147,13 +147,13 @@ class VictimKeeper:
         return {pod.name: pod for pod in self._world.caches.pods.of(self._key)}
 
     def _candidates(self, deployment: Deployment) -> list[scaling.Candidate]:
-        """The Deployment's replicas."""
+        """Return the Deployment's replicas."""
         replica_sets = {
             each.name: each.controller_uid for each in self._world.caches.replica_sets.of(self._key)
         }
         there = [pod for pod in self._pods().values() if pod.is_replica and pod.replica_set]
         if any(pod.replica_set not in replica_sets for pod in there):
-            # A pod is known, and its ReplicaSet is not yet.
+            # The pod has been reported, but its ReplicaSet has not.
             raise _Unknown("the pods are not known with certainty")
         return [
             scaling.Candidate(pod.name, pod.replica_set, pod.rank, pod.cost)
@@ -176,7 +176,7 @@ class VictimKeeper:
                 self._key.namespace, pod.name, pod.uid, {DELETION_COST: cost}
             )
         except ApiException as refused:
-            # Gone already.
+            # Already gone.
             if not has_status(refused, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise
         else:
@@ -188,9 +188,9 @@ class VictimKeeper:
 
 
 def busy_pods(listing: Listing, pods: Mapping[str, Pod], replica_sets: Collection[str]) -> frozenset[str]:
-    """Name the worker's own pods that run a task, known or not, but those that are about to go anyway.
+    """Return the names of the worker's pods that run a task, known or not, except those being deleted.
 
-    Such a one has its grace period, and is no replica any more.
+    A pod being deleted has its grace period, and is no longer a replica.
     """
     rows = {pod_of(row.worker_id) for row in listing.rows}
     leaving = {pod.name for pod in pods.values() if not pod.is_replica}
