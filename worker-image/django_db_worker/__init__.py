@@ -25,6 +25,7 @@ A worker of one slot without a health port or a limit has no supervisor: the com
     status_board        what every slot is doing, in memory shared by all processes
     quota               --max-tasks: when a process leaves, and that only one leaves at a time
     stop                how a slot learns that it should end
+    after_fork          what the project starts in each process: DB_WORKER_AFTER_FORK
     memory              how much a process takes, and what follows: --max-memory-per-process
     stacks              where the threads of another process are, for --task-timeout
     surroundings        what tasks change of their process, and how it is put back

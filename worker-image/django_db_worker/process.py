@@ -15,6 +15,7 @@ from types import FrameType
 from django.db import connections
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV, run_with_reloader
 
+from .after_fork import SETTING, Hook
 from .database import OutageLog
 from .errors import AbandonedError, NotMigratedError
 from .memory import volunteer
@@ -62,6 +63,7 @@ class Worker:
     slot_options: SlotOptions
     board: StatusBoard
     outages: OutageLog
+    after_fork: Hook | None
 
     def slot(self, process: int, thread: int, stop: Stop, quota: Quota) -> Slot:
         """Build a slot. Its connection opens in the thread that runs it."""
@@ -157,6 +159,12 @@ def run_supervised(worker: Worker, place: Place) -> int:
     with _handling(dict.fromkeys(STOP_SIGNALS, asked)):
         # Blocked since before the fork: until here they would have met the supervisor's handlers.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        if worker.after_fork is not None:
+            try:
+                worker.after_fork()
+            except Exception:
+                logger.exception("The function that %s names failed, so the process ends.", SETTING)
+                return CRASHED
         seats = [_Seat(worker, place, thread, stop, quota) for thread in range(threads)]
         with _kept(stop) as surroundings:
             ends = [seats[0].run()] if threads == 1 else _run_threads(seats, stop)

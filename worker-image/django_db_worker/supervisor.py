@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 
 from . import memory, process
+from .after_fork import warn_of_threads
 from .errors import PROCESS_DIED, AbandonedError, NotMigratedError, grew_too_large, timed_out
 from .health import Answer, HealthServer
 from .memory import Verdict
@@ -108,6 +109,8 @@ class Supervisor:
         wakeup = signal.set_wakeup_fd(self._signals_writer, warn_on_full_buffer=False)
         before = {signum: signal.signal(signum, _ignore) for signum in handled}
         process.prepare_fork()
+        # Those of a database's pool have gone with it.
+        warn_of_threads(self._worker.after_fork)
         try:
             while self._once():
                 pass

@@ -325,3 +325,10 @@ def hoard_without_end():
         HOARD.append(b"x" * (10 * 2**20))
         time.sleep(0.05)
     return "nobody stopped it"
+
+
+@task
+def beats():
+    from beating import beats as in_this_process  # noqa: PLC0415
+
+    return in_this_process()

@@ -15,6 +15,7 @@ from django_tasks_db.management.commands.db_worker import Command as UpstreamCom
 from django_tasks_db.models import DBTaskResult
 
 from django_db_worker import options as asked
+from django_db_worker.after_fork import SETTING, load
 from django_db_worker.claim import Wanted
 from django_db_worker.database import OutageLog, reason
 from django_db_worker.errors import AbandonedError, NotMigratedError
@@ -116,6 +117,7 @@ class Command(UpstreamCommand):
             self.configure_logging(given["verbosity"])
             options = _options(given)
             _check(options)
+            after_fork = load(getattr(settings, SETTING, None))
         except OptionsError as error:
             raise CommandError(str(error)) from error
         worker = Worker(
@@ -130,6 +132,7 @@ class Command(UpstreamCommand):
             ),
             board=StatusBoard(options.processes, options.threads),
             outages=OutageLog(),
+            after_fork=after_fork,
         )
         reload = given["reload"]
         if reload and options.batch:

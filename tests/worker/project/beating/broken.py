@@ -1,0 +1,1 @@
+raise KeyError("TELEMETRY_ADDRESS")
