@@ -5,13 +5,16 @@ computed is stored. The table of what tasks do is in poisons.py.
 from __future__ import annotations
 
 import collections
+import json
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from tests.databases import docker
-from tests.worker.harness import FINISHED, Project
+from tests.worker.harness import FINISHED, RUNTIME, Project
+from tests.worker.packages import fetch
 from tests.worker.poisons import POISONS, TEXT, Poison
 
 if TYPE_CHECKING:
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
     from tests.databases import Server
 
 SHAPES = {"1": [], "1x2": ["--threads=2"], "2x2": ["--processes=2", "--threads=2"]}
+POOL = (
+    "psycopg-pool",
+    "3.3.3",
+    "psycopg_pool-3.3.3-py3-none-any.whl",
+    "9b9cd6a4fcec47a410f7e82d408540e7f77b478509e91b44c1a5457a13e5ff37",
+)
 # Innocent tasks after each poison: several slots take them in any order.
 INNOCENTS = 2
 
@@ -97,6 +106,15 @@ def test_poison_on_sqlite(project_on: Callable[[str], Project]) -> None:
         poisoned(project, of("sqlite"), [])
     finally:
         project.clear()
+
+
+def test_poison_with_a_pool_of_connections(postgres: Project) -> None:
+    """What is given back to psycopg's pool comes out of it again, session and all."""
+    more = json.dumps({"POOL": {"min_size": 2, "max_size": 4}})
+    path = f"{RUNTIME}{os.pathsep}{fetch(*POOL)}"
+    poisoned(
+        postgres, of("postgres"), SHAPES["1x2"], SECOND_DATABASE="1", MORE_SETTINGS=more, PYTHONPATH=path
+    )
 
 
 @pytest.mark.parametrize(
