@@ -21,8 +21,8 @@ logger = logging.getLogger("django_tasks_db")
 
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 5.0
-# PostgreSQL's MaxAllocSize, beyond which it takes a message for a broken one.
-PG_LARGEST = 2**30 - 1
+# PostgreSQL's JENTRY_OFFLENMASK. It says so itself, but libpq then takes minutes to show where.
+PG_LARGEST = 2**28 - 1
 
 MISSING_TABLE = {"42P01", "42703", 1146, 1054}
 # A connection that survived a failover and now points at a standby: only a new one helps.
@@ -161,15 +161,15 @@ class Link:
         """Let the next statement open a new connection, with a session that nobody has changed."""
         self._drop()
 
-    def largest_statement(self) -> int | None:
-        """How many bytes the server takes in one statement, if a larger one would cost the connection."""
+    def largest_value(self) -> tuple[int, str] | None:
+        """How many bytes the server takes in one value, and the limit's name, if there is a limit."""
         if self.connection.vendor == "postgresql":
-            return PG_LARGEST
+            return PG_LARGEST, "the most in a jsonb"
         if self.connection.vendor != "mysql":
             return None
         with self.connection.cursor() as cursor:
             cursor.execute("SELECT @@max_allowed_packet")
-            return int(cursor.fetchone()[0])
+            return int(cursor.fetchone()[0]), "max_allowed_packet"
 
     def is_lost(self, error: BaseException) -> bool:
         """Whether the error means that this connection no longer works."""

@@ -60,21 +60,21 @@ def least(row: Row) -> None:
     row.traceback = _ascii(row.traceback)[-LEAST_LENGTH:]
 
 
-def check_size(row: Row, largest_statement: Callable[[], int | None]) -> None:
-    """Refuse a result that is larger than a statement may be: the server would just hang up, every time.
+def check_size(row: Row, most: Callable[[], tuple[int, str] | None]) -> None:
+    """Refuse a result that the server would hang up on, every time, or take minutes to refuse.
 
-    `largest_statement` is asked for the limit in bytes, if any, for large results alone. Raises ValueError.
+    `most` is asked for the limit in bytes and its name, if there is one, and for large results alone.
+    Raises ValueError.
     """
     text: str | None = row.encoded_value
     if text is None or len(text) < LARGE:
         return
+    limit = most()
     # At the most: not every driver escapes all of these.
-    size = len(text) + sum(map(text.count, "\"'\\"))
-    limit = largest_statement()
-    if limit is not None and size + STATEMENT_OVERHEAD > limit:
+    if limit is not None and len(text) + sum(map(text.count, "\"'\\")) + STATEMENT_OVERHEAD > limit[0]:
         raise ValueError(
-            f"The result has {len(text):,} bytes as JSON and cannot be stored: the database takes {limit:,} "
-            "in a statement (max_allowed_packet of MySQL). Keep it elsewhere, and return where it is."
+            f"The result has {len(text):,} bytes as JSON and cannot be stored: the database takes "
+            f"{limit[0]:,} ({limit[1]}). Keep it elsewhere, and return where it is."
         )
 
 

@@ -86,7 +86,7 @@ class TaskStore:
         self._status.doubt = True
         since = timezone.now()
         try:
-            outcome.check_size(finished, self._link.largest_statement)
+            outcome.check_size(finished, self._link.largest_value)
             row = self._open().claim(self._worker_id, finished)
         except Exception as error:  # noqa: BLE001
             row = None
@@ -183,7 +183,7 @@ class TaskStore:
 
     def _refusal(self, row: Row) -> Exception | None:
         def finish() -> None:
-            outcome.check_size(row, self._link.largest_statement)
+            outcome.check_size(row, self._link.largest_value)
             self._open().finish(row)
 
         try:
