@@ -1,6 +1,6 @@
-"""Everything that speaks to the API server, and nothing that decides.
+"""Everything that talks to the API server, and nothing that decides.
 
-``kube.py`` is the only door: requests with a time-out, and writes only while this operator leads
-(``election.py``). ``cache.py`` keeps what watches tell, ``handlers.py`` (kopf) tells which workers
-there are, and ``secrets.py`` reads the database's URL.
+All requests go through ``kube.py``: with a timeout, and writes only while this operator is the leader
+(``election.py``). ``cache.py`` stores what watches report, ``handlers.py`` (kopf) reports which workers
+exist, and ``secrets.py`` reads the database's URL.
 """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A refused connection costs little, and every second of it the operator is blind.
+# A refused connection costs little, and the operator sees no changes until the watch is back.
 WATCH_DELAY, LONGEST_WATCH_DELAY = 0.5, 4.0
 
 # For an answer that says no: an API server that has just started gives it for a moment, before it has read
@@ -28,7 +28,7 @@ LONGEST_REFUSED_DELAY = 30.0
 # So many such answers in a row, which are 3.5 s, are no moment any more.
 REFUSALS = 4
 
-# What ``keep_watching`` tells beside the API server's own kinds of events.
+# What ``keep_watching`` yields in addition to the API server's own types of events.
 EXPIRED, BROKEN, REFUSED = "EXPIRED", "BROKEN", "REFUSED"
 
 
@@ -63,10 +63,10 @@ async def keep_watching(
 
 
 class Watched[T]:
-    """A cache of the objects of one kind that carry the operator's labels, kept by a watch.
+    """A cache of the objects of one kind that have the operator's labels, maintained by a watch.
 
-    ``digest`` turns an object of the API into what the operator needs of it, so that a thousand
-    pods cost little; ``changed`` is told the name of the worker that an object belongs to.
+    ``digest`` reduces an object of the API to what the operator needs, so that a thousand pods cost
+    little; ``changed`` is called with the name of the worker that an object belongs to.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Watched[T]:
         self._owner = owner
         self._changed = changed
         self._objects: dict[Key, dict[str, tuple[int, T]]] = {}
-        # Versions at which objects went, so that the answer to an earlier write brings none back.
+        # The versions at which objects were deleted, so that the response to an earlier write restores none.
         self._gone: dict[tuple[Key, str], int] = {}
         self._awaited = set(self._namespaces)
         self._broken: set[str | None] = set()
@@ -111,22 +111,22 @@ class Watched[T]:
         return self.listed[scope].is_set() and scope not in self._broken
 
     def of(self, worker: Key) -> list[T]:
-        """What is known to belong to a worker."""
+        """Return the known objects of a worker."""
         return [value for _, value in self._objects.get(worker, {}).values()]
 
     def get(self, worker: Key, name: str) -> T | None:
-        """That one of them, if it is known."""
+        """Return the worker's object of that name, if it is known."""
         known = self._objects.get(worker, {}).get(name)
         return known[1] if known else None
 
     def put(self, manifest: Manifest) -> None:
-        """Take in an object, unless a newer state of it is known already.
+        """Store an object, unless a newer state of it is already known.
 
-        A write's answer goes in here too: the watch may still be about to tell of the time before.
+        Responses to writes are stored, too: the watch may still report an earlier state.
         """
         owner, name = self._owner(manifest), manifest["metadata"]["name"]
-        # Resource versions of one object may be compared as numbers since Kubernetes 1.35 by
-        # promise, and before by the way etcd counts (KEP-5504).
+        # Resource versions of one object may be compared as numbers: guaranteed since Kubernetes 1.35
+        # (KEP-5504), and before because etcd counts in this way.
         version = int(manifest["metadata"]["resourceVersion"])
         known = self._objects.get(owner, {}).get(name)
         if version <= (known[0] if known else self._gone.get((owner, name), 0)):
@@ -137,7 +137,7 @@ class Watched[T]:
             self._changed(owner)
 
     def drop(self, manifest: Manifest) -> None:
-        """Forget an object that is gone."""
+        """Remove an object that is gone."""
         owner, name = self._owner(manifest), manifest["metadata"]["name"]
         self._gone[owner, name] = int(manifest["metadata"]["resourceVersion"])
         if self._objects.get(owner, {}).pop(name, None):
@@ -169,7 +169,7 @@ class Watched[T]:
                 self._broken.discard(namespace)
                 watching.set(1)
                 refusals = 0
-                # The API server is back: what could not be written need not wait for its retry.
+                # The API server is back: failed writes need not wait for their retry.
                 for owner in list(self._objects) if was_away else ():
                     self._changed(owner)
                 was_away = False

@@ -1,4 +1,4 @@
-"""Which kinds of objects are watched: a new one is a line here."""
+"""Which kinds of objects are watched: a new kind is one more line here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Caches:
-    """What the watches tell of the workers' objects, a cache for each kind."""
+    """The workers' objects as the watches report them, with a cache for each kind."""
 
     def __init__(self, kube: Kube, namespaces: Sequence[str], changed: Callable[[Key], None]) -> None:
         """Ask for nothing before ``run``; ``changed`` is told whose object is another than before."""
@@ -52,7 +52,7 @@ class Caches:
         self.replica_sets = watched(REPLICA_SETS, ReplicaSet.of)
         self.pods = watched(PODS, Pod.of)
         self.autoscalers = watched(AUTOSCALERS, Autoscaler.of)
-        # The objects beside a Deployment, by the kind in a manifest.
+        # The objects other than the Deployment, by their kind in a manifest.
         self.children: dict[str, Watched[Any]] = {
             "HorizontalPodAutoscaler": self.autoscalers,
             "PodDisruptionBudget": watched(DISRUPTION_BUDGETS, Child.of),

@@ -1,4 +1,4 @@
-"""Connections to the API server from which nothing arrives late."""
+"""Connections to the API server over which no request arrives late."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from kubernetes.aio.client.rest import RESTClientObject
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What must still hold once a request has its connection and is about to be sent.
+# A check that must still succeed when a request has its connection and is about to be sent.
 BEFORE_SENDING: ContextVar[Callable[[], None]] = ContextVar("BEFORE_SENDING")
 
 
 class NotLeading(ConnectionError):
-    """Another operator may be at work, so this one does not write."""
+    """Another operator may be the leader, so this one does not write."""
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Asks once more before a request is sent: until there is a connection, time passes."""
+    """Checks again before a request is sent, because getting a connection may take time."""
 
     async def connect(
         self,
@@ -41,17 +41,17 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class RestClient(RESTClientObject):
-    """The client library's own, with other connections."""
+    """The client library's REST client, with these connections."""
 
     def _create_connector(self) -> aiohttp.TCPConnector:
         return _Connector(limit=self.maxsize, ssl=self.ssl_context, socket_factory=_abrupt_socket)
 
 
 def _abrupt_socket(address: Any) -> socket.socket:
-    """Make a socket that forgets what it has not sent when it is closed, or its process is killed.
+    """Create a socket that discards unsent data when it is closed or its process is killed.
 
-    The kernel of a process that is gone would otherwise go on sending to an API server that could not
-    be reached, until another operator leads.
+    Otherwise the kernel would keep sending a dead process's data to an API server that was unreachable,
+    even after another operator has become the leader.
     """
     family, kind, protocol, *_ = address
     made = socket.socket(family, kind, protocol)

@@ -1,9 +1,9 @@
-"""Which of several operators is at work: the one that holds a Lease.
+"""Which of several operators is the leader: the one that holds a Lease.
 
-A leader's right to write ends ``RENEW_SECONDS`` after the beginning of its last renewal that
-succeeded, by its own clock. Nobody takes the Lease from it within ``LEASE_SECONDS`` of having seen
-it renewed, by their own clock. That is later, whatever the two clocks show, because a renewal is
-seen after it began. Clocks must only run equally fast, to a quarter.
+A leader's right to write ends ``RENEW_SECONDS`` after the beginning of its last successful renewal, by its
+own clock. No other operator takes the Lease within ``LEASE_SECONDS`` after having seen it renewed, by its
+own clock. That is always later, whatever the two clocks show, because a renewal is seen after it began. The
+speeds of the clocks must not differ by more than a quarter.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 5.0
 RENEW_SECONDS = 3.0
 RETRY_SECONDS = 1.0
-# How often a standby looks: so much later it sees a renewal, and that the Lease was released.
+# How often a standby reads the Lease: it notices a renewal or a release at most this much later.
 LOOK_SECONDS = 0.5
-# An answer that takes longer is none: there must be time to ask again before the right to write ends.
+# The timeout of a request: there must be time for a second one before the right to write ends.
 REQUEST_SECONDS = 1.0
-# On an orderly stop, how long a write that is under way may hold the Lease up.
+# How long the release of the Lease waits for a write in progress on an orderly stop.
 LAST_WRITE_SECONDS = 1.0
 
-# On the pod that leads, with the Lease's name: the Services select it.
+# On the leader's pod, with the Lease's name as its value: the Services select it.
 LEADER_LABEL = f"{GROUP}/leader"
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What a Lease said, and since when it has, by the clock of the one who looked.
+    """A Lease's content, and since when it has been seen unchanged, by the observer's clock.
 
-    ``seconds`` is how long after that its holder may still be at work.
+    ``seconds`` is how long after that time its holder may still be active.
     """
 
     holder: str
@@ -58,9 +58,9 @@ class Sighting:
 
 
 def sight(lease: Manifest | None, before: Sighting | None, now: float) -> Sighting:
-    """Take in what a Lease says now."""
+    """Return the sighting of a Lease's current content."""
     if lease is None:
-        # Deleting a Lease does not stop who held it.
+        # Deleting a Lease does not stop its holder.
         seen = replace(before, version="", since=now) if before else Sighting("", "", LEASE_SECONDS, now)
     else:
         spec = lease.get("spec", {})
@@ -71,21 +71,21 @@ def sight(lease: Manifest | None, before: Sighting | None, now: float) -> Sighti
 
 
 def may_take(seen: Sighting, me: str, now: float) -> bool:
-    """Tell whether nobody else can be at work any more.
+    """Return whether no other operator can be active any more.
 
-    One that holds the Lease under the name of this pod was this container before it was restarted:
-    names of pods are not used twice, and a container starts when the one before it is dead.
+    A holder with this pod's name is this container before its restart: pod names are not reused, and a
+    container starts only when the previous one is dead.
     """
     return seen.holder in {"", me} or now - seen.since >= seen.seconds
 
 
 def look_again_in(seen: Sighting, now: float) -> float:
-    """Tell for how many seconds a standby needs not look."""
+    """Return for how many seconds a standby need not read the Lease."""
     return min(LOOK_SECONDS, max(0.0, seen.since + seen.seconds - now))
 
 
 def permit(renewed_at: float, now: float) -> float:
-    """Tell for how many seconds a write that begins now may take effect; 0 if it must not begin."""
+    """Return for how many seconds a write that begins now may take effect; 0 if it must not begin."""
     if now - renewed_at >= RENEW_SECONDS:
         return 0.0
     return renewed_at + LEASE_SECONDS - now
@@ -107,20 +107,20 @@ def held(lease: Manifest | None, key: Key, me: str, now: datetime) -> Manifest:
 
 
 def released(lease: Manifest) -> Manifest:
-    """Build the Lease that anybody may take."""
+    """Build the Lease that any operator may take."""
     return {**lease, "spec": {**lease["spec"], "holderIdentity": ""}}
 
 
 def clock() -> float:
-    """Tell seconds that never go back, and go on while the machine is suspended."""
+    """Return monotonic seconds, which also count while the machine is suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class LeasePermit:
-    """The right to write that comes from a Lease: an ``Elector`` grants it, and whoever writes asks."""
+    """The right to write that comes from a Lease: an ``Elector`` grants it, and writers check it."""
 
     def __init__(self, clock: Callable[[], float] = clock) -> None:
-        """Permit nothing before the first ``grant``; ``clock`` tells seconds and never goes back."""
+        """Permit nothing before the first ``grant``; ``clock`` returns monotonic seconds."""
         self.clock = clock
         self.renewed_at = float("-inf")
         self._granted = False
@@ -130,7 +130,7 @@ class LeasePermit:
         self.renewed_at, self._granted = renewed_at, True
 
     def withdraw(self) -> None:
-        """Permit nothing any more."""
+        """Permit no more writes."""
         self._granted = False
 
     def seconds(self) -> float:
@@ -139,7 +139,7 @@ class LeasePermit:
 
 
 class Elector:
-    """Stands for election, and grants a permit to write while it leads."""
+    """Takes part in the election, and grants a permit to write while it is the leader."""
 
     def __init__(self, kube: Kube, lease: Key, me: str, permit: LeasePermit) -> None:
         """``me`` is the name of this pod, which is in the namespace of the Lease."""
@@ -154,7 +154,7 @@ class Elector:
         self.standing_by = asyncio.Event()
 
     async def run(self) -> None:
-        """Stand by, lead, and return when that is over: the process must end then, and may begin anew."""
+        """Stand by, lead, and return when that is over: the process must then exit, and may be restarted."""
         await self._unlabel()
         await self._campaign()
         LEADER.set(1)
@@ -163,13 +163,13 @@ class Elector:
             why = await self._keep()
         finally:
             labelling.cancel()
-        # Before anything else: what is on its way must not arrive after another has begun.
+        # First of all: no request in flight may arrive after another leader has started.
         self._step_down()
         await self._kube.cut()
         log.error("stepped down", extra={"lease": str(self._key), "reason": why})
 
     async def resign(self) -> None:
-        """Let another lead at once; to be called when ``run`` has been cancelled."""
+        """Let another operator lead immediately; to be called after ``run`` was cancelled."""
         valid = self._permit.seconds() > 0
         self._step_down()
         if not valid:
@@ -207,7 +207,7 @@ class Elector:
                     log.info("leading", extra={"lease": str(self._key), "after": seen.holder})
                     return
             except API_ERRORS as error:
-                # Another was quicker: that is no trouble.
+                # Another operator was faster, which is not a problem.
                 if not has_status(error, HTTPStatus.CONFLICT):
                     self._tell("the Lease cannot be had", error)
             else:
@@ -240,13 +240,13 @@ class Elector:
                 self._trouble = ""
 
     async def _write(self, build: Callable[[Manifest | None], Manifest]) -> bool:
-        """Write the Lease; False if it is somebody else's."""
+        """Write the Lease; return False if it belongs to another operator."""
         try:
             self._lease = await self._kube.put_lease(build(self._lease))
         except ApiException as refused:
             if not has_status(refused, HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
                 raise
-            # Somebody edited or deleted it, or it is a renewal whose answer was lost.
+            # It was edited or deleted, or this is a renewal whose response was lost.
             lease = await self._kube.get_lease(self._key)
             if lease and lease.get("spec", {}).get("holderIdentity") != self._me:
                 return False
@@ -257,7 +257,7 @@ class Elector:
         return held(lease, self._key, self._me, datetime.now(UTC))
 
     async def _unlabel(self) -> None:
-        # If it cannot be done, the next leader does it.
+        # If this fails, the next leader does it.
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 await self._kube.unlabel_pod(self._pod(self._me), LEADER_LABEL)
@@ -265,7 +265,7 @@ class Elector:
             self._tell("pod not unlabelled", error)
 
     async def _label(self) -> None:
-        """Let the Services find this pod, and no other."""
+        """Make the Services select this pod, and no other."""
         trouble = ""
         while True:
             try:
@@ -292,7 +292,7 @@ class Elector:
         return Key(namespace=self._key.namespace, name=name)
 
     def _tell(self, what: str, error: BaseException) -> None:
-        """Log trouble once, however often it is met."""
+        """Log a problem once, however often it occurs."""
         problem = describe(error)
         if self._trouble != problem:
             self._trouble = problem

@@ -1,7 +1,7 @@
-"""Everything that has to do with kopf: it tells which DjangoTaskWorkers there are.
+"""Everything that has to do with kopf, which reports the DjangoTaskWorkers.
 
-kopf runs in a thread of its own: in a shared event loop it replaces the signal handlers and
-cancels tasks that are not its own when it stops.
+kopf runs in its own thread: in a shared event loop it replaces the signal handlers and, when it stops,
+cancels tasks that are not its own.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class _Watcher(threading.Thread):
         finally:
             if not self._stopped.is_set():
                 self._loop.call_soon_threadsafe(self._ended)
-            # Whoever waits for it in a thread would keep the process from ending.
+            # A thread that waits for it would keep the process from exiting.
             self.ready.set()
 
     async def _watch(self) -> None:
@@ -138,7 +138,7 @@ class _Watcher(threading.Thread):
 
         @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
         def worker_changed(type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's name
-            # A copy, because kopf's body is a live view.
+            # A copy, because kopf's body changes later.
             manifest: Manifest = copy.deepcopy(dict(body))
             self._loop.call_soon_threadsafe(lambda: self._observe(manifest, deleted=type == "DELETED"))
 
@@ -159,6 +159,6 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 600
     settings.watching.client_timeout = 660
     settings.watching.connect_timeout = 10
-    # The default grows to 21 s: too long to be blind after an API server's restart.
+    # The default grows to 21 s, which is too long after a restart of the API server.
     settings.networking.error_backoffs = [0.5, 1, 2, 4]
     return settings

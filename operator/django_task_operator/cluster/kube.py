@@ -1,4 +1,4 @@
-"""The only door to the API server: requests with a time-out, and writes only with a permit."""
+"""The only access to the API server: requests with a timeout, and writes only with a permit."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ if TYPE_CHECKING:
 FIELD_MANAGER = "django-task-operator"
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 REVIEW_TIMEOUT = aiohttp.ClientTimeout(total=5)
-# The server ends a watch after this long. A connection that says nothing for longer is dead; a
-# quiet one gets a bookmark about every minute.
+# The server ends a watch after this long. A connection that is silent for longer is dead: even without
+# changes there is a bookmark about every minute.
 WATCH_SECONDS = 600
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=120)
-# Bounds what a restart with a thousand workers asks of the API server at once.
+# Limits the concurrent requests after a restart with a thousand workers.
 CONCURRENT_REQUESTS = 10
-# Within this a write has a connection, or is not sent.
+# A write that has no connection by then is not sent.
 CONNECT_SECONDS = 1.0
 
 MERGE_PATCH = "application/merge-patch+json"
 
-# Everything that a request can raise: an answer that says no, or no answer.
+# Everything that a request can raise: an error response, or no response.
 API_ERRORS = (ApiException, aiohttp.ClientError, TimeoutError, OSError)
 
 
 class Kind(NamedTuple):
-    """A kind of object, as its path says it."""
+    """A kind of object, as it appears in its path."""
 
     group: str
     version: str
     plural: str
 
     def path(self, namespace: str | None = None, name: str | None = None) -> str:
-        """Path of the collection in a namespace, or in the whole cluster, or of one object of it."""
+        """Return the path of the collection in a namespace or in the whole cluster, or of one object."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         within = f"/namespaces/{namespace}" if namespace else ""
         return f"{root}{within}/{self.plural}" + (f"/{name}" if name else "")
 
     def path_of(self, key: Key) -> str:
-        """Path of one object."""
+        """Return the path of one object."""
         return self.path(key.namespace, key.name)
 
 
@@ -77,7 +77,7 @@ API_SERVICES = Kind("apiregistration.k8s.io", "v1", "apiservices")
 
 
 class WritePermit(Protocol):
-    """Says whether this operator may write, or whether another may be at work."""
+    """Says whether this operator may write, or whether another one may be the leader."""
 
     def seconds(self) -> float:
         """For how many seconds a write that begins now may take effect; at 0 it must not begin."""
@@ -87,7 +87,7 @@ class Unlimited:
     """The permit of an operator that is the only one."""
 
     def seconds(self) -> float:
-        """Say that it may write, for ever."""
+        """Permit writes forever."""
         return inf
 
 
@@ -121,12 +121,12 @@ class Kube:
         await self._client.close()
 
     async def cut(self) -> None:
-        """Break every connection off, with what is under way on it, and make no other."""
+        """Abort all connections and the requests on them, and open no more."""
         self._cut = True
         await self._client.close()
 
     async def written(self, within: float) -> bool:
-        """Wait until no write is under way; False if one still is after so many seconds."""
+        """Wait until no write is in progress; return False if one still is after that many seconds."""
         if self._writes:
             await asyncio.wait(self._writes, timeout=within)
         return not self._writes
@@ -144,10 +144,10 @@ class Kube:
         return await self._json("GET", WORKERS.path(namespace))
 
     async def apply_worker_status(self, key: Key, uid: str, status: Manifest) -> Manifest:
-        """Make ``status`` the status of a worker: fields that it leaves out are removed.
+        """Make ``status`` the status of a worker: fields that it omits are removed.
 
         Raises:
-            ApiException: status 404 or 409 where there is no worker of that name and uid.
+            ApiException: status 404 or 409 if there is no worker with that name and uid.
         """
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",
@@ -158,12 +158,13 @@ class Kube:
         return await self._apply(f"{WORKERS.path_of(key)}/status", body, force=True)
 
     async def write_worker_replicas(self, key: Key, version: str, replicas: int | None) -> Manifest:
-        """Change ``spec.replicas`` alone, or take it away, of the worker as it was in that version.
+        """Change or remove only ``spec.replicas``, if the worker still has that version.
 
-        No apply: it would claim a field that belongs to whoever scales, and make theirs a conflict.
+        This is not an apply, which would take ownership of the field and cause conflicts for other clients
+        that scale.
 
         Raises:
-            ApiException: status 409 where anybody has changed the worker since.
+            ApiException: status 409 if the worker has been changed since.
         """
         return await self._json(
             "PATCH",
@@ -174,7 +175,7 @@ class Kube:
         )
 
     async def get_object(self, kind: Kind, key: Key) -> Manifest | None:
-        """Read an object; None where there is none."""
+        """Read an object; None if it does not exist."""
         try:
             return await self._json("GET", kind.path_of(key))
         except ApiException as refused:
@@ -185,8 +186,8 @@ class Kube:
     async def apply_object(self, kind: Kind, manifest: Manifest, *, uid: str | None) -> Manifest:
         """Apply a whole object.
 
-        With ``uid`` it changes that very object and overrides whoever else set a field; without, it
-        creates, and an object that somebody made in the meantime is a conflict, not taken over.
+        With ``uid`` it changes exactly that object and overrides other field managers. Without, it creates
+        the object; one that was created meanwhile is a conflict, and is not taken over.
         """
         metadata = manifest["metadata"]
         if uid:
@@ -195,7 +196,7 @@ class Kube:
         return await self._apply(path, manifest, force=bool(uid))
 
     async def delete_object(self, kind: Kind, key: Key, uid: str) -> None:
-        """Delete that very object, and what belongs to it after it; one that is gone is no error."""
+        """Delete exactly that object, and its dependents in the background; ignore it if it is gone."""
         body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         try:
             await self._json("DELETE", kind.path_of(key), body=body)
@@ -205,7 +206,7 @@ class Kube:
                 raise
 
     async def scale_deployment(self, key: Key, replicas: int) -> Manifest:
-        """Change the replicas alone, where the rest of the Deployment cannot be applied."""
+        """Change only the replicas, for when the rest of the Deployment cannot be applied."""
         return await self._json(
             "PATCH",
             DEPLOYMENTS.path_of(key),
@@ -221,7 +222,7 @@ class Kube:
         return items
 
     async def list_pods(self, namespace: str, label_selector: str) -> list[Manifest]:
-        """List pods as they are now, whatever a watch has told so far."""
+        """List the current pods, whatever a watch has reported so far."""
         path = PODS.path(namespace)
         listed = await self._json("GET", path, query={"labelSelector": label_selector})
         items: list[Manifest] = listed["items"]
@@ -230,10 +231,10 @@ class Kube:
     async def annotate_pod(
         self, namespace: str, name: str, uid: str, annotations: Mapping[str, str | None]
     ) -> Manifest:
-        """Set annotations of that very pod, or remove those that are None.
+        """Set annotations of exactly that pod, or remove those that are None.
 
         Raises:
-            ApiException: status 404 or 409 where there is no pod of that name and uid.
+            ApiException: status 404 or 409 if there is no pod with that name and uid.
         """
         return await self._json(
             "PATCH",
@@ -268,7 +269,7 @@ class Kube:
         )
 
     async def create_event(self, namespace: str, event: Manifest) -> None:
-        """Tell the cluster's users something."""
+        """Create an event."""
         await self._json("POST", EVENTS.path(namespace), body=event)
 
     async def get_cluster_role(self, name: str) -> Manifest:
@@ -280,7 +281,7 @@ class Kube:
         return await self._json("GET", CLUSTER_ROLES.path(name=name))
 
     async def apply_secret(self, namespace: str, name: str, data: Mapping[str, str]) -> None:
-        """Make ``data`` what a Secret of the operator's own holds."""
+        """Make ``data`` the content of one of the operator's own Secrets."""
         body = {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -290,9 +291,9 @@ class Kube:
         await self._apply(SECRETS.path(namespace, name), body, force=True)
 
     async def review_access(self, spec: Manifest) -> Manifest:
-        """Ask whether somebody may do something; returns the status of the SubjectAccessReview."""
+        """Ask whether a user may do something; return the status of the SubjectAccessReview."""
         body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
-        # Not among the slots: whoever waits for the answer must not wait for a thousand Deployments.
+        # Without a slot: the caller must not have to wait for a thousand Deployments.
         response = await self._request(
             "POST",
             ACCESS_REVIEWS.path(),
@@ -304,7 +305,7 @@ class Kube:
         return status
 
     async def get_lease(self, key: Key) -> Manifest | None:
-        """Read a Lease; None where there is none."""
+        """Read a Lease; None if it does not exist."""
         try:
             return await self._exchange("GET", LEASES.path_of(key))
         except ApiException as refused:
@@ -313,9 +314,9 @@ class Kube:
             raise
 
     async def put_lease(self, lease: Manifest) -> Manifest:
-        """Create a Lease, or replace it if it has a resourceVersion, and is still in that version.
+        """Create a Lease or, with a resourceVersion, replace it if it still has that version.
 
-        It needs no permit and waits for no other request, because the permit comes from the Lease.
+        This needs no permit and waits for no other request, because the permit comes from the Lease.
         """
         metadata = lease["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
@@ -324,11 +325,11 @@ class Kube:
         return await self._exchange("POST", LEASES.path(namespace), body=lease)
 
     async def label_pod(self, key: Key, label: str, value: str | None) -> None:
-        """Give a label to a pod, or take it away."""
+        """Set a label of a pod, or remove it."""
         await self._json("PATCH", PODS.path_of(key), body=_labels(label, value), content=MERGE_PATCH)
 
     async def unlabel_pod(self, key: Key, label: str) -> None:
-        """Take a label from this process's own pod: to say that it does not lead, it needs no permit."""
+        """Remove a label from this process's own pod. This needs no permit, as it gives up the leadership."""
         await self._exchange("PATCH", PODS.path_of(key), body=_labels(label, None), content=MERGE_PATCH)
 
     async def list_and_watch(
@@ -336,8 +337,8 @@ class Kube:
     ) -> AsyncIterator[tuple[str, Manifest]]:
         """Yield ("LIST", the whole list) once, and then each watch event as (type, object).
 
-        Ends when the server ends the watch, raises one of ``API_ERRORS`` when it breaks off: either
-        way call it again, and what was missed is in the next list.
+        It ends when the server ends the watch, and raises one of ``API_ERRORS`` if the watch breaks. In
+        either case, call it again: the next list includes everything that was missed.
         """
         selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
         selectors = {name: selector for name, selector in selectors.items() if selector}
@@ -379,8 +380,8 @@ class Kube:
         if method == "GET":
             async with self._slots:
                 return await self._exchange(method, path, query=query, body=body, content=content)
-        # One that nobody waits for any more goes on: whether it took effect would be unknown, and
-        # nobody else may write before it has.
+        # A write continues even if its caller is cancelled: otherwise it would be unknown whether it took
+        # effect, and no other operator may write before it has.
         task = asyncio.create_task(self._write(method, path, query=query, body=body, content=content))
         self._writes.add(task)
         task.add_done_callback(self._wrote)
@@ -393,7 +394,7 @@ class Kube:
             permitted = self._permit.seconds()
             if permitted <= 0:
                 raise NotLeading("this operator does not lead")
-            # The API server gives a request up that it could not finish by then, however late it began.
+            # The API server gives up a request that it cannot finish by then, however late it started.
             least = permitted - CONNECT_SECONDS
             if not isinf(least):
                 query = {**(query or {}), "timeout": f"{least:f}s"}
@@ -408,7 +409,7 @@ class Kube:
     def _wrote(self, task: asyncio.Task[Manifest]) -> None:
         self._writes.discard(task)
         if not task.cancelled():
-            # Seen, though there may be nobody to hear of it.
+            # Retrieve the exception, even if there is no caller any more.
             task.exception()
 
     async def _exchange(
@@ -456,10 +457,10 @@ class Kube:
 async def require_worker(kube: Kube, key: Key, uid: str) -> None:
     """Make sure that a worker still exists, before anything is created for it.
 
-    A deletion that no watch told of must not be undone by creating its objects again.
+    A deletion that no watch has reported must not be undone by creating the worker's objects again.
 
     Raises:
-        WorkerGone: it is deleted, or on its way.
+        WorkerGone: it has been deleted, or is being deleted.
     """
     try:
         manifest = await kube.get_worker(key)
@@ -472,7 +473,7 @@ async def require_worker(kube: Kube, key: Key, uid: str) -> None:
 
 
 def has_status(error: BaseException, *statuses: HTTPStatus) -> bool:
-    """Whether an error is an answer of the API server with one of these statuses."""
+    """Whether an error is a response of the API server with one of these statuses."""
     return _status_of(error) in statuses
 
 

@@ -1,4 +1,4 @@
-"""Whether somebody may read a namespace's figures: the API server decides, by its own rules."""
+"""Whether a user may read a namespace's metrics: the API server decides, by its own rules."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from django_task_operator.metrics_api.identity import User
     from django_task_operator.spec import Manifest
 
-# As long as the API servers that delegate remember an answer.
+# As long as Kubernetes' own extension API servers cache an answer.
 REMEMBER_SECONDS = 10.0
 MOST_REMEMBERED = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether it is allowed, and what the authorizer says of it."""
+    """Whether it is allowed, and the authorizer's explanation."""
 
     allowed: bool
     reason: str = ""
@@ -34,7 +34,7 @@ class _Review:
 
 
 class Access:
-    """Asks for SubjectAccessReviews, and remembers the answers for a moment."""
+    """Requests SubjectAccessReviews, and caches the answers for a short time."""
 
     def __init__(self, review: Callable[[Manifest], Awaitable[Manifest]], clock: Callable[[], float]) -> None:
         """``review`` takes the spec of a SubjectAccessReview and returns its status."""
@@ -46,7 +46,7 @@ class Access:
         """Whether a user may list a metric of a namespace.
 
         Raises:
-            ApiException, aiohttp.ClientError, TimeoutError, OSError: the API server does not say.
+            ApiException, aiohttp.ClientError, TimeoutError, OSError: the API server gives no answer.
         """
         asked, now = (user, namespace, metric), self._clock()
         known = self._reviews.get(asked)
@@ -55,7 +55,7 @@ class Access:
             verdict = asyncio.create_task(self._ask(user, namespace, metric))
             known = self._reviews[asked] = _Review(verdict, now + REMEMBER_SECONDS)
         try:
-            # Others may wait for the same answer.
+            # Other requests may wait for the same answer.
             return await asyncio.shield(known.verdict)
         except BaseException:
             if known.verdict.done() and self._reviews.get(asked) is known:

@@ -1,4 +1,4 @@
-"""The bodies of answers, as the API server's clients read them: pure."""
+"""The bodies of responses, in the format of the API server's clients: pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 type Body = dict[str, Any]
 
-# metav1.StatusReason, for each code that is answered.
+# metav1.StatusReason, for each status code in use.
 _REASONS = {
     HTTPStatus.BAD_REQUEST: "BadRequest",
     HTTPStatus.UNAUTHORIZED: "Unauthorized",
@@ -28,7 +28,7 @@ _REASONS = {
 
 
 def status(code: HTTPStatus, message: str) -> Body:
-    """What went wrong, as a Status object."""
+    """Build a Status object for an error."""
     return {
         "kind": "Status",
         "apiVersion": "v1",
@@ -41,7 +41,7 @@ def status(code: HTTPStatus, message: str) -> Body:
 
 
 def metric_values(metric: str, items: Iterable[Item]) -> Body:
-    """Figures, as an HPA reads them."""
+    """Build the list of metric values that an HPA reads."""
     return {
         "kind": "ExternalMetricValueList",
         "apiVersion": f"{GROUP}/{VERSION}",

@@ -1,4 +1,4 @@
-"""Whether the cluster's external metrics are the operator's: what a worker's condition says about it."""
+"""Whether the operator serves the cluster's external metrics, for the condition of a worker."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Availability:
 
     Args:
         state: an HPA gets the operator's figures while it is Serving, and only then.
-        service: of the foreign adapter, ``namespace/name``; empty in every other state.
-        detail: what stands in the way, for people; may be empty.
+        service: that of another adapter, ``namespace/name``; empty in every other state.
+        detail: the problem, for people; may be empty.
     """
 
     state: State
@@ -33,16 +33,16 @@ class Availability:
 
     @property
     def is_serving(self) -> bool:
-        """Whether an HPA can get the operator's figures."""
+        """Whether an HPA can get the operator's metrics."""
         return self.state is State.SERVING
 
 
 class MetricsApi(Protocol):
-    """What the rest of the operator knows of the metrics API."""
+    """What the rest of the operator knows about the metrics API."""
 
     @property
     def availability(self) -> Availability:
-        """The state now. Workers are woken when it changes."""
+        """The current state. Workers are woken when it changes."""
 
 
 class Off:

@@ -1,8 +1,8 @@
-"""The serving certificate: made, judged, and put where the TLS of the server takes it from: pure.
+"""The serving certificate: creating, checking and loading it. Pure.
 
-Each certificate has an authority of its own, which signs it alone and whose key is forgotten at once:
-nothing that is kept can sign another. A new certificate so brings a new authority, and the API server is
-told to trust both for a while.
+Each certificate has its own authority, which signs only this one and whose key is discarded immediately: no
+stored key can sign another. So a new certificate has a new authority, and the API server is told to trust
+both for a while.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ CERTIFICATE_KEY, PRIVATE_KEY_KEY, AUTHORITY_KEY = "tls.crt", "tls.key", "ca.crt"
 
 
 class BadCertificate(ValueError):
-    """What is kept is no certificate with its key and authority; the message says what is wrong."""
+    """The stored data is not a certificate with its key and authority; the message says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServingCertificate:
-    """PEM texts: a certificate, its private key, and the authority that vouches for it."""
+    """PEM texts: a certificate, its private key, and the authority that signed it."""
 
     certificate: str
     key: str = field(repr=False)
@@ -38,7 +38,7 @@ class ServingCertificate:
 
     @classmethod
     def make(cls, names: Sequence[str], validity: timedelta, now: datetime) -> Self:
-        """Make one for a server that goes by any of ``names``."""
+        """Create one for a server with any of these ``names``."""
         authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         issuer = _name(f"{names[0]} authority {now:%Y-%m-%dT%H:%M:%SZ}")
         signed_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
@@ -69,10 +69,10 @@ class ServingCertificate:
 
     @classmethod
     def read(cls, data: Mapping[str, str]) -> Self:
-        """Take one from the keys of a Secret, or from files of the same names.
+        """Read one from the keys of a Secret, or from files of the same names.
 
         Raises:
-            BadCertificate: a key is missing, or does not hold what it should.
+            BadCertificate: a key is missing or has unsuitable content.
         """
         for name in (CERTIFICATE_KEY, PRIVATE_KEY_KEY, AUTHORITY_KEY):
             if not data.get(name, "").strip():
@@ -89,7 +89,7 @@ class ServingCertificate:
 
     @property
     def data(self) -> dict[str, str]:
-        """What ``read`` takes."""
+        """The data that ``read`` accepts."""
         return {
             CERTIFICATE_KEY: self.certificate,
             PRIVATE_KEY_KEY: self.key,
@@ -98,7 +98,7 @@ class ServingCertificate:
 
     @property
     def expires(self) -> datetime:
-        """When nobody accepts it any more."""
+        """When it expires."""
         return self._leaf.not_valid_after_utc
 
     @property
@@ -108,9 +108,10 @@ class ServingCertificate:
         return tuple(alternatives.get_values_for_type(x509.DNSName))
 
     def renewal(self, names: Sequence[str], validity: timedelta) -> datetime:
-        """When to make the next: after two thirds of the time that one is valid.
+        """Return when to create the next one: after two thirds of its validity.
 
-        At once (a time long past) where it is for another server, or for longer than is asked for by now.
+        That is immediately (a time long past) if it is for another server, or is valid for longer than the
+        current setting.
         """
         leaf = self._leaf
         lasts = leaf.not_valid_after_utc - leaf.not_valid_before_utc - SKEW

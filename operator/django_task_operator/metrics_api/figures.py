@@ -1,8 +1,8 @@
-"""The workers' figures: what the metrics API answers, from what the polls last said.
+"""The workers' figures: the metric values that the metrics API serves, from the last polls.
 
-An answer is whole or there is none: an HPA adds up the items that it gets, and one that is missing would
-scale its target in. So while the figures of one worker are not known, whoever asks for them gets an
-error, at which an HPA holds the replicas.
+An answer is complete, or there is none: an HPA adds up the items that it gets, and would scale in if one
+were missing. So while the figures of a worker are not known, requests for them get an error, after which an
+HPA does not scale.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class NotKnown(Exception):
 
 
 class Polled(Protocol):
-    """A worker's place at its database."""
+    """A worker's subscription to its database."""
 
     @property
     def selection(self) -> Selection:
@@ -52,7 +52,7 @@ class Polled(Protocol):
 
     @property
     def observation(self) -> Observation:
-        """What the polls so far said of them."""
+        """The results of the polls so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Item:
 class _Worker:
     """Where a worker's figures come from; ``why_not`` says why there are none.
 
-    ``until`` is when the operator gives up waiting for a worker that it has only heard of.
+    ``until`` is when the operator stops waiting for a worker that was listed but not yet reported.
     """
 
     database: str = ""
@@ -78,37 +78,37 @@ class _Worker:
 
 
 class Figures:
-    """Every worker's figures, as fresh as the last poll of its database."""
+    """Every worker's figures, as recent as the last poll of its database."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Know no worker."""
+        """Start without workers."""
         self._clock = clock
         self._workers: dict[str, dict[str, _Worker]] = defaultdict(dict)
 
     def expect(self, key: Key, seconds: float = float("inf")) -> None:
-        """Know that there is a worker, whose figures will follow within that time."""
+        """Note that a worker exists whose figures will follow within that time."""
         self._workers[key.namespace][key.name] = _Worker(until=self._clock() + seconds)
 
     def follow(self, key: Key, polled: Polled, database: str) -> None:
-        """Take a worker's figures from its polls; ``database`` is the name of its Secret."""
+        """Get a worker's figures from its polls; ``database`` is the name of its Secret."""
         self._workers[key.namespace][key.name] = _Worker(database, polled)
 
     def fail(self, key: Key, database: str, why_not: str) -> None:
-        """Know that a worker's figures cannot be had."""
+        """Note that a worker's figures are not available."""
         self._workers[key.namespace][key.name] = _Worker(database, why_not=why_not)
 
     def drop(self, key: Key) -> None:
-        """Forget a worker that is gone."""
+        """Remove a worker that is gone."""
         workers = self._workers[key.namespace]
         workers.pop(key.name, None)
         if not workers:
             del self._workers[key.namespace]
 
     def items(self, namespace: str, metric: str, selector: Selector) -> list[Item]:
-        """What a metric says of one namespace's workers.
+        """Return a metric's values for the workers of one namespace.
 
         Raises:
-            NotKnown: something that is selected has no figures now.
+            NotKnown: a selected worker has no figures now.
         """
         now = self._clock()
         workers = self._workers.get(namespace, {})
@@ -153,10 +153,9 @@ def _at(labels: Mapping[str, str], queue: str | None) -> tuple[Mapping[str, str]
 
 
 def _queues(selection: Selection, demand: SelectionDemand, selector: Selector) -> list[str]:
-    """The queues to tell of: those with tasks and those that are named, so that an empty one is zero.
+    """Return the queues to include: those with tasks, and those that are named, which may be zero.
 
-    A worker of every queue that has no task at all, and is not asked for a queue, has one item without
-    the label.
+    A worker for every queue without any tasks has one item without the label, unless a queue is selected.
     """
     named = selector.asked(QUEUE) if selection.is_every_queue else set(selection.queues)
     queues = (named - set(selection.exclude_queues)) | set(demand.queues)

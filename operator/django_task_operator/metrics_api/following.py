@@ -1,4 +1,4 @@
-"""One object of the API, followed by a watch."""
+"""A watch on a single object of the API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 async def follow(
     kube: Kube, kind: Kind, namespace: str | None, name: str, seen: Callable[[Manifest | None], None]
 ) -> None:
-    """Tell of one object now and whenever it changes, None while it is missing.
+    """Report one object now and whenever it changes, None while it does not exist.
 
     Runs until cancelled.
     """

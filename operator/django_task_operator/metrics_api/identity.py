@@ -1,8 +1,7 @@
-"""Who asks, as the API server's front proxy says: pure.
+"""Who sends a request, according to the API server's front proxy: pure.
 
-The API server writes what it has found out about the caller into headers, and proves with a client
-certificate that it is the API server who says so ("Configure the Aggregation Layer" in the documentation of
-Kubernetes).
+The API server puts the authenticated user into headers, and proves with a client certificate that it is the
+API server ("Configure the Aggregation Layer" in the Kubernetes documentation).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _END = "-----END CERTIFICATE-----"
 
 
 class NotAuthenticated(Exception):
-    """Nobody whom the cluster's front proxy vouches for; the message says why."""
+    """The request is not authenticated by the cluster's front proxy; the message says why."""
 
 
 class BadConfiguration(ValueError):
@@ -34,7 +33,7 @@ class BadConfiguration(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """The caller whom the API server vouches for."""
+    """The user that the API server has authenticated."""
 
     name: str
     groups: tuple[str, ...] = ()
@@ -44,9 +43,9 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class FrontProxy:
-    """How the front proxy of the cluster is known, and where it says who asks.
+    """How to recognize the cluster's front proxy, and in which headers it names the user.
 
-    ``ca`` is PEM; without ``allowed_names`` every name is good.
+    ``ca`` is PEM; without ``allowed_names`` every name is accepted.
     """
 
     ca: str
@@ -61,7 +60,7 @@ class FrontProxy:
         """Read the data of ConfigMap kube-system/extension-apiserver-authentication.
 
         Raises:
-            BadConfiguration: the cluster has no aggregation layer, or says nothing of it.
+            BadConfiguration: the cluster has no aggregation layer, or does not describe it.
         """
 
         def names(key: str) -> tuple[str, ...]:
@@ -92,7 +91,7 @@ class FrontProxy:
         return frozenset(part.strip() for part in self.ca.split(_END) if part.strip())
 
     def user(self, certificate: Mapping[str, Any] | None, headers: MultiMapping[str]) -> User:
-        """Who asks, where ``certificate`` is verified and as ``SSLSocket.getpeercert`` has it.
+        """Return who sends the request; ``certificate`` is verified, and from ``SSLSocket.getpeercert``.
 
         Raises:
             NotAuthenticated: no certificate, one of another name, or no user.
@@ -108,7 +107,7 @@ class FrontProxy:
             raise NotAuthenticated("the front proxy does not say who asks")
         groups = [group for header in self.group_headers for group in headers.getall(header, ())]
         uid = next((headers[header] for header in self.uid_headers if headers.get(header)), "")
-        # As every API server that delegates, which the front proxy expects: it leaves the group out.
+        # The front proxy omits this group, and expects extension API servers to add it.
         return User(user, tuple(sorted({*groups, AUTHENTICATED})), uid, self._extra(headers))
 
     def _extra(self, headers: MultiMapping[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -1,4 +1,4 @@
-"""The HTTPS server: who asks, whether they may, and the answer."""
+"""The HTTPS server: authentication, authorization, and the response."""
 
 from __future__ import annotations
 
@@ -27,44 +27,44 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Longer than the 90 seconds after which the API server closes a connection that it does not use: were we
-# the first to close, it would now and then send a request into the closing.
+# Longer than the 90 seconds after which the API server closes an idle connection: if we closed it first,
+# the API server would sometimes send a request on a connection that is being closed.
 KEEP_ALIVE_SECONDS = 120.0
 
 
 class Refused(Exception):
-    """An answer that says no."""
+    """An error response."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
-        """Say why, for people."""
+        """``message`` says why, for people."""
         super().__init__(message)
         self.status = status
 
 
 class Listener:
-    """Serves the figures over TLS. What it presents and whom it trusts can change while it serves."""
+    """Serves the metrics over TLS. Its certificate and trusted authorities can change while it runs."""
 
     def __init__(
         self, figures: Figures, access: Access, certificate: ServingCertificate, front_proxy: FrontProxy
     ) -> None:
-        """Listen to nobody before ``start``."""
+        """Accept no connections before ``start``."""
         self._figures = figures
         self._access = access
         self._certificate = certificate
         self._front_proxy = front_proxy
         self._server = web.Server(self._handle, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS)
         self._runner = web.ServerRunner(self._server)
-        # Each connection picks the context of the moment when it says hello: the one that the socket was
-        # opened with only asks for the certificate.
+        # Each connection uses the current context at its handshake: the socket's own context only requests
+        # the certificate.
         self._door = _empty_context()
         self._door.sni_callback = self._say_hello
-        # Who might have vouched for those who came in by a context.
+        # The authorities that may have verified the clients of each context.
         self._authorities: WeakKeyDictionary[ssl.SSLContext, frozenset[str]] = WeakKeyDictionary()
         self._renew()
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Where it listens."""
+        """The addresses on which it listens."""
         return [(address[0], address[1]) for address in self._runner.addresses]
 
     async def start(self, port: int) -> None:
@@ -74,16 +74,16 @@ class Listener:
         await site.start()
 
     async def close(self) -> None:
-        """End, with all connections."""
+        """Stop listening, and close all connections."""
         await self._runner.cleanup()
 
     def present(self, certificate: ServingCertificate) -> None:
-        """Present another certificate to those who connect from now on; connections stay."""
+        """Present another certificate on new connections; existing ones remain open."""
         self._certificate = certificate
         self._renew()
 
     def trust(self, front_proxy: FrontProxy) -> None:
-        """Believe another front proxy. Whom only an authority before has vouched for has to connect again."""
+        """Trust another front proxy. Clients verified only by a previous authority have to reconnect."""
         self._front_proxy = front_proxy
         self._renew()
 
@@ -102,7 +102,7 @@ class Listener:
         except NotAuthenticated as error:
             status, message = HTTPStatus.UNAUTHORIZED, f"Unauthorized: {error}"
         except Exception:
-            # The API server's clients understand nothing but a Status, whatever went wrong.
+            # The API server's clients only understand a Status, whatever went wrong.
             log.exception("metrics answer failed")
             status, message = HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"
         answer = web.json_response(answers.status(status, message), status=status)
@@ -128,11 +128,11 @@ class Listener:
             )
         if isinstance(what, Metric):
             return self._values(what, request.query.get("labelSelector", ""))
-        # The same for everybody, so that nobody needs to be asked who may read it.
+        # The same for all users, so no authorization is needed.
         return web.json_response(answers.DOCUMENTS[what])
 
     def _peer(self, request: web.BaseRequest) -> Any:
-        """The client's certificate, where it is verified by an authority of today."""
+        """Return the client's certificate, if a currently trusted authority has verified it."""
         transport = request.transport
         connection: Any = transport and transport.get_extra_info("ssl_object")
         if connection is None or not self._authorities[connection.context] <= self._front_proxy.authorities:
@@ -168,8 +168,8 @@ class Listener:
 def _empty_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_OPTIONAL
-    # A session that is resumed would not show its certificate again, not even to another authority: without
-    # tickets TLS 1.3 resumes none, and TLS 1.2 knows more ways.
+    # A resumed session would not present its certificate again, not even to another authority: without
+    # tickets TLS 1.3 resumes no sessions, but TLS 1.2 has other ways.
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
     return context
@@ -178,7 +178,7 @@ def _empty_context() -> ssl.SSLContext:
 def _context(certificate: ServingCertificate, front_proxy: FrontProxy) -> ssl.SSLContext:
     context = _empty_context()
     context.load_verify_locations(cadata=front_proxy.ca)
-    # OpenSSL reads a key from files alone.
+    # OpenSSL reads keys only from files.
     with tempfile.TemporaryDirectory() as directory:
         pair = Path(directory, "pair.pem")
         pair.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""What a request asks for: pure, from its method and path."""
+"""What a request asks for, from its method and path: pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = f"/apis/{GROUP}/{VERSION}"
 
 
 class Document(Enum):
-    """What says the same to everybody."""
+    """A document that is the same for all users."""
 
     HEALTH = "/healthz"
     PATHS = "/"
@@ -27,7 +27,7 @@ class Document(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """The figures of a namespace."""
+    """A metric of a namespace."""
 
     namespace: str
     name: str
@@ -38,7 +38,7 @@ _DOCUMENTS |= dict.fromkeys(("/livez", "/readyz"), Document.HEALTH)
 
 
 def wanted(path: str) -> Document | Metric | None:
-    """What is at a path; None where nothing is."""
+    """Return what is at a path; None if nothing is."""
     path = path.rstrip("/") or "/"
     if path in _DOCUMENTS:
         return _DOCUMENTS[path]

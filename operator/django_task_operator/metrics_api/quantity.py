@@ -6,9 +6,9 @@ _SUFFIXES = ("m", "", "k", "M", "G", "T", "P", "E")
 
 
 def quantity(value: float) -> str:
-    """Write a number in the canonical form of resource.Quantity, to a thousandth.
+    """Format a number in the canonical form of resource.Quantity, to a thousandth.
 
-    The largest suffix that leaves a whole number is the canonical one (apimachinery's quantity.go).
+    The canonical suffix is the largest one that leaves an integer (apimachinery's quantity.go).
     """
     number, suffixes = round(value * 1000), iter(_SUFFIXES)
     if number == 0:

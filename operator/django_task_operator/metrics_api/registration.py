@@ -1,4 +1,4 @@
-"""The APIService that makes the cluster's external metrics the operator's: pure."""
+"""The APIService that registers the operator for the cluster's external metrics: pure."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ HTTPS = 443
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The object of the release that the APIService goes with."""
+    """The object of the release that owns the APIService."""
 
     name: str
     uid: str
 
     @property
     def reference(self) -> Manifest:
-        """As it stands in ownerReferences."""
+        """Its entry in ownerReferences."""
         kind = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole"}
         return {**kind, "name": self.name, "uid": self.uid}
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Where the API server finds the figures."""
+    """The Service where the API server finds the metrics."""
 
     namespace: str
     name: str
 
     def is_of(self, api_service: Manifest) -> bool:
-        """Whether that is what an APIService says."""
+        """Whether an APIService points to this Service."""
         service = api_service["spec"].get("service") or {}
         return (service.get("namespace"), service.get("name")) == (self.namespace, self.name)
 
 
 def build(service: Service, authorities: str, owner: Owner | None) -> Manifest:
-    """The APIService as it should be."""
+    """Build the APIService."""
     return {
         "apiVersion": "apiregistration.k8s.io/v1",
         "kind": "APIService",
         "metadata": {
             "name": NAME,
             "labels": MANAGED_BY,
-            # An uninstalled release leaves no APIService without a Service behind, which would keep
-            # namespaces from being deleted.
+            # So that an uninstalled release leaves no APIService without a Service behind, which would block
+            # the deletion of namespaces.
             "ownerReferences": [owner.reference] if owner else [],
         },
         "spec": {
@@ -68,7 +68,7 @@ def build(service: Service, authorities: str, owner: Owner | None) -> Manifest:
 
 
 def is_settled(found: Manifest, wanted: Manifest) -> bool:
-    """Whether nothing of what is wanted is missing."""
+    """Whether everything that is wanted is present."""
     metadata, expected = found["metadata"], wanted["metadata"]
     owners = {owner["uid"] for owner in metadata.get("ownerReferences", ())}
     return (
@@ -79,20 +79,20 @@ def is_settled(found: Manifest, wanted: Manifest) -> bool:
 
 
 def is_held(found: Manifest, owner: Owner | None) -> bool:
-    """Whether an APIService that is another's by now would still go with this release."""
+    """Whether an APIService that now belongs to another adapter is still owned by this release."""
     owners = {reference["uid"] for reference in found["metadata"].get("ownerReferences", ())}
     return owner is not None and owner.uid in owners
 
 
 def give_up(found: Manifest, built: Manifest) -> Manifest:
-    """What to apply so that an APIService that was ``built`` loses our labels and our owner, and no more."""
+    """Return what to apply so that an APIService that was ``built`` loses only our labels and our owner."""
     metadata = {"name": NAME, "resourceVersion": found["metadata"]["resourceVersion"]}
     spec = {name: found["spec"][name] for name in built["spec"] if name in found["spec"]}
     return {**built, "metadata": metadata, "spec": spec}
 
 
 def availability(found: Manifest | None, service: Service) -> Availability:
-    """What an APIService means for those who ask for figures."""
+    """Return what an APIService means for the availability of the metrics."""
     if found is None:
         return Availability(State.STARTING, detail="the APIService is not registered yet")
     if not service.is_of(found):

@@ -19,11 +19,11 @@ _TOKEN = re.compile(r"\s*(==|!=|[=!(),<>]|[^\s=!(),<>]+)\s*")
 
 
 class BadSelector(ValueError):
-    """The text is no label selector; the message says from where on."""
+    """The text is not a label selector; the message says where it is wrong."""
 
 
 class Operator(Enum):
-    """What a requirement says of a label."""
+    """The operator of a requirement."""
 
     IN = "in"
     NOT_IN = "notin"
@@ -40,7 +40,7 @@ class Requirement:
     values: frozenset[str] = frozenset()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether labels fulfil it. One that is not there is not among the values."""
+        """Whether labels fulfil it. A missing label is not among the values."""
         value = labels.get(self.key)
         match self.operator:
             case Operator.IN:
@@ -55,7 +55,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Conditions that all have to be fulfilled; without any, everything matches."""
+    """Requirements that must all be fulfilled; without any, everything matches."""
 
     requirements: tuple[Requirement, ...] = ()
 
@@ -64,16 +64,16 @@ class Selector:
         """Read a selector.
 
         Raises:
-            BadSelector: it is none.
+            BadSelector: the text is not a selector.
         """
         return _Parser(text).selector()
 
     def matches(self, labels: Mapping[str, str], unknown: Collection[str] = ()) -> bool:
-        """Whether labels fulfil it; whatever it says of ``unknown`` ones counts as fulfilled."""
+        """Whether labels fulfil it; requirements on ``unknown`` labels count as fulfilled."""
         return all(one.key in unknown or one.matches(labels) for one in self.requirements)
 
     def asked(self, key: str) -> frozenset[str]:
-        """The values that it names for a label."""
+        """Return the values that it names for a label."""
         named = [one.values for one in self.requirements if one.key == key and one.operator is Operator.IN]
         return frozenset().union(*named)
 
@@ -120,7 +120,7 @@ class _Parser:
         return self._take()
 
     def _value(self) -> str:
-        """A value; none is the empty one."""
+        """Read a value, which may be empty."""
         if self._next() in {"", ","}:
             return ""
         if not _VALUE.fullmatch(self._next()):

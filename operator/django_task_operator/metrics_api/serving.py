@@ -1,4 +1,4 @@
-"""The metrics API in a cluster: a certificate, a server, and its registration, in that order."""
+"""The metrics API in a cluster: certificate, server and registration, in this order."""
 
 from __future__ import annotations
 
@@ -42,31 +42,31 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
-# Should somebody else keep changing the APIService, it is put back so often.
+# How often the APIService is restored if something else keeps changing it.
 RESTORE_SECONDS = 1.0
 # How soon a renewed certificate in files is noticed.
 FILES_SECONDS = 10.0
-# Clocks may jump: nothing is slept over for longer.
+# The longest sleep, because clocks may jump.
 LONGEST_SLEEP_SECONDS = 3600.0
-# Where the API server says how it proves itself to the servers behind it.
+# Where the API server publishes how extension API servers can recognize it.
 AUTHENTICATION = ("kube-system", "extension-apiserver-authentication")
-# Until every API server of the cluster has heard whom to trust, a new certificate waits.
+# How long a new certificate is held back, until all API servers of the cluster trust its authority.
 SPREAD_SECONDS = 5.0
 LONGEST_TRUST_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where and as what the figures are served.
+    """How the metrics are served.
 
     Args:
         namespace: of the Service and the Secret.
         service: the name of the Service, which forwards port 443 to ``port``.
         port: what the server listens on.
-        owner: the ClusterRole that the APIService is deleted with; may be empty.
-        secret: where the serving certificate is kept.
-        directory: where a certificate is mounted that somebody else renews, instead of ``secret``.
-        validity: of the certificates that are made.
+        owner: the ClusterRole that owns the APIService, which is deleted with it; may be empty.
+        secret: where the serving certificate is stored.
+        directory: where a certificate is mounted that something else renews, instead of ``secret``.
+        validity: how long new certificates are valid.
     """
 
     namespace: str
@@ -79,12 +79,12 @@ class Settings:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the API server calls the server."""
+        """The names by which the API server addresses the server."""
         return (f"{self.service}.{self.namespace}.svc",)
 
 
 class ExternalMetrics:
-    """The metrics API of the operator that leads."""
+    """The leader's metrics API."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class ExternalMetrics:
         clock: Callable[[], float],
         changed: Callable[[], None],
     ) -> None:
-        """Serve nothing before ``run``; ``changed`` is called when the availability is another."""
+        """Serve nothing before ``run``; ``changed`` is called when the availability changes."""
         self._kube = kube
         self._settings = settings
         self._figures = figures
@@ -112,7 +112,7 @@ class ExternalMetrics:
 
     @property
     def availability(self) -> Availability:
-        """Whether an HPA can get the figures."""
+        """Whether an HPA can get the metrics."""
         return self._availability
 
     async def run(self) -> None:
@@ -125,7 +125,7 @@ class ExternalMetrics:
                 )
                 group.create_task(self._serve(), name="metrics server")
                 await self._listening.wait()
-                # The API server gives up on a Service that does not answer for a while.
+                # If a Service does not answer, the API server stops trying for a while.
                 group.create_task(
                     follow(self._kube, API_SERVICES, None, registration.NAME, self._registration_seen),
                     name="APIService",
@@ -139,7 +139,7 @@ class ExternalMetrics:
         try:
             front_proxy = FrontProxy.of((config_map or {}).get("data") or {})
         except BadConfiguration as error:
-            # What was known holds until there is something better.
+            # The last known configuration remains in use until there is a valid one.
             log.warning("front proxy not known", extra={"error": str(error)})
             if self._front_proxy is None:
                 self._become(Availability(State.STARTING, detail=str(error)))
@@ -171,7 +171,7 @@ class ExternalMetrics:
             try:
                 await listener.start(port)
             except OSError as error:
-                # The workers are scaled all the same.
+                # The workers are scaled without it.
                 await listener.close()
                 log.warning("metrics API not listening", extra={"port": port, "error": str(error)})
                 self._become(Availability(State.STARTING, detail=str(error)))
@@ -181,7 +181,7 @@ class ExternalMetrics:
                 return listener
 
     async def _kept(self) -> AsyncIterator[ServingCertificate]:
-        """The certificate in the Secret, and a new one each time before it expires."""
+        """Yield the certificate in the Secret, and a new one each time before it expires."""
         names, validity = self._settings.names, self._settings.validity
         certificate = await self._read_kept()
         while True:
@@ -210,7 +210,7 @@ class ExternalMetrics:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _keep(self, certificate: ServingCertificate) -> None:
-        """Store it, so that a restart changes nothing. One that cannot be stored is as good until then."""
+        """Store it, so that a restart changes nothing. If that fails, it is used until then."""
         try:
             await self._kube.apply_secret(self._settings.namespace, self._settings.secret, certificate.data)
         except API_ERRORS as error:
@@ -219,7 +219,7 @@ class ExternalMetrics:
             log.info("serving certificate made", extra={"expires": certificate.expires.isoformat()})
 
     async def _announce(self, authorities: str) -> None:
-        """Let the API servers trust ``authorities``; returns when they do, or will not hear of it."""
+        """Make the API servers trust ``authorities``; return when they do, or when that is impossible."""
         self._authorities = authorities
         self._due.set()
         with suppress(TimeoutError):
@@ -248,20 +248,20 @@ class ExternalMetrics:
                 self._due.set()
 
     async def _settle(self, owner: registration.Owner | None) -> None:
-        """Register, unless it is done or somebody else is registered."""
+        """Register, unless this is done or another adapter is registered."""
         found, authorities = self._found, self._authorities
         wanted = registration.build(self._service, authorities, owner)
         now = registration.availability(found, self._service)
         if found is not None and now.state is State.FOREIGN:
             if registration.is_held(found, owner):
-                # Somebody has taken ours over. Without this, ours would take it along when it goes.
+                # Another adapter has taken ours over. Otherwise an uninstall of our release would delete it.
                 given_up = registration.give_up(found, wanted)
                 await self._kube.apply_object(API_SERVICES, given_up, uid=found["metadata"]["uid"])
         elif found is None or not registration.is_settled(found, wanted):
             uid = found["metadata"]["uid"] if found else None
             await self._kube.apply_object(API_SERVICES, wanted, uid=uid)
             log.info("APIService registered", extra={"service": self._settings.service})
-            # What that makes of it, the watch tells.
+            # The watch reports the outcome.
             await asyncio.sleep(RESTORE_SECONDS)
             now = self._availability
         self._announced = authorities
@@ -296,7 +296,7 @@ class ExternalMetrics:
 
 
 async def _mounted(directory: Path) -> AsyncIterator[ServingCertificate]:
-    """The certificate in the files of a Secret that somebody else renews, and each one after it."""
+    """Yield the certificate in the files of a Secret that something else renews, and each new one."""
     before: dict[str, str] = {}
     while True:
         try:
@@ -305,7 +305,7 @@ async def _mounted(directory: Path) -> AsyncIterator[ServingCertificate]:
                 for name in (CERTIFICATE_KEY, PRIVATE_KEY_KEY, AUTHORITY_KEY)
             }
             if data != before:
-                # The files are swapped one by one: a pair that does not fit will in a moment.
+                # The files are replaced one by one: a mismatched pair will match in a moment.
                 certificate = ServingCertificate.read(data)
                 before = data
                 yield certificate

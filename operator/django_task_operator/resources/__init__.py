@@ -1,7 +1,7 @@
-"""What the operator makes for a worker: pure builders of manifests, one file for each kind of object.
+"""The objects that the operator creates for a worker: pure builders of manifests, one file for each kind.
 
-In come a parsed worker, the replicas that were decided and where the runtime comes from. Out come whole
-manifests, ready to apply; ``tests/unit/resources/golden/`` shows them as a person reads them.
+In come a parsed worker, the decided replicas and where the runtime comes from. Out come complete manifests,
+ready to apply; ``tests/unit/resources/golden/`` shows them in readable form.
 """
 
 from django_task_operator.resources.children import build_children

@@ -1,4 +1,4 @@
-"""Which objects a worker has beside its Deployment, whatever its scaling driver is."""
+"""Which objects a worker has in addition to its Deployment, whatever its scaling driver is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def build_children(worker: Worker, source: RuntimeSource) -> list[Manifest]:
-    """Build every one that the worker's spec calls for; those of its driver are in ``scaling/drivers/``."""
+    """Build the objects that the worker's spec asks for; those of its driver are in ``scaling/drivers/``."""
     children = [build_disruption_budget(worker)]
     if worker.spec.cleanup.schedule:
         children.append(build_cleanup(worker, source))

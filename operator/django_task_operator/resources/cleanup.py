@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from django_task_operator.resources.runtime import RuntimeSource
     from django_task_operator.spec import Manifest, Worker
 
-# A run that is not over by then gives way; the next one goes on, as every batch is a transaction of its own.
+# A run is stopped after this long; the next one continues, because every batch is its own transaction.
 DEADLINE_SECONDS = 3600
-# After an outage of the cluster, a run that was missed is made up for so long.
+# How late a run may start that was missed during an outage of the cluster.
 STARTING_DEADLINE_SECONDS = 600
 
 
 def build_cleanup(worker: Worker, source: RuntimeSource) -> Manifest:
-    """Build the CronJob; what it makes does not count as the worker's pods."""
+    """Build the CronJob; its pods do not count as pods of the worker."""
     return {
         "apiVersion": "batch/v1",
         "kind": "CronJob",

@@ -31,8 +31,8 @@ def build_deployment(
 ) -> Manifest:
     """Build the whole Deployment, replicas included.
 
-    Every apply carries the replicas: a later apply without them would reset them to 1. ``migrated``
-    is what was migrated for its template, so that this is known when the Job is gone.
+    Every apply includes the replicas: a later apply without them would reset them to 1. ``migrated``
+    is what was migrated for its template, so that this is still known when the Job is gone.
     ``rotation`` is what the Deployment says of its database's URL.
     """
     name = worker.key.name
@@ -50,7 +50,7 @@ def build_deployment(
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": selector_labels(name)},
-            # A rollout takes no pod away before its successor runs: a bad image stops there.
+            # A rollout removes no pod before its replacement is ready: a bad image stops there.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}},
             "template": template,
         },

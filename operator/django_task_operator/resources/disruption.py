@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def build_disruption_budget(worker: Worker) -> Manifest:
-    """Build the budget: a drain takes a quarter of the pods at a time, and the only one of a worker too."""
+    """Build the budget: a drain may evict a quarter of the pods at a time, and also a worker's only pod."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -20,7 +20,7 @@ def build_disruption_budget(worker: Worker) -> Manifest:
         "spec": {
             "maxUnavailable": "25%",
             "selector": {"matchLabels": selector_labels(worker.key.name)},
-            # A pod that does not work must not keep a node from being drained.
+            # A broken pod must not block the drain of a node.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }

@@ -11,14 +11,14 @@ from django_task_operator.spec import GROUP, KIND, VERSION
 if TYPE_CHECKING:
     from django_task_operator.spec import Manifest, Worker
 
-# Pending and running tasks, as the operator serves them at external.metrics.k8s.io.
+# The number of pending and running tasks, which the operator serves at external.metrics.k8s.io.
 METRIC = Metric.DEMAND_TASKS.value
 
 
 def build_autoscaler(worker: Worker) -> Manifest:
     """Build the autoscaler: it writes the worker's scale subresource, not the Deployment's.
 
-    Its floor is 1, because it sleeps at zero: from there, and back, the operator goes itself.
+    Its minimum is 1, because it is inactive at zero: the operator itself scales from and to zero.
     """
     scaling = worker.spec.scaling
     metric = {"name": METRIC, "selector": {"matchLabels": {"worker": worker.key.name}}}

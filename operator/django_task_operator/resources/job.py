@@ -1,4 +1,4 @@
-"""Builds the Jobs of a worker: its pod, for a command that ends."""
+"""Builds the Jobs of a worker: its pod, for a command that terminates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from django_task_operator.resources.runtime import RuntimeSource
     from django_task_operator.spec import Manifest, Worker
 
-# Of a container that serves for ever. A user's podTemplate may have any of them.
+# Fields for containers that run forever. A user's podTemplate may have any of them.
 _OF_A_SERVER = ("args", "ports", "startupProbe", "livenessProbe", "readinessProbe", "lifecycle")
 
 _DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
@@ -29,20 +29,20 @@ def build_job_spec(
     component: str,
     deadline_seconds: int,
 ) -> Manifest:
-    """Build a Job's spec: ``command`` in the pod that the worker has, which ``label`` marks as no worker."""
+    """Build a Job's spec: ``command`` in the worker's pod, which ``label`` marks as a Job's."""
     return {
         "backoffLimit": 2,
         "activeDeadlineSeconds": deadline_seconds,
-        # A drain is no failure of the command.
+        # A drain is not a failure of the command.
         "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [_DISRUPTED]}]},
-        # The next one starts when the one before has ended: two at a time would be in each other's way.
+        # The next pod starts only after the previous one has ended: two at a time would conflict.
         "podReplacementPolicy": "Failed",
         "template": _template(worker, source, command, job_labels(worker.key.name, label, component)),
     }
 
 
 def job_labels(worker_name: str, label: str, component: str) -> dict[str, str]:
-    """Labels of a Job's pods: those of the worker, but not the one that makes a pod its worker."""
+    """Return the labels of a Job's pods: those of the worker, without the one that selects its pods."""
     labels = {**object_labels(worker_name), "app.kubernetes.io/component": component, label: worker_name}
     del labels[WORKER_LABEL]
     return labels
@@ -57,7 +57,7 @@ def _template(
     (container,) = pod["containers"]
     return {
         "metadata": {**template["metadata"], "labels": given | labels},
-        # A failed pod stays, with its log and its last words.
+        # A failed pod is kept, together with its log.
         "spec": {**pod, "containers": [_container(container, command)], "restartPolicy": "Never"},
     }
 

@@ -1,11 +1,11 @@
-"""Lays a user's partial pod template over the one that the operator builds."""
+"""Merges a user's partial pod template over the one that the operator builds."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# The merge keys of Kubernetes' strategic merge patch for the lists of a pod, so that podTemplate
-# behaves as `kubectl patch` does: the lists that the built template can have. Others are replaced.
+# The merge keys of Kubernetes' strategic merge patch for the lists that the built template can have, so
+# that podTemplate behaves like `kubectl patch`. Other lists are replaced.
 # https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.34/#podspec-v1-core
 MERGE_KEYS = {
     "containers": "name",
@@ -19,10 +19,10 @@ MERGE_KEYS = {
 
 
 def merge(base: Any, overlay: Any, *, key: str = "") -> Any:
-    """``base`` with ``overlay`` laid over it; neither is changed.
+    """Return ``base`` merged with ``overlay``; neither is changed.
 
-    Objects merge field by field, the lists of ``MERGE_KEYS`` entry by entry, anything else is
-    replaced; null takes a field out.
+    Objects merge field by field, the lists of ``MERGE_KEYS`` entry by entry, and anything else is replaced;
+    null removes a field.
     """
     if isinstance(overlay, dict):
         merged = {**base} if isinstance(base, dict) else {}

@@ -1,4 +1,4 @@
-"""What everything that is made for a worker has in its metadata."""
+"""The metadata that all objects of a worker have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def object_metadata(worker: Worker, name: str | None = None) -> Manifest:
-    """Build the metadata of an object that goes with the worker; without ``name`` it has the worker's."""
+    """Build the metadata of an object that is owned by the worker; the default ``name`` is the worker's."""
     return {
         "name": name or worker.key.name,
         "namespace": worker.key.namespace,
@@ -24,7 +24,7 @@ def object_metadata(worker: Worker, name: str | None = None) -> Manifest:
                 "name": worker.key.name,
                 "uid": worker.uid,
                 "controller": True,
-                # True needs a right to finalizers where OwnerReferencesPermissionEnforcement is on.
+                # True would need permission on finalizers if OwnerReferencesPermissionEnforcement is enabled.
                 "blockOwnerDeletion": False,
             }
         ],

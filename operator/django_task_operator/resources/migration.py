@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from django_task_operator.resources.runtime import RuntimeSource
     from django_task_operator.spec import Manifest, Worker, WorkerSpec
 
-# On the Deployment: what was migrated for the pods that it has. On the Job: what it migrates.
+# On the Deployment: what was migrated for its pods. On the Job: what it migrates.
 MIGRATED_ANNOTATION = "djangotasks.dev/migrated"
 
-# For a migration that waits for a lock for ever. Those of large tables take their time.
+# Stops a migration that waits for a lock forever. Migrations of large tables may take long.
 DEADLINE_SECONDS = 7200
 
-# What decides what `migrate` does, and whether its pod can start: nothing that only says how tasks are run.
+# The fields that affect what `migrate` does and whether its pod can start, but not how tasks are run.
 _FIELDS = {
     "image",
     "image_pull_policy",
@@ -38,9 +38,9 @@ _BESIDE = {"database": {"operator_url_secret_ref", "url_change_policy"}}
 
 
 def migration_hash(spec: WorkerSpec) -> str:
-    """Tell one migration from another: the same hash is never migrated twice in a row.
+    """Return a hash that identifies a migration: the same hash is never migrated twice in a row.
 
-    It is made of the user's spec and not of the Job, so that another operator migrates nothing again.
+    It is made from the user's spec, not from the Job, so that an upgraded operator repeats no migration.
     """
     fields = spec.model_dump(mode="json", include=_FIELDS, exclude=_BESIDE)
     # What is not said is left out, so that a field which the definition gets later changes no hash.
@@ -51,8 +51,8 @@ def migration_hash(spec: WorkerSpec) -> str:
 def build_migration(worker: Worker, source: RuntimeSource) -> Manifest:
     """Build the Job.
 
-    It runs ``migrate`` without the launcher: as PID 1 Python then ignores the SIGTERM of a drain, so that a
-    migration has the worker's grace period to finish. Not every database rolls half of one back.
+    It runs ``migrate`` without the launcher: as PID 1, Python then ignores the SIGTERM of a drain, so that a
+    migration has the worker's grace period to finish. Not every database can roll back half of one.
     """
     wanted = migration_hash(worker.spec)
     metadata = object_metadata(worker, f"{worker.key.name}-migrate-{wanted}")

@@ -1,4 +1,4 @@
-"""Builds the pod template of a worker, with the user's own laid over it."""
+"""Builds the pod template of a worker, merged with the user's own."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 CONTAINER = "worker"
 
-# Of the container that copies runtime Injected, where the worker's says nothing. Policies and quotas on
-# limits refuse a container without any; with a tenth of this CPU, the copy of a few files takes seconds.
+# Resources of the container that copies runtime Injected, if the worker has none. Policies and quotas on
+# limits refuse containers without limits; even with a tenth of this CPU, copying the files takes seconds.
 _COPY_RESOURCES: Manifest = {
     "requests": {"cpu": "10m", "memory": "16Mi"},
     "limits": {"cpu": "1", "memory": "64Mi"},
@@ -55,24 +55,24 @@ def build_pod_template(name: str, spec: WorkerSpec, source: RuntimeSource) -> Ma
     merged: Manifest = merge(built, overlay)
     _set_copy_resources(merged["spec"], spec)
     _set_sidecars(merged["spec"])
-    # The Deployment finds its pods by these, whatever the user's labels say.
+    # The Deployment selects its pods by these labels, whatever the user's labels say.
     merged["metadata"]["labels"] |= selector_labels(name)
     return merged
 
 
 def _set_copy_resources(pod: Manifest, spec: WorkerSpec) -> None:
-    """Give the container that copies the runtime the worker's resources, unless the user gives it others.
+    """Give the container that copies the runtime the worker's resources, unless the user sets others.
 
-    What admits the worker, a quota or a LimitRange say, then admits it too, and it costs nothing: init
-    containers run before the others, so that a pod takes up what the greediest of them asks for only where
-    that is more than the sum of the others.
+    Then any quota or LimitRange that admits the worker also admits this container. It costs nothing: init
+    containers run before the others, so a pod's effective request is the highest of any init container only
+    if that is more than the sum of the other containers.
     """
     users = spec.pod_template.spec.get("initContainers")
     if any(each.get("name") == runtime.INJECTION and "resources" in each for each in users or ()):
         return
     (worker,) = [each for each in pod["containers"] if each["name"] == CONTAINER]
     resources = worker.get("resources") or {}
-    # Without claims: a device is not for a copy.
+    # Without claims: copying files needs no device.
     wanted = {field: resources[field] for field in ("requests", "limits") if resources.get(field)}
     for container in pod.get("initContainers", ()):
         if container["name"] == runtime.INJECTION:
@@ -100,7 +100,7 @@ def _container(spec: WorkerSpec) -> Manifest:
         "imagePullPolicy": spec.image_pull_policy,
         "command": runtime.command(spec),
         "env": _environment(spec),
-        # The last words of a worker that crashed are in its pod's status, where people look.
+        # Copies the end of a crashed worker's log to the pod's status, where people look.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": _CONTAINER_SECURITY,
         **runtime.probes(spec),

@@ -1,8 +1,8 @@
-"""Which ``db_worker`` a worker's pods run, and what each of the runtimes needs in the pod.
+"""Which ``db_worker`` a worker's pods run, and what each runtime needs in the pod.
 
 ``Stock`` is django-tasks-db's own command. ``Injected`` and ``Image`` are this project's
-(``worker-image/django_db_worker``): the first is copied into the pod from the worker image, the second
-is in the user's image already.
+(``worker-image/django_db_worker``): the former is copied into the pod from the worker image, the latter
+is already in the user's image.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from django_task_operator.spec import Manifest, WorkerSpec
 
-# Where the worker image keeps the package, and where the pods find it: without PYTHONPATH, so that
-# nothing else of the user's image sees it.
+# Where the package is in the worker image, and where it is in the pods: not on PYTHONPATH, so that nothing
+# else in the user's image sees it.
 _IN_WORKER_IMAGE = "/opt/django-db-worker"
 _IN_POD = "/django-db-worker"
 _LAUNCHER = f"{_IN_POD}/django_db_worker"
-# The volume, and the container that fills it.
+# The name of the volume, and of the container that fills it.
 INJECTION = "django-db-worker"
 
 # Any user but root: images are mostly built as root and readable by all, and a number lets the
@@ -27,9 +27,9 @@ INJECTION = "django-db-worker"
 RUN_AS_USER = 1000
 
 HEALTH_PORT = 8090
-# How long Stock's clean-up keeps results where the spec does not say: as long as the other runtimes.
+# How long Stock's clean-up keeps results if the spec does not say: as long as the other runtimes.
 STOCK_DAYS = 30
-# What tells a worker who it is, and says nothing to another command.
+# The variables that tell a worker who it is. Other commands do not use them.
 WORKER_VARIABLES = frozenset({"DB_WORKER_ID", "DB_WORKER_HEALTH_PORT"})
 
 HASH_ANNOTATION = "djangotasks.dev/runtime-hash"
@@ -37,11 +37,11 @@ HASH_ANNOTATION = "djangotasks.dev/runtime-hash"
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSource:
-    """What pods get from the operator and not from their worker's spec.
+    """What pods get from the operator instead of their worker's spec.
 
     Args:
-        image: the worker image, which runtime Injected is copied from.
-        revision: tells two images of the same name apart.
+        image: the worker image, from which runtime Injected is copied.
+        revision: distinguishes two images of the same name.
         run_as_user: the user that pods run as; None leaves it to the platform, or else to the image.
     """
 
@@ -51,7 +51,7 @@ class RuntimeSource:
 
     @property
     def hash(self) -> str:
-        """Changes when the runtime does, so that an upgrade of the operator rolls the pods."""
+        """A hash that changes with the runtime, so that an upgrade of the operator replaces the pods."""
         return hashlib.sha256(f"{self.image} {self.revision}".encode()).hexdigest()[:12]
 
 
@@ -68,7 +68,7 @@ def command(spec: WorkerSpec) -> list[str]:
         "--max-tasks": str(spec.max_tasks or ""),
         "--task-timeout": str(spec.task_timeout_seconds or ""),
         "--max-memory-per-process": spec.max_memory_per_process,
-        # The default is left to TASKS_LOG_LEVEL of the project's settings.
+        # Without the option, TASKS_LOG_LEVEL in the project's settings applies.
         "--verbosity": str(spec.verbosity) if spec.verbosity != 1 else "",
     }
     if spec.runtime == "Stock":
@@ -76,7 +76,7 @@ def command(spec: WorkerSpec) -> list[str]:
         flags["--worker-id"] = "$(POD_NAME)"
     else:
         flags |= {"--processes": str(spec.processes), "--threads": str(spec.threads)}
-    # Upstream reloads on code changes where settings.DEBUG is on, which ends tasks half-way.
+    # With settings.DEBUG, upstream reloads when code changes, which interrupts tasks.
     return [
         *prefix,
         "db_worker",
@@ -93,7 +93,7 @@ def cleanup_command(spec: WorkerSpec) -> list[str]:
         days = STOCK_DAYS if days is None else days
         name, flags = "prune_db_task_results", {"--min-age-days": str(days)}
     else:
-        # Without days, the project's TASKS_RESULT_EXPIRATION_DAYS counts.
+        # Without days, the project's TASKS_RESULT_EXPIRATION_DAYS applies.
         name, flags = "cleanup_tasks", {"--days": "" if days is None else str(days)}
     flags |= {
         "--backend": spec.backend,
@@ -106,7 +106,7 @@ def cleanup_command(spec: WorkerSpec) -> list[str]:
 def environment(spec: WorkerSpec) -> list[Manifest]:
     """Build the variables that tell the worker who it is.
 
-    The runtimes of this project read them where flags are missing: prodserver's ARGS hold no pod's
+    This project's runtimes read them if the options are missing: prodserver's ARGS cannot contain a pod's
     name.
     """
     pod_name = {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
@@ -120,12 +120,12 @@ def environment(spec: WorkerSpec) -> list[Manifest]:
 
 
 def probes(spec: WorkerSpec) -> Manifest:
-    """Build the worker container's probes: of a runtime that answers them."""
+    """Build the worker container's probes, for runtimes that support them."""
     if spec.runtime == "Stock":
         return {}
     return {
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
-        # Two minutes for a project that takes its time to import.
+        # Two minutes, for projects that take long to import.
         "startupProbe": _probe("/healthz", period=1, failures=120),
         "livenessProbe": _probe("/healthz", period=10, failures=3),
         "readinessProbe": _probe("/readyz", period=5, failures=2),
@@ -135,7 +135,7 @@ def probes(spec: WorkerSpec) -> Manifest:
 def injection(
     spec: WorkerSpec, source: RuntimeSource, security_context: Manifest
 ) -> tuple[Manifest, Manifest, Manifest]:
-    """Build what puts the runtime into the pod: its annotations, fields of its spec, and of the container."""
+    """Build what injects the runtime: annotations, fields of the pod's spec, and fields of the container."""
     if spec.runtime != "Injected":
         return {}, {}, {}
     mount = {"name": INJECTION, "mountPath": _IN_POD}
