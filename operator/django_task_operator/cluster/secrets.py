@@ -1,4 +1,4 @@
-"""Reads the database URLs from Secrets: seldom, and once for all workers that name the same one."""
+"""Reads the database URLs from Secrets: rarely, and once for all workers that refer to the same one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from django_task_operator.spec import SecretKeyRef
 
-# A rotated Secret takes effect within a minute, and at once where its old value no longer works.
+# A rotated Secret takes effect within a minute, and sooner if the old value no longer works.
 MAX_AGE_SECONDS = 60.0
 MAX_AGE_IN_TROUBLE_SECONDS = 5.0
 
@@ -49,7 +49,7 @@ class Secrets:
     """A cache in front of ``get secret``, the operator's only right to Secrets."""
 
     def __init__(self, kube: Kube, clock: Callable[[], float]) -> None:
-        """Read through ``kube``; ``clock`` tells seconds and never goes back."""
+        """Read through ``kube``; ``clock`` returns monotonic seconds."""
         self._kube = kube
         self._clock = clock
         self._cache: dict[tuple[str, str], _Cached] = {}
@@ -61,11 +61,11 @@ class Secrets:
             namespace: the worker's.
             ref: the Secret and its key.
             named: the fields of the spec that name them.
-            in_trouble: whether the value last read does not work, so that a new one is looked for sooner.
+            in_trouble: whether the value last read does not work, so that it is read again sooner.
 
         Raises:
-            SecretMissing, SecretKeyMissing, SecretForbidden: somebody must mend it.
-            ApiUnavailable: it could not be read now and never was.
+            SecretMissing, SecretKeyMissing, SecretForbidden: the user must fix it.
+            ApiUnavailable: it cannot be read now, and never was.
         """
         cached = self._cache.setdefault((namespace, ref.name), _Cached())
         async with cached.lock:

@@ -1,9 +1,9 @@
-"""Samples django-tasks-db's table for many workers: one connection and one query per database.
+"""Samples django-tasks-db's table for many workers, with one connection and one query per database.
 
 In come database URLs and, for each worker, the selection of rows that its pods run. ``databases.py``
-decides when a table is sampled, ``table.py`` does it in a thread of its own with the SQL of
-``statement.py``, and ``engines/`` has what differs from one kind of server to the next. Out come counts,
-lists of the rows that run, and errors that say what to do.
+decides when a table is sampled, ``table.py`` does it in a separate thread with the SQL of ``statement.py``,
+and ``engines/`` has everything that depends on the kind of server. Out come counts, lists of the RUNNING
+rows, and errors that say what to do.
 """
 
 from django_task_operator.tasktable.connection import check_parts, url_of_parts

@@ -1,4 +1,4 @@
-"""Every database that workers name, each polled in a thread of its own."""
+"""All databases that workers use, each polled in its own thread."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Workers that appear together, at start-up say, share their first poll.
+# Workers that appear together, for example at start-up, share their first poll.
 JOIN_SECONDS = 0.05
 JOIN_PAUSE_SECONDS = 0.25
-# A database spends no more than a fifth of its time on us.
+# A database spends at most a fifth of its time on our polls.
 REST_PER_WORK = 4
 RETRY_SECONDS = 1.0
 RETRY_CAP_SECONDS = 30.0
-# Beyond every time-out that TaskTable sets: the server acknowledges, and never answers.
+# Longer than every timeout that TaskTable sets, for a server that acknowledges packets but never answers.
 HUNG_SECONDS = 25.0
 FIRST_SEARCH_SECONDS = 5.0
 SEARCH_SECONDS = 60.0
 FAILED_SEARCH_SECONDS = 600.0
-# A listing of the RUNNING rows is good for everybody who asks so soon after.
+# For how long a listing of the RUNNING rows is shared by all callers.
 SHARED_SECONDS = 0.5
-# The search for queues that nobody serves takes a hundredth of the database's time at most.
+# The search for queues that no worker serves takes at most a hundredth of the database's time.
 SEARCH_REST_PER_WORK = 100
 
 
 class Subscription:
-    """What one worker sees of its database. Belongs to the event loop."""
+    """One worker's view of its database. Only for use in the event loop."""
 
     def __init__(
         self, selection: Selection, *, limit: int, poll_seconds: float, wake: Callable[[], None]
     ) -> None:
-        """Made by ``Databases.subscribe``."""
+        """Created by ``Databases.subscribe``."""
         self.selection = selection
         self.limit = limit
         self.poll_seconds = poll_seconds
@@ -59,27 +59,27 @@ class Subscription:
         self._poller: _Poller | None = None
 
     def close(self) -> None:
-        """Leave; ``wake`` is not called any more. Closing again does nothing."""
+        """End the subscription; ``wake`` is not called any more. Closing again does nothing."""
         if self._poller is not None:
             self._poller.leave(self)
             self._poller = None
 
     def observe(self, observation: Observation) -> None:
-        """Take in a poll's outcome, and wake the worker if it is news."""
+        """Store a poll's outcome, and wake the worker if it has changed."""
         before, self.observation = self.observation, observation
         if (before.demand, before.error) != (observation.demand, observation.error):
             self._wake()
 
     def warn(self, unserved: frozenset[UnservedQueue]) -> None:
-        """Take in the queues of this backend that nobody serves, and wake the worker if they are news."""
+        """Store the queues of this backend that no worker serves, and wake the worker if they changed."""
         before, self.unserved = self.unserved, unserved
         if before != unserved:
             self._wake()
 
     async def running(self, *, fresh: bool = False) -> Listing:
-        """The RUNNING rows of the database, of all its backends and queues.
+        """List the RUNNING rows of the database, of all its backends and queues.
 
-        Whoever asks within a moment shares one listing, unless it is to be ``fresh``: asked for now.
+        Callers at nearly the same time share one listing, unless it must be ``fresh``: requested now.
 
         Raises:
             DatabaseError: they cannot be listed.
@@ -87,11 +87,11 @@ class Subscription:
         return await self._open_poller.running(0.0 if fresh else SHARED_SECONDS)
 
     async def settle(self, row: RunningRow, settlement: Settlement) -> bool:
-        """Change a row that is still RUNNING since it was listed; whether it was.
+        """Settle a row if it is still RUNNING since it was listed; return whether it was.
 
         Raises:
-            DatabaseError: it is not known whether it was.
-            PermissionDenied: the URL's user may not.
+            DatabaseError: it is not known whether the row was changed.
+            PermissionDenied: the URL's user may not change it.
         """
         return await self._open_poller.settle(row, settlement)
 
@@ -102,12 +102,12 @@ class Subscription:
         return self._poller
 
     def join(self, poller: _Poller) -> None:
-        """Belong to ``poller`` until closed."""
+        """Subscribe to ``poller`` until closed."""
         self._poller = poller
 
 
 class Databases:
-    """The pollers of all databases. Belongs to the event loop that it is used in."""
+    """The pollers of all databases. Only for use in one event loop."""
 
     def __init__(
         self,
@@ -116,12 +116,12 @@ class Databases:
         open_lane: Callable[[str], Lane] = ThreadLane,
         jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25),  # noqa: S311
     ) -> None:
-        """Poll nothing yet.
+        """Start without databases.
 
         Args:
-            open_table: a table that is not connected yet.
-            open_lane: where a table's calls run.
-            jitter: a factor about 1, so that retries of many databases do not march in step.
+            open_table: returns a table that is not connected yet.
+            open_lane: returns the lane in which a table's calls run.
+            jitter: returns a factor of about 1, so that retries of many databases do not coincide.
         """
         self._open_table = open_table
         self._open_lane = open_lane
@@ -140,13 +140,13 @@ class Databases:
     ) -> Subscription:
         """Have a database polled for a worker.
 
-        The first poll follows at once, except that a database in trouble keeps its next retry.
+        The first poll follows immediately, unless the database is waiting for its next retry after an error.
 
         Args:
             url: the database; all subscriptions to it share one connection.
             selection: the worker's rows.
-            limit: how many ready rows are worth counting: what the most replicas can use.
-            poll_seconds: the database is polled at the smallest of its subscribers'.
+            limit: how many ready rows are worth counting: as many as maxReplicas can use.
+            poll_seconds: the database is polled at the smallest interval of its subscribers.
             wake: called in the event loop when demand, error or unserved queues have changed.
         """
         subscription = Subscription(selection, limit=limit, poll_seconds=poll_seconds, wake=wake)
@@ -161,12 +161,12 @@ class Databases:
         return subscription
 
     async def close(self) -> None:
-        """Let all databases go, without waiting for one that hangs."""
+        """Close all databases, without waiting for one that hangs."""
         await asyncio.gather(*(poller.close() for poller in list(self._pollers.values())))
 
 
 class _Poller:
-    """Polls one database while anybody subscribes to it."""
+    """Polls one database while it has subscriptions."""
 
     def __init__(
         self, table: Table, lane: Lane, jitter: Callable[[], float], forget: Callable[[], object]
@@ -259,7 +259,7 @@ class _Poller:
         except DatabaseError as error:
             self._failed(error)
         except Exception as error:  # noqa: BLE001  a defect of ours must not end the polling
-            # The place tells, without the exception's text, which may quote anything.
+            # Log only the place, not the exception's text, which may quote anything.
             place = traceback.extract_tb(error.__traceback__)[-1]
             log.error("sample crashed", extra={"at": f"{place.filename}:{place.lineno}"})  # noqa: TRY400
             self._failed(DatabaseFailed(code=type(error).__name__))
@@ -303,7 +303,7 @@ class _Poller:
             subscription.observe(replace(subscription.observation, error=error))
 
     async def _search_unserved(self) -> None:
-        """Now and then, after a poll: which queues wait that nobody serves?"""
+        """From time to time, after a poll, search for queues with tasks that no worker serves."""
         started = self._loop.time()
         if self._error is not None or self._next_search is None or started < self._next_search:
             return
@@ -313,7 +313,7 @@ class _Poller:
                 started = self._loop.time()
                 waiting = await self._asked(lambda: self._table.waiting_queues(served))
         except DatabaseError as error:
-            # No fault of the samples, and so no news for the workers.
+            # The samples are not affected, so the workers are not told.
             log.info("unserved queues not searched", extra={"reason": error.reason})
             self._next_search = self._loop.time() + FAILED_SEARCH_SECONDS
             return

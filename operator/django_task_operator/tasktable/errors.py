@@ -1,6 +1,6 @@
-"""What can go wrong with a worker's database, in words for the person who has to mend it.
+"""What can go wrong with a worker's database, in words for the person who has to fix it.
 
-The messages never hold the driver's text: it quotes hosts, users and sometimes whole URLs.
+The messages never contain the driver's text, which quotes hosts, users and sometimes whole URLs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class UnsupportedDatabase(UserError):
 
 
 class DatabaseError(TransientError):
-    """A sample failed. It is tried again with a growing delay, whoever has to mend it."""
+    """A sample failed. It is retried with a growing delay, whether or not a person has to fix something."""
 
 
 class HostUnknown(DatabaseError):

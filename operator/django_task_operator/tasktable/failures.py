@@ -1,4 +1,4 @@
-"""What an exception that came out of a driver means for the person who has to act."""
+"""What a driver's exception means for the person who has to act."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def classified(error: Exception, engine: Engine, limits: Limits, *, connected: bool) -> DatabaseError:
-    """What an exception of a driver, or of Django around it, means.
+    """Return the error that an exception of a driver, or of Django around it, means.
 
     Args:
         error: the exception.
-        engine: whose driver it came from.
-        limits: the time-outs, to be named.
-        connected: whether the connection had been made: silence means another thing before and after.
+        engine: the engine whose driver raised it.
+        limits: the timeouts, for the message.
+        connected: whether the connection was established: silence has another meaning before than after.
     """
     cause = error
     if isinstance(error, DjangoDatabaseError) and isinstance(error.__cause__, Exception):
@@ -44,7 +44,7 @@ def classified(error: Exception, engine: Engine, limits: Limits, *, connected: b
 
 
 def _explain(error: Exception) -> tuple[type[DatabaseError], str]:
-    """What comes of the socket or of a certificate's file before any driver makes an error of its own."""
+    """Explain errors of the socket or of a certificate's file, which the driver does not wrap."""
     if isinstance(error, socket.gaierror):
         return HostUnknown, ""
     if isinstance(error, ssl.SSLError | FileNotFoundError):

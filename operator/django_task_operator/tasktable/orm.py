@@ -1,6 +1,6 @@
 """Django without a project: the settings of the operator's process, and connections made from URLs.
 
-This is the one place that configures Django. Importing it is safe anywhere, any number of times.
+This is the only place that configures Django. It is safe to import anywhere, any number of times.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ django.setup()
 
 
 def new_connection(url: DatabaseURL, limits: Limits, *, pooled: bool = False) -> BaseDatabaseWrapper:
-    """A connection of nobody else's, not yet opened; only the thread that made it may use it.
+    """Return a new connection, not yet opened; only the thread that created it may use it.
 
     Args:
-        url: where to.
+        url: the database.
         limits: how long the server may take.
-        pooled: whether a pooler hands the server's connections around, so that a session's settings
-            would become somebody else's. They then go with each statement.
+        pooled: whether a pooler shares the server's connections, so that session settings would affect
+            other clients. They are then sent with each statement.
     """
     engine = url.engine
     settings_of_session = [] if pooled else engine.session_settings(limits)
@@ -58,7 +58,7 @@ def new_connection(url: DatabaseURL, limits: Limits, *, pooled: bool = False) ->
         }
     )
     connection: BaseDatabaseWrapper = handler.create_connection("default")
-    # The statement is plain SQL: projects on Django 5.2 run servers older than what our Django wants.
+    # The statement is plain SQL: projects on Django 5.2 may use servers older than our Django supports.
     vars(connection)["check_database_version_supported"] = lambda: None
     engine.prepare(connection, url.root_cert)
     return connection

@@ -1,4 +1,4 @@
-"""Which queues and which index a table has: what a statement is made for, and who is left unserved."""
+"""Which queues and which index a table has: what a statement depends on, and which queues are unserved."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from django_task_operator.tasktable.values import Selection
 
 INDEX = ("status", "backend_name", "queue_name", "run_after", "enqueued_at")
-# Beyond this, a worker of every queue counts without naming them.
+# With more queues than this, a worker of every queue counts its tasks without naming the queues.
 _MOST_QUEUES = 100
 
 
 def layout(connection: BaseDatabaseWrapper, selections: Iterable[Selection], known: Layout | None) -> Layout:
-    """What a statement for ``selections`` is to be made for.
+    """Return the layout for a statement for ``selections``.
 
     Args:
-        connection: to the table.
-        selections: those of every queue have their queues named.
-        known: the layout so far; its queues stay, empty as they may be by now, so that a queue that
-            fills and empties is named once.
+        connection: a connection to the table's database.
+        selections: for those of every queue, the queues are looked up.
+        known: the previous layout; its queues are kept even if they are empty now, so that a queue that
+            fills and empties is looked up only once.
     """
     indexed = (known is not None and known.indexed) or is_indexed(connection)
     every = {selection.backend for selection in selections if selection.is_every_queue}
@@ -65,7 +65,7 @@ def is_indexed(connection: BaseDatabaseWrapper) -> bool:
 def unserved_queues(
     connection: BaseDatabaseWrapper, served: Collection[Selection], *, indexed: bool, seconds: float
 ) -> frozenset[UnservedQueue]:
-    """Queues with due rows, of the backends of ``served``, that none of ``served`` takes.
+    """Return queues with due rows, of the backends of ``served``, that none of ``served`` takes.
 
     With the index it costs as many short statements as there are queues (0.2 ms each), and stops
     after ``seconds``; without it one scan of the READY rows.
@@ -97,7 +97,7 @@ def _walk(
     rows: Rows,
     remark: Any = Value(0),  # noqa: B008  immutable
 ) -> Iterator[tuple[str, int]]:
-    """Each queue of ``rows`` once, from one name to the next greater one: a skip scan by hand."""
+    """Return each queue of ``rows`` once, from one name to the next greater one: a manual skip scan."""
     step = rows.order_by("queue_name").values_list("queue_name", remark)
     place = _rows(connection, step[:1])
     while place:
@@ -107,7 +107,7 @@ def _walk(
 
 
 def _in_order(connection: BaseDatabaseWrapper, names: Collection[str]) -> tuple[str, ...]:
-    """``names`` as the column's own collation orders them, which Python cannot know."""
+    """Return ``names`` in the order of the column's collation, which Python does not know."""
     if len(names) <= 1:
         return tuple(names)
     quote = connection.ops.quote_name

@@ -1,4 +1,4 @@
-"""The RUNNING rows one by one, and what becomes of one that nobody runs any more.
+"""The RUNNING rows one by one, and how one is settled that no process runs any more.
 
 With the index of ``docs/database.md`` a listing reads the RUNNING rows alone (1.6 ms for 1,000 beside
 5,000,000 finished ones, PostgreSQL 15); without it, the whole table (1 s there). An update finds its row
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from django_task_operator.tasktable.engines import Engine
     from django_task_operator.tasktable.values import Settlement
 
-# So many rows are listed. Whoever has more at a time has many more pods than a cluster can hold.
+# How many rows are listed at most. More at a time would need more pods than a cluster can run.
 MOST_ROWS = 10_000
 
-# The smallest step from one time zone to the next, and how far a node's clock may be from the database's.
+# The smallest difference between time zones, and how far a node's clock may be from the database's.
 LEAST_OFFSET = timedelta(minutes=15)
 MOST_SKEW = timedelta(minutes=2)
 
@@ -42,7 +42,7 @@ _FIELDS = ("id", "task_path", "queue_name", "worker_ids", "started_at")
 def running_rows(connection: BaseDatabaseWrapper, most: int) -> Listing:
     """List the RUNNING rows of every backend and queue.
 
-    Pods may still run tasks of queues that their worker's spec no longer has, so none is left out.
+    Pods may still run tasks of queues that their worker's spec no longer contains, so none is left out.
     """
     rows = DBTaskResult.objects.filter(status="RUNNING").order_by().values_list(*_FIELDS)[: most + 1]
     text, params = compiled(connection, rows)
@@ -51,7 +51,7 @@ def running_rows(connection: BaseDatabaseWrapper, most: int) -> Listing:
     with connection.cursor() as cursor:
         cursor.execute(text, params)
         found = [_row(engine, *values) for values in cursor.fetchall()]
-        # Afterwards, so that no row has started later than the listing is old.
+        # Read afterwards, so that no row was started after this time.
         cursor.execute(f"SELECT {engine.clock}")
         (now,) = cursor.fetchone()
     seconds = time.monotonic() - started
@@ -59,19 +59,19 @@ def running_rows(connection: BaseDatabaseWrapper, most: int) -> Listing:
 
 
 class StartTimes:
-    """Tells for which RUNNING rows it is certain when they were claimed, where instants have no time zone.
+    """Knows for which RUNNING rows the time of the claim is certain, if times are stored without a time zone.
 
-    A zone behind UTC is what does harm: a claim of this moment would read as one of hours ago, from before
-    its container was restarted. Zones are quarters of an hour apart, so a claim that is first seen while it
-    reads as younger than that is in no such zone. Of one that is first seen later nothing is said, ever.
+    A zone behind UTC would be harmful: a claim made now would look hours old, from before its container was
+    restarted. Zones are at least a quarter of an hour apart, so a claim that looks younger than that when it
+    is first seen is not in such a zone. For a claim that is first seen later, the time is never certain.
     """
 
     def __init__(self) -> None:
-        """Have seen nothing."""
+        """Start without any rows."""
         self._certain: dict[tuple[Any, datetime], bool] = {}
 
     def of(self, listing: Listing) -> Listing:
-        """The same rows, with ``started_at`` where it is certain and ``reading`` where it is not."""
+        """Return the same rows, with ``started_at`` if it is certain and ``reading`` if it is not."""
         seen: dict[tuple[Any, datetime], bool] = {}
         rows: list[RunningRow] = []
         for row in listing.rows:
@@ -87,20 +87,20 @@ class StartTimes:
 
 
 def settle_row(connection: BaseDatabaseWrapper, row: RunningRow, settlement: Settlement) -> bool:
-    """Take a row from RUNNING to what it is settled as, unless it has moved on by itself.
+    """Change a row from RUNNING to its settlement, unless it has changed by itself.
 
-    One statement, so that a row whose task finished in the meantime, or that somebody else claimed
-    again, stays as it is. Returns whether the row was changed.
+    This is one statement, so that a row whose task has finished meanwhile, or that was claimed again, stays
+    unchanged. Returns whether the row was changed.
     """
     if row.since is None:
-        # Which claim of the row this was could not be told from another.
+        # This claim of the row could not be distinguished from another one.
         return False
     # The types of a query that does not run at once are not part of Django's stubs.
     rows: Any = DBTaskResult.objects.filter(status="RUNNING", started_at=row.since)
     update = rows.query.chain(sql.UpdateQuery)
     update.add_update_values(_changes(settlement))
     text, params = update.get_compiler(connection=connection).as_sql()
-    # As the database gave it: MariaDB's column is a uuid or a text, depending on who made the table.
+    # As the database returned it: MariaDB's column is a uuid or a text, depending on what created the table.
     text = f"{text} AND {connection.ops.quote_name('id')} = %s"
     with connection.cursor() as cursor:
         cursor.execute(text, (*params, row.key))
@@ -126,7 +126,7 @@ def _row(
     worker_ids: str | list[str],
     started_at: datetime | None,
 ) -> RunningRow:
-    # Neither driver decodes JSON where Django does.
+    # Django would decode JSON, but the drivers do not.
     ids: list[str] = json.loads(worker_ids) if isinstance(worker_ids, str) else worker_ids
     since = None if started_at is None else engine.instant(started_at)
     return RunningRow(key, task_path, queue, ids[-1] if ids else "", len(ids), since)

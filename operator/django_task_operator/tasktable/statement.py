@@ -1,21 +1,21 @@
-"""The one statement of a poll: what every selection of a database has, in one round trip.
+"""The statement of a poll, which counts the rows of all of a database's selections in one round trip.
 
-Its arms are joined by UNION ALL. With the index of ``docs/database.md`` each reads no more of the table
-than it counts (1,000,000 READY and 5,000,000 finished rows, PostgreSQL 15; more in
+Its arms are joined by UNION ALL. With the index of ``docs/database.md`` each arm reads no more rows than it
+counts (1,000,000 READY and 5,000,000 finished rows, PostgreSQL 15; more in
 ``benchmarks/results/sample.md``):
 
 - one for all RUNNING rows, grouped: an index-only range, 0.4 ms for 1,000 rows;
-- two for each queue, whoever shares it: rows without a run_after and rows whose run_after is past. Each is
-  one index range in the order of waiting that ends at the limit, 0.1 ms for 100 rows; one condition
-  with OR would be neither;
-- for selections of every queue, probes between the known queues' names that find an unknown one: an
+- two for each queue, however many workers share it: rows without a run_after, and rows whose run_after is
+  past. Each is one index range, in waiting order, that ends at the limit, 0.1 ms for 100 rows; a single
+  condition with OR would be neither in order nor limited;
+- for selections of every queue, probes between the names of the known queues, to find an unknown one: an
   empty index range each, 0.02 ms.
 
 Without that index a single grouped arm counts READY and RUNNING rows: one sequential scan, 0.4 s with
 5,000,000 rows, however many selections there are.
 
-A row's queue is compared by the database alone: MySQL's default collations take ``Emails`` and
-``emails`` for one queue, and so does the worker's own query there.
+Only the database compares a row's queue: with MySQL's default collations ``Emails`` and ``emails`` are the
+same queue, as in the worker's own query.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ type Params = tuple[Any, ...]
 type Part = tuple[str, Params]
 type Rows = QuerySet[Any, Any]
 
-# Numbers below zero mark the rows of a poll that belong to no queue's arm.
+# Negative numbers mark the rows of a poll that do not belong to a queue's arm.
 _GROUP, _CLOCK, _UNKNOWN = -1, -2, -3
-# PostgreSQL takes 100 arguments to a function.
+# PostgreSQL allows 100 arguments to a function.
 _ARGUMENTS = 90
 
 
 class DatabaseNow(Func):
-    """The database's clock, as an instant that a DateTimeField compares with."""
+    """The database's clock, as a value that can be compared with a DateTimeField."""
 
     output_field = DateTimeField()
 
     def as_sql(
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, *args: Any, **kwargs: Any
     ) -> tuple[str, Any]:
-        """The clock of the connection's engine."""
+        """Return the SQL of the engine's clock."""
         kwargs["template"] = engine_of_connection(connection).clock
         return super().as_sql(compiler, connection, *args, **kwargs)
 
@@ -74,7 +74,7 @@ BECAME_DUE = Case(When(AT_ONCE, then=F("enqueued_at")), default=Greatest("run_af
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a statement is made for beside its selections.
+    """What a statement depends on in addition to its selections.
 
     Args:
         indexed: whether the table has the index of ``docs/database.md``.
@@ -88,7 +88,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Arm:
-    """READY rows that are counted together. No names: every queue but the excluded."""
+    """READY rows that are counted together. Without names: every queue except the excluded ones."""
 
     backend: str
     names: tuple[str, ...]
@@ -96,13 +96,13 @@ class _Arm:
 
     @property
     def queue(self) -> str:
-        """What its rows are told under: names that may be one queue to the database go by the first."""
+        """The name for its rows: names that may be the same queue for the database share the first one."""
         return self.names[0] if self.names else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A poll's rows, understood.
+    """The result of a poll.
 
     Args:
         at: the database's clock.
@@ -117,7 +117,7 @@ class Answer:
 
 @dataclass(slots=True)
 class _Count:
-    """What the rows of a poll add up to, for one queue of one selection."""
+    """The sum of a poll's rows for one queue of one selection."""
 
     ready: int = 0
     running: int = 0
@@ -130,14 +130,14 @@ class _Count:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """Text and parameters, and how to read its rows.
+    """The text and parameters of a poll's SQL, and how to read its rows.
 
     Args:
         sql: the text.
         params: its parameters.
-        arms: by selection, the number of each of its arms and the queue that its rows are told under.
+        arms: by selection, the number of each of its arms and the queue's name for its rows.
         wanted: each selection with the number of ready rows that are worth counting.
-        engine: of the database that it is for.
+        engine: the engine of the database.
     """
 
     sql: str
@@ -147,10 +147,10 @@ class Statement:
     engine: Engine
 
     def read(self, rows: Iterable[Sequence[Any]]) -> Answer:
-        """What the rows say.
+        """Return the result that the rows mean.
 
-        Each is a number, a count, an instant and, for a group, a text: flags of whether its rows are
-        RUNNING and then of whether each selection takes them, and the name of the queue.
+        Each row has a number, a count, a time and, for a group, a text: a flag that says whether its rows
+        are RUNNING, a flag for each selection that says whether it takes them, and the name of the queue.
         """
         by_arm: dict[int, list[tuple[int, datetime]]] = defaultdict(list)
         groups: list[tuple[int, datetime, str]] = []
@@ -187,7 +187,7 @@ class Statement:
                     found.add_ready(count, instant)
 
     def _named(self, selection: Selection) -> Callable[[str], str]:
-        """Under which of the names that were asked for a queue is told."""
+        """Return which of the requested names stands for a queue."""
         arms = self.arms.get(selection, {}).values()
         if "" in arms:
             return lambda _: ""
@@ -210,7 +210,7 @@ def _demand(queues: Mapping[str, _Count], limit: int) -> SelectionDemand:
 def compile_statement(
     connection: BaseDatabaseWrapper, wanted: Mapping[Selection, int], layout: Layout
 ) -> Statement:
-    """The statement for ``wanted``: each selection with the number of ready rows that are worth counting."""
+    """Build the statement for ``wanted``: each selection with the number of ready rows worth counting."""
     parts = [_clock(connection), _groups(connection, list(wanted), ready_too=not layout.indexed)]
     limits: dict[_Arm, int] = {}
     arms_of: dict[Selection, list[_Arm]] = {}
@@ -235,7 +235,7 @@ def compile_statement(
 
 
 def compiled(connection: BaseDatabaseWrapper, rows: Rows) -> Part:
-    """The text and parameters of a query, as ``connection``'s database wants them."""
+    """Return the text and parameters of a query for ``connection``'s database."""
     sql, params = rows.query.get_compiler(connection=connection).as_sql()
     return sql, tuple(params)
 
@@ -252,7 +252,7 @@ def _arms(connection: BaseDatabaseWrapper, selection: Selection, layout: Layout)
         # Equal is equal: nothing is left to exclude, and more selections share the arm.
         yield from (_Arm(backend, (name,), ()) for name in names)
         return
-    # Names that may be one queue to the database share an arm, or its rows would count twice.
+    # Names that may be the same queue for the database share an arm, or its rows would count twice.
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(engine.queue_key(name), []).append(name)
@@ -260,7 +260,7 @@ def _arms(connection: BaseDatabaseWrapper, selection: Selection, layout: Layout)
 
 
 def _ready(arm: _Arm) -> tuple[Rows, Rows]:
-    """Rows of an arm that want no time, and rows whose time has come: longest waiting first."""
+    """Select an arm's rows without a run_after, and those whose run_after is past, longest waiting first."""
     rows = DBTaskResult.objects.filter(status="READY", backend_name=arm.backend)
     if len(arm.names) == 1:
         rows = rows.filter(queue_name=arm.names[0])
@@ -268,7 +268,7 @@ def _ready(arm: _Arm) -> tuple[Rows, Rows]:
         rows = rows.filter(queue_name__in=arm.names)
     if arm.exclude:
         rows = rows.exclude(queue_name__in=arm.exclude)
-    # The index's order, so that nothing is sorted. Without names the first queues' rows are counted.
+    # In the index's order, so that nothing is sorted. Without names, the first queues' rows are counted.
     waiting_longest = ("run_after", "enqueued_at")
     rows = rows.order_by(*waiting_longest) if arm.names else rows.order_by("queue_name", *waiting_longest)
     return (
@@ -283,11 +283,11 @@ def _counted(connection: BaseDatabaseWrapper, number: int, rows: Rows) -> Part:
 
 
 def _unknown(connection: BaseDatabaseWrapper, backend: str, queues: tuple[str, ...] | None) -> Iterator[Part]:
-    """Whether there are READY rows between the names of ``queues``, one probe for each gap."""
+    """Probe for READY rows between the names of ``queues``, once for each gap."""
     if queues is None:
         return
-    # PostgreSQL expects to meet a row of the gap soon, and would read the whole table for it if the
-    # index's order were not asked for.
+    # PostgreSQL expects to find a row in the gap soon, and would scan the whole table for it if the index's
+    # order were not requested.
     rows = DBTaskResult.objects.filter(status="READY", backend_name=backend).order_by("queue_name")
     for before, after in itertools.pairwise((None, *queues, None)):
         gap = rows
@@ -303,7 +303,7 @@ def _clock(connection: BaseDatabaseWrapper) -> Part:
 
 
 def _groups(connection: BaseDatabaseWrapper, selections: list[Selection], *, ready_too: bool) -> Part:
-    """The RUNNING rows, and the due ones too where they have no arms: who takes them, and their queue."""
+    """Select the RUNNING rows, and the due ones if they have no arms, by queue and selections."""
     counted = Q(status="RUNNING")
     if ready_too:
         counted |= Q(status="READY") & (AT_ONCE | TIME_HAS_COME)
@@ -311,7 +311,7 @@ def _groups(connection: BaseDatabaseWrapper, selections: list[Selection], *, rea
         connection,
         DBTaskResult.objects.filter(
             counted,
-            # Said once more in the form that an index on status can use.
+            # Repeated in a form that an index on status can use.
             status__in=["READY", "RUNNING"] if ready_too else ["RUNNING"],
             backend_name__in=sorted({selection.backend for selection in selections}),
         )

@@ -43,37 +43,37 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A search for queues that nobody serves must never hold up the next sample for long.
+# A search for queues that no worker serves must not delay the next sample for long.
 SEARCH_SECONDS = 0.5
 # How soon a new index is noticed.
 INDEX_SECONDS = 60.0
 
 
 class Table(Protocol):
-    """What ``Databases`` polls."""
+    """A task table that ``Databases`` polls."""
 
     def sample(self, wanted: Mapping[Selection, int]) -> Sample:
-        """What each selection has, its ready rows counted up to the number beside it."""
+        """Count what each selection has, its ready rows up to the number given with it."""
 
     def waiting_queues(self, served: Collection[Selection]) -> frozenset[UnservedQueue]:
-        """Queues with due rows, of the backends of ``served``, that none of ``served`` takes."""
+        """Return queues with due rows, of the backends of ``served``, that none of ``served`` takes."""
 
     def running(self) -> Listing:
-        """The RUNNING rows, of whoever."""
+        """List the RUNNING rows of all workers."""
 
     def settle(self, row: RunningRow, settlement: Settlement) -> bool:
         """Change a row that is still RUNNING since it was listed; whether it was."""
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
 
     def interrupt(self) -> None:
-        """From another thread: make a call that hangs fail."""
+        """Make a call that hangs in another thread fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Poll:
-    """A statement that is ready to be sent, again and again."""
+    """A statement that is ready to be sent repeatedly."""
 
     statement: Statement
     layout: Layout
@@ -82,7 +82,7 @@ class _Poll:
     made_at: float
 
     def is_stale(self) -> bool:
-        """Whether it is time to see if somebody has made the index."""
+        """Whether it is time to check if the index has been created."""
         return not self.layout.indexed and time.monotonic() > self.made_at + INDEX_SECONDS
 
     def execute(self, connection: BaseDatabaseWrapper) -> tuple[Answer, float]:
@@ -97,15 +97,15 @@ class _Poll:
 
 
 class TaskTable:
-    """django-tasks-db's table behind a URL.
+    """django-tasks-db's table at a URL.
 
-    Connects at the first call and again after an error. All but ``interrupt`` is for one thread.
+    It connects at the first call and again after an error. Except ``interrupt``, all is for one thread.
     """
 
     def __init__(
         self, url: DatabaseURL, *, connect_timeout: float = 5.0, statement_timeout: float = 10.0
     ) -> None:
-        """Remember where the table is; time-outs are in seconds."""
+        """Store where the table is; timeouts are in seconds."""
         self._url = url
         self._engine = url.engine
         self._limits = Limits(connect_timeout, statement_timeout)
@@ -115,15 +115,15 @@ class TaskTable:
         self._start_times = StartTimes()
 
     def sample(self, wanted: Mapping[Selection, int]) -> Sample:
-        """What each selection has, in one statement.
+        """Count what each selection has, in one statement.
 
-        Two more, in the same call, when a queue turns up that a selection of every queue did not know.
+        The call sends two more statements if there is a queue that a selection of every queue did not know.
 
         Args:
             wanted: each selection with the number of ready rows that are worth counting.
 
         Raises:
-            DatabaseError: the connection is gone then; the next call makes a new one.
+            DatabaseError: the connection is closed; the next call opens a new one.
         """
         return self._asked(lambda connection: self._sample(connection, wanted))
 
@@ -150,7 +150,7 @@ class TaskTable:
         return self._poll
 
     def waiting_queues(self, served: Collection[Selection]) -> frozenset[UnservedQueue]:
-        """Queues with due rows, of the backends of ``served``, that none of ``served`` takes.
+        """Return queues with due rows, of the backends of ``served``, that none of ``served`` takes.
 
         Cheap with the index; without it as costly as a sample.
 
@@ -177,10 +177,10 @@ class TaskTable:
         return listing if self._engine.instants_have_zones else self._start_times.of(listing)
 
     def settle(self, row: RunningRow, settlement: Settlement) -> bool:
-        """Change a row that is still RUNNING since it was listed, in one statement; whether it was.
+        """Settle a row if it is still RUNNING since it was listed, in one statement; return whether it was.
 
         Raises:
-            DatabaseError: as ``sample``; PermissionDenied where the user may not update the table.
+            DatabaseError: as ``sample``; PermissionDenied if the user may not update the table.
         """
         return self._asked(lambda connection: self._within_limits(connection, settle_row, row, settlement))
 
@@ -190,7 +190,7 @@ class TaskTable:
         ask: Callable[[BaseDatabaseWrapper, *Given], T],
         *given: *Given,
     ) -> T:
-        """Ask under the time-out that a session has anyway, but behind a pooler."""
+        """Run a query with the timeout: the session already has it, except behind a pooler."""
         if not self._pooled:
             return ask(connection, *given)
         # An exception ends the connection, and the transaction with it.
@@ -204,19 +204,19 @@ class TaskTable:
         return answer
 
     def close(self) -> None:
-        """Let the connection go; harmless without one."""
+        """Close the connection, if there is one."""
         connection, self._connection, self._poll = self._connection, None, None
         if connection is not None:
-            # A connection that is broken already may say so again.
+            # A connection that is already broken may raise again.
             with contextlib.suppress(Exception):
                 connection.close()
 
     def interrupt(self) -> None:
-        """From another thread: shut the socket, so that a call that hangs fails."""
+        """Shut down the socket, so that a call that hangs in another thread fails."""
         connection = self._connection
         descriptor = None
         with contextlib.suppress(Exception):
-            # The other thread may be closing it just now.
+            # The other thread may be closing it at the same time.
             if connection is not None and connection.connection is not None:
                 descriptor = self._engine.socket_of(connection.connection)
         if descriptor is not None:

@@ -1,4 +1,4 @@
-"""A thread for one database, so that a slow one delays nobody else."""
+"""A thread for one database, so that a slow database delays no other."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ class Lane(Protocol):
     """Where the jobs of one database run, one after the other."""
 
     async def run[T](self, job: Callable[[], T]) -> T:
-        """What ``job`` returns or raises."""
+        """Run ``job``; return its result, or raise its exception."""
 
     def end(self) -> None:
-        """Let the last job finish and take no more."""
+        """Accept no more jobs, but finish those already accepted."""
 
 
 class ThreadLane:
-    """A lane in a thread of its own.
+    """A lane in its own thread.
 
-    The thread is a daemon: an operator that is told to stop does not wait for a silent database.
+    The thread is a daemon, so a stopping operator does not wait for a silent database.
     """
 
     def __init__(self, name: str) -> None:
         """Start the thread.
 
         Args:
-            name: shown by debuggers; holds nothing of a URL.
+            name: shown by debuggers; contains no part of a URL.
         """
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     async def run[T](self, job: Callable[[], T]) -> T:
-        """What ``job`` returns or raises in the thread."""
+        """Run ``job`` in the thread; return its result, or raise its exception."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         self._jobs.put((job, loop, answer))
         return await answer
 
     def end(self) -> None:
-        """End the thread after the jobs that it already has."""
+        """End the thread after the jobs that it has already accepted."""
         self._jobs.put(None)
 
     def _work(self) -> None:
@@ -60,7 +60,7 @@ class ThreadLane:
             except BaseException as raised:  # noqa: BLE001  whoever awaits the answer handles it
                 error = raised
             with contextlib.suppress(RuntimeError):
-                # The loop may be closed: the operator stopped without waiting for this answer.
+                # The loop may be closed, because the operator stopped without waiting for this result.
                 loop.call_soon_threadsafe(_settle, answer, result, error)
 
 

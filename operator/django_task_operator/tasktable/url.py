@@ -1,7 +1,7 @@
 """A database URL as a value that cannot leak: parsed once, never shown.
 
-It is read as ``dj-database-url`` and ``django-environ`` read it, for the pods get the same one; and what
-they do not know, libpq's several hosts for example, as libpq does.
+It is parsed like ``dj-database-url`` and ``django-environ`` do, because the pods get the same URL. What they
+do not support, such as libpq's several hosts, is parsed like libpq does.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _LOCALHOST = re.compile(r"localhost\.?|.*\.localhost\.?", re.IGNORECASE)
 class DatabaseURL:
     """Where a task table is.
 
-    Equal by the URL's text and the authorities, so it can key a dictionary. Neither ``repr`` nor ``str``
-    shows any of it.
+    URLs are equal if their text and authorities are, so they can be dictionary keys. Neither ``repr`` nor
+    ``str`` shows any part of them.
     """
 
     text: str
@@ -49,10 +49,10 @@ class DatabaseURL:
         """Read a URL; ``root_cert`` has the certificates, as PEM, of those who vouch for the server.
 
         Raises:
-            InvalidURL: it is no URL, or lacks a host or a database name.
+            InvalidURL: it is not a URL, or lacks a host or a database name.
             UnsupportedDatabase: it names a database that cannot be sampled.
         """
-        # As urlsplit does for the pods: a Secret made from a file ends in a newline.
+        # As urlsplit does in the pods: a Secret created from a file ends with a newline.
         text = re.sub(r"[\r\n\t]", "", text).lstrip()
         engine = _engine(text)
         if text.endswith(" "):
@@ -81,7 +81,7 @@ class DatabaseURL:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the host is the machine, or the pod, that connects."""
+        """Whether the host is the client's own machine or pod."""
         if _LOCALHOST.fullmatch(self.host):
             return True
         try:
@@ -95,10 +95,10 @@ class DatabaseURL:
 
 
 def _engine(text: str) -> Engine:
-    """Find what the scheme names.
+    """Find the engine of the URL's scheme.
 
     Raises:
-        InvalidURL: it names nothing that is known.
+        InvalidURL: the scheme is unknown.
         UnsupportedDatabase: it names a database that cannot be sampled.
     """
     if not text.strip():
@@ -125,9 +125,9 @@ def _engine(text: str) -> Engine:
 
 
 def _split(text: str) -> SplitResult | str:
-    """The parts of a URL, or why it has none, without quoting any of it.
+    """Return the parts of a URL, or why it cannot be parsed, without quoting any of it.
 
-    The reason of urllib's exceptions quotes parts of the URL; returning leaves it behind.
+    urllib's exceptions quote parts of the URL, so this returns an error instead of raising one from them.
     """
     authority, rest = re.fullmatch(r"[^:]*://([^/?#]*)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
     if problem := _unencoded(authority, rest):
@@ -140,7 +140,7 @@ def _split(text: str) -> SplitResult | str:
 
 
 def _unencoded(authority: str, rest: str) -> str | None:
-    """Which character of a password ends the part of the URL that it should be in, if one does."""
+    """Return which unencoded character of a password ends its part of the URL too early, if one does."""
     path = re.split(r"[?#]", rest, maxsplit=1)[0]
     userinfo, at, hosts = authority.rpartition("@")
     if "@" in path and (at or ":" in authority):
@@ -202,7 +202,7 @@ def _place(parts: SplitResult) -> Place:
         ports.append((bracketed[2] or "") if bracketed else port)
     return Place(
         host=",".join(names),
-        # libpq wants one port for all hosts, or one for each.
+        # libpq requires one port for all hosts, or one for each.
         port=",".join(ports) if len(set(ports)) > 1 else ports[0],
         name=unquote(parts.path[1:]),
         user=unquote(user),

@@ -1,4 +1,4 @@
-"""What is asked of a task table, and what it answers."""
+"""Queries of a task table, and their results, as plain values."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Selection:
 
     Args:
         backend: alias in the project's ``TASKS`` setting; rows carry it.
-        queues: names of queues; ``"*"`` among them is every queue.
-        exclude_queues: names that are left out again.
+        queues: names of queues; ``"*"`` means every queue.
+        exclude_queues: names of queues to leave out.
     """
 
     backend: str
@@ -31,7 +31,7 @@ class Selection:
 
     @property
     def is_every_queue(self) -> bool:
-        """Whether all queues are taken, but for the excluded ones."""
+        """Whether all queues are taken, except the excluded ones."""
         return EVERY_QUEUE in self.queues
 
 
@@ -49,11 +49,11 @@ class SelectionDemand:
     """The work that one selection has.
 
     Args:
-        ready: due READY rows, counted no further than the limit that was asked for.
-        running: RUNNING rows, all of them.
-        oldest_ready: when the oldest of the ready rows became due; None without one.
-        queues: the same by queue, of the queues that have any; the limit holds for each. Rows of
-            queues that are too many to name are under ``""``.
+        ready: due READY rows, counted up to the limit.
+        running: all RUNNING rows.
+        oldest_ready: when the oldest of the ready rows became due; None if there are none.
+        queues: the same by queue, for queues with rows; the limit applies to each. If there are too many
+            queues to name, all rows are under ``""``.
     """
 
     ready: int
@@ -62,7 +62,7 @@ class SelectionDemand:
     queues: Mapping[str, QueueDemand] = field(default_factory=dict)
 
     def within(self, limit: int) -> SelectionDemand:
-        """The same, had the ready rows been counted up to ``limit``."""
+        """Return the same as if the ready rows had been counted up to ``limit``."""
         if self.ready <= limit:
             return self
         queues = {name: replace(queue, ready=min(queue.ready, limit)) for name, queue in self.queues.items()}
@@ -71,11 +71,11 @@ class SelectionDemand:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a table has at one moment, for all selections at once.
+    """The counts of a table at one moment, for all selections together.
 
     Args:
         at: the database's clock, UTC.
-        seconds: how long the statement took, connecting not counted.
+        seconds: how long the statement took, without connecting.
         demands: what each selection has.
         indexed: whether the table has the index of ``docs/database.md``.
     """
@@ -88,11 +88,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the polls so far said to one subscriber.
+    """The results of the polls so far for one subscriber.
 
     Args:
-        demand: of the last successful poll; None before the first.
-        error: of the last poll; None if it succeeded.
+        demand: that of the last successful poll; None before the first.
+        error: that of the last poll; None if it succeeded.
         sampled_at: the database's clock at the last successful poll, UTC.
         sample_seconds: how long the last successful poll's statement took.
         indexed: whether the table had the index of ``docs/database.md`` then.
@@ -106,9 +106,9 @@ class Observation:
 
     @property
     def oldest_ready_seconds(self) -> float:
-        """How long the oldest ready row had waited when it was sampled; 0 without one.
+        """How long the oldest ready row had waited when it was sampled; 0 if there is none.
 
-        Both ends are the database's clock, so a skewed clock of ours does not matter.
+        Both times are from the database's clock, so the operator's own clock does not matter.
         """
         if self.demand is None or self.demand.oldest_ready is None or self.sampled_at is None:
             return 0.0
@@ -120,15 +120,15 @@ class RunningRow:
     """A RUNNING row: which task, and which worker id has had it since when.
 
     Args:
-        key: the row's id as the database gave it, to find the row again.
-        task_path: what runs.
-        queue: where it was.
-        worker_id: who claimed it last; empty where the row does not say.
+        key: the row's id as the database returned it, to find the row again.
+        task_path: the task's function.
+        queue: the task's queue.
+        worker_id: who claimed it last; empty if the row does not say.
         attempts: how often it was claimed.
-        started_at: when it was claimed last, by the clock of who did, UTC; None where the row does not say,
-            or says it in a time zone that is not known.
-        reading: the same as the row has it, if that is no certain instant: it tells one claim of the row
-            from another, and which came first, and is not to be compared with any clock.
+        started_at: when it was last claimed, by the clock of the worker, UTC; None if the row does not say,
+            or if the time zone is not known.
+        reading: the same as stored in the row, if the time zone is not known: it distinguishes and orders the
+            claims of the row, but must not be compared with any clock.
     """
 
     key: Any
@@ -141,12 +141,12 @@ class RunningRow:
 
     @property
     def since(self) -> datetime | None:
-        """What tells this claim of the row from others: ``started_at``, or else the ``reading``."""
+        """What distinguishes this claim of the row from others: ``started_at``, or else ``reading``."""
         return self.started_at or self.reading
 
     @property
     def id(self) -> str:
-        """The id for people, as Django's own API writes it."""
+        """The id for people, as in Django's own API."""
         return str(UUID(str(self.key)))
 
 
@@ -157,9 +157,9 @@ class Listing:
     Args:
         at: the database's clock, UTC.
         seconds: how long the statement took.
-        rows: all of them, or the first so many.
-        complete: whether they are all.
-        asked_at: when it was asked for, on the event loop's clock.
+        rows: all rows, or the first ones up to a limit.
+        complete: whether these are all.
+        asked_at: when the listing was requested, on the event loop's clock.
     """
 
     at: datetime
@@ -171,7 +171,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What a settled row becomes: FAILED, with the class and text that upstream stores of an exception."""
+    """A settled row becomes FAILED, with an exception's class and text as upstream stores them."""
 
     exception_class_path: str
     traceback: str
@@ -179,7 +179,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """What a settled row becomes: READY again; its worker ids tell how often it was claimed."""
+    """A settled row becomes READY again; its worker ids show how often it was claimed."""
 
 
 type Settlement = Failed | Requeued
@@ -187,7 +187,7 @@ type Settlement = Failed | Requeued
 
 @dataclass(frozen=True, slots=True, order=True)
 class UnservedQueue:
-    """A queue with due rows that no subscriber of the database takes."""
+    """A queue with due rows that no subscriber of the database serves."""
 
     backend: str
     queue: str

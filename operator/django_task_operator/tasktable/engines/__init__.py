@@ -1,11 +1,11 @@
-"""What differs from one kind of database server to the next, a file for each.
+"""Everything that depends on the kind of database server, with a file for each.
 
-Inside is the interface of an engine (``base.py``) and one file for each engine, which has all that is
-particular to its server and driver: the URL's schemes, the connection's options and time-outs, what the
-driver's exceptions mean, and where its SQL differs. In come the parts of a URL, a connection and whatever
-the driver raised; out go options for Django, fragments of SQL and the classes of ``tasktable.errors``.
+Inside are the interface of an engine (``base.py``) and one file for each engine, with everything specific to
+its server and driver: the URL's schemes, the connection's options and timeouts, the meaning of the driver's
+exceptions, and differences in SQL. In come the parts of a URL, a connection and the driver's exceptions; out
+come options for Django, fragments of SQL and the errors of ``tasktable.errors``.
 
-A new engine is a file here and a line in ``ENGINES``; a database that none of them is for is refused.
+A new engine is a file here and a line in ``ENGINES``; databases without an engine are refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _REFUSED = {
 
 
 def engine_of_scheme(scheme: str) -> Engine | None:
-    """Find the engine that a URL's scheme names; None if it names nothing that is known.
+    """Find the engine of a URL's scheme; None if the scheme is unknown.
 
     Raises:
         UnsupportedDatabase: it names a database that the operator does not support.
@@ -51,7 +51,7 @@ def engine_of_scheme(scheme: str) -> Engine | None:
 
 
 def engine_of_connection(connection: BaseDatabaseWrapper) -> Engine:
-    """Find the engine of a connection, by Django's name of its vendor.
+    """Find the engine of a connection, by Django's name for its vendor.
 
     Raises:
         UnsupportedDatabase: there is none.

@@ -1,4 +1,4 @@
-"""The interface of an engine: all that the rest of the task table needs to know of a server's kind."""
+"""The interface of an engine: everything that the other modules need to know about a kind of server."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Limits:
     """How long a database may take.
 
     Args:
-        connect_seconds: to take a connection.
-        statement_seconds: to work, or to wait for a lock, on one statement.
+        connect_seconds: to accept a connection.
+        statement_seconds: to execute one statement, or to wait for a lock.
     """
 
     connect_seconds: float
@@ -36,13 +36,13 @@ class Limits:
 
     @property
     def silence_seconds(self) -> float:
-        """After which a server that says nothing is given up, later than it would end a statement itself."""
+        """How long a server may be silent: longer than it takes to cancel a statement itself."""
         return self.connect_seconds + self.statement_seconds
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Place:
-    """What a URL says, its parts decoded: the host may be several, with as many ports, joined by commas."""
+    """The decoded parts of a URL: there may be several hosts and as many ports, joined by commas."""
 
     host: str
     port: str
@@ -52,7 +52,7 @@ class Place:
     options: Mapping[str, str]
 
     def refuse_files(self, names: Collection[str]) -> None:
-        """Have no file read in the operator's pod because a tenant's URL names it.
+        """Refuse options that would make the operator read a file in its own pod.
 
         Raises:
             InvalidURL: one of the options ``names`` is given.
@@ -70,10 +70,10 @@ class Place:
 
 
 class Engine(ABC):
-    """One kind of database server, and the driver that speaks to it. It has no state.
+    """One kind of database server, and its driver. It has no state.
 
-    Beside what is asked for here, a driver's cursor must have ``mogrify(sql, params)``, which is the
-    statement as text with the parameters quoted in it, and give instants as ``datetime``.
+    In addition to this interface, a driver's cursor must have ``mogrify(sql, params)``, which returns the
+    statement's text with the parameters quoted in it, and must return times as ``datetime``.
     """
 
     vendor: ClassVar[str]
@@ -97,10 +97,10 @@ class Engine(ABC):
 
     @abstractmethod
     def read(self, place: Place) -> Place:
-        """Complete what a URL says by what its options say, as the driver does for the pods.
+        """Complete the parts of a URL with those in its options, as the driver does in the pods.
 
         Raises:
-            InvalidURL: it says something that cannot be used.
+            InvalidURL: it contains something that cannot be used.
         """
 
     @abstractmethod
@@ -128,42 +128,42 @@ class Engine(ABC):
 
     @abstractmethod
     def session_statements(self, connection: BaseDatabaseWrapper, limits: Limits) -> list[str]:
-        """What a new session is told where the connection's own options cannot say it."""
+        """Return statements for a new session, for settings that the connection's options cannot express."""
 
     def prepare(  # noqa: B027  most engines need nothing
         self, connection: BaseDatabaseWrapper, root_cert: str
     ) -> None:
-        """Change Django's wrapper before it is first opened; ``root_cert`` is that of ``options``."""
+        """Modify Django's wrapper before it is first opened; ``root_cert`` is that of ``options``."""
 
     @abstractmethod
     def has_settings(self, connection: BaseDatabaseWrapper, limits: Limits) -> bool:
-        """Whether a new session runs under ``session_settings``: a pooler may drop them without a word."""
+        """Whether a new session has the ``session_settings``: a pooler may silently drop them."""
 
     @abstractmethod
     def is_poolers_refusal(self, error: Exception) -> bool:
-        """Whether a pooler refuses the settings of a session that a connection came with."""
+        """Whether an exception means that a pooler refuses the session settings of a connection."""
 
     @abstractmethod
     def explain(self, error: Exception) -> tuple[type[DatabaseError], str] | None:
-        """What an exception of the driver means, and its code for people; None if it is no such exception.
+        """Return what a driver's exception means, and its code for people; None for other exceptions.
 
-        A statement that was ended because it took too long, and silence where an answer was expected, are
-        both ``SampleTimedOut``. What is not known is ``DatabaseFailed``. The code holds nothing of the
-        driver's text.
+        A statement that was cancelled because it took too long, and a server that does not answer, are both
+        ``SampleTimedOut``. Unknown errors are ``DatabaseFailed``. The code contains no part of the driver's
+        text.
         """
 
     @abstractmethod
     def unusable_indexes(self, connection: BaseDatabaseWrapper, table: str) -> frozenset[str]:
-        """Names of indexes of ``table`` that are there and that the planner may not use."""
+        """Return the names of existing indexes of ``table`` that the planner must not use."""
 
     @abstractmethod
     def socket_of(self, connection: Any) -> int | None:
-        """The file descriptor of the driver's ``connection``; None if it has none now."""
+        """Return the file descriptor of the driver's ``connection``; None if it has none now."""
 
     def queue_key(self, name: str) -> str:
-        """The same for names of queues that may be one queue to the database."""
+        """Return a key that is equal for names that may be the same queue for the database."""
         return name if self.equal_names_are_one else name.casefold()
 
     def instant(self, value: datetime) -> datetime:
-        """An instant that the driver gave, in UTC; without a zone it is taken for UTC, Django's default."""
+        """Return a time from the driver in UTC; one without a zone is assumed to be UTC, Django's default."""
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

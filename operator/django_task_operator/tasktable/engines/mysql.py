@@ -118,7 +118,7 @@ class MySQL(Engine):
 
     @override
     def read(self, place: Place) -> Place:
-        """What the query has wins, as in Django."""
+        """Complete the parts; those in the query take precedence, as in Django."""
         given = place.options
         if "unix_socket" in given:
             raise InvalidURL(problem="it names a Unix socket, which the operator's pod does not have")
@@ -156,7 +156,7 @@ class MySQL(Engine):
 
     @override
     def session_statements(self, connection: BaseDatabaseWrapper, limits: Limits) -> list[str]:
-        """The time-outs, which the two servers call by different names."""
+        """Return the timeouts, for which the two servers have different names."""
         server: Any = connection
         lock = max(1, round(limits.statement_seconds))
         if server.mysql_is_mariadb:
@@ -167,17 +167,17 @@ class MySQL(Engine):
 
     @override
     def has_settings(self, connection: BaseDatabaseWrapper, limits: Limits) -> bool:
-        """There are none to lose."""
+        """Return True: there are none to lose."""
         return True
 
     @override
     def is_poolers_refusal(self, error: Exception) -> bool:
-        """Never: a connection comes with no settings."""
+        """Return False: a connection has no settings."""
         return False
 
     @override
     def explain(self, error: Exception) -> tuple[type[DatabaseError], str] | None:
-        """By the error's number, and by what PyMySQL met before the server said anything."""
+        """Explain by the error's number, or by PyMySQL's error before the server has answered."""
         if not isinstance(error, pymysql.Error):
             return None
         errno = error.args[0] if error.args and isinstance(error.args[0], int) else 0
@@ -192,12 +192,12 @@ class MySQL(Engine):
 
     @override
     def unusable_indexes(self, connection: BaseDatabaseWrapper, table: str) -> frozenset[str]:
-        """None: an index is there when it is finished."""
+        """Return none: an index exists only when it is finished."""
         return frozenset()
 
     @override
     def socket_of(self, connection: Any) -> int | None:
-        """PyMySQL has no other way to it."""
+        """Return the file descriptor, to which PyMySQL offers no other way."""
         return int(connection._sock.fileno())  # noqa: SLF001
 
 

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from psycopg.waiting import Ready
 
-# What libpq takes from a URL. Left out are Django's own (a pool is useless for one connection;
+# The options that libpq accepts in a URL, without Django's own (a pool is useless for one connection;
 # server_side_binding hides the values from the planner, which then cannot use a partial index) and
-# what is set here.
+# without those that are set here.
 _OPTIONS = frozenset(
     {
         "channel_binding",
@@ -106,8 +106,8 @@ _SQLSTATES: dict[str, type[DatabaseError]] = {
     "57P05": ConnectionLost,
 }
 
-# What libpq says itself has no SQLSTATE, and is in English: the operator's process has no locale. Poolers
-# speak English too, and have one SQLSTATE for everything.
+# libpq's own messages have no SQLSTATE, and are in English, because the operator's process has no locale.
+# Poolers' messages are in English, too, and have one SQLSTATE for everything.
 _SAYS_NOTHING = {None, "08P01", "XX000"}
 _CONNECTING: dict[str, type[DatabaseError]] = {
     r"could not translate host name|failed to resolve host|Name or service not known": HostUnknown,
@@ -133,9 +133,9 @@ _REFUSAL = re.compile(r":  ([0-9A-Z]{5}): ")
 
 
 class _Connection(psycopg.Connection[Any]):
-    """Tells a server's refusal by its SQLSTATE, which psycopg 3.3 has only after a connection was made.
+    """Adds the SQLSTATE to a refused connection, which psycopg 3.3 only has for established connections.
 
-    libpq keeps it to itself, but writes it into its message where it is asked to be verbose.
+    libpq does not expose it, but includes it in the message if it is set to verbose.
     """
 
     @classmethod
@@ -179,12 +179,12 @@ def _set_verbosity(pgconn: Any, verbosity: int) -> None:
 
 @cache
 def _libpq() -> ctypes.CDLL:
-    """The very libpq that psycopg's module is linked with: symbols are looked for in what it loads, too."""
+    """Return the libpq that psycopg's module is linked with: symbols of loaded libraries are found, too."""
     return ctypes.CDLL(importlib.import_module(pq.PGconn.__module__).__file__)
 
 
 class _Psycopg:
-    """The module psycopg, as Django's wrapper sees it, but for how it connects."""
+    """The module psycopg as Django's wrapper sees it, except for how it connects."""
 
     def __init__(self, root_cert: str) -> None:
         self._root_cert = root_cert
@@ -211,7 +211,7 @@ def _as_file(text: str) -> Iterator[str]:
 
 
 class PostgreSQL(Engine):
-    """PostgreSQL, and what speaks its protocol and has its SQL: PostGIS, Timescale, poolers before it."""
+    """PostgreSQL, and servers with the same protocol and SQL: PostGIS, Timescale, and poolers."""
 
     vendor = "postgresql"
     backend = "django.db.backends.postgresql"
@@ -232,7 +232,7 @@ class PostgreSQL(Engine):
 
     @override
     def read(self, place: Place) -> Place:
-        """The query has what stands nowhere else, and a ``dbname`` there wins, as in Django."""
+        """Complete the parts from the query, in which ``dbname`` takes precedence, as in Django."""
         given = place.options
         system = given.get("sslrootcert") == "system"
         place.refuse_files(_FILES - {"sslrootcert"} if system else _FILES)
@@ -249,7 +249,7 @@ class PostgreSQL(Engine):
     def options(
         self, given: Mapping[str, str], limits: Limits, session_settings: Sequence[str], root_cert: str
     ) -> dict[str, Any]:
-        """Options of libpq, ``assume_role`` of Django, and the settings as libpq's ``options``."""
+        """Return libpq's options, Django's ``assume_role``, and the settings as libpq's ``options``."""
         options: dict[str, Any] = {name: given[name] for name in sorted(_OPTIONS & given.keys())}
         if root_cert:
             options = {"sslmode": "verify-full", **options}
@@ -264,7 +264,7 @@ class PostgreSQL(Engine):
         return options | {
             "application_name": APPLICATION_NAME,
             "connect_timeout": max(1, round(limits.connect_seconds)),
-            # A connection whose other end vanished without a word ends too.
+            # So that a connection whose peer has vanished ends, too.
             "keepalives": 1,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
@@ -274,34 +274,34 @@ class PostgreSQL(Engine):
 
     @override
     def session_settings(self, limits: Limits) -> list[str]:
-        """The time-out, and no compiling: a hundred small arms take longer to compile than to run."""
+        """Return the timeout, and no JIT: a hundred small arms take longer to compile than to run."""
         return [f"statement_timeout={int(limits.statement_seconds * 1000)}", "jit=off"]
 
     @override
     def session_statements(self, connection: BaseDatabaseWrapper, limits: Limits) -> list[str]:
-        """None: the connection's options say it all."""
+        """Return none: the connection's options are sufficient."""
         return []
 
     @override
     def prepare(self, connection: BaseDatabaseWrapper, root_cert: str) -> None:
-        """Have it connect with the SQLSTATE of a refusal, and ``root_cert`` in the file that libpq wants."""
+        """Make refused connections have their SQLSTATE, and ``root_cert`` in the file that libpq wants."""
         vars(connection)["Database"] = _Psycopg(root_cert)
 
     @override
     def has_settings(self, connection: BaseDatabaseWrapper, limits: Limits) -> bool:
-        """PgBouncer drops them where its ``ignore_startup_parameters`` has ``options``."""
+        """Ask: PgBouncer drops them if its ``ignore_startup_parameters`` contains ``options``."""
         with connection.cursor() as cursor:
             cursor.execute("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'")
             return bool(cursor.fetchone() == (str(int(limits.statement_seconds * 1000)),))
 
     @override
     def is_poolers_refusal(self, error: Exception) -> bool:
-        """By PgBouncer's words, or Amazon RDS Proxy's."""
+        """Recognize PgBouncer's or Amazon RDS Proxy's message."""
         return re.search(r"unsupported startup parameter|command-line options", str(error)) is not None
 
     @override
     def explain(self, error: Exception) -> tuple[type[DatabaseError], str] | None:
-        """By the SQLSTATE, and by libpq's words where there is none."""
+        """Explain by the SQLSTATE, or by libpq's message if there is none."""
         if not isinstance(error, psycopg.Error):
             return None
         code = f"SQLSTATE {error.sqlstate}" if error.sqlstate else type(error).__name__
@@ -314,7 +314,7 @@ class PostgreSQL(Engine):
 
     @override
     def unusable_indexes(self, connection: BaseDatabaseWrapper, table: str) -> frozenset[str]:
-        """Those that CREATE INDEX CONCURRENTLY has begun and not finished."""
+        """Return those that CREATE INDEX CONCURRENTLY has started but not finished."""
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
