@@ -1,6 +1,6 @@
-"""Half an hour of trouble over a steady load of 2,000 tasks: ``make bench-chaos``.
+"""Half an hour of injected failures under a steady load of 2,000 tasks: ``make bench-chaos``.
 
-It is the test of tests/e2e/test_chaos.py for longer, with its report kept in benchmarks/results.
+It runs the test in tests/e2e/test_chaos.py for longer, and stores its report in benchmarks/results.
 """
 
 from __future__ import annotations

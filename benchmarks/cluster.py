@@ -1,4 +1,4 @@
-"""What the benchmarks in the cluster share: a database beside the node, workers, and a stopwatch."""
+"""What the benchmarks in the cluster share: a database next to the node, workers, and a stopwatch."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def run(*command: str, stdin: str | None = None) -> str:
 
 
 def apply(*manifests: Manifest) -> None:
-    """Apply manifests; kubectl takes them as JSON too."""
+    """Apply manifests; kubectl also accepts JSON."""
     items = {"apiVersion": "v1", "kind": "List", "items": manifests}
     run("kubectl", "apply", "-f", "-", stdin=json.dumps(items))
 
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Start a PostgreSQL that both the host and the pods reach; yields its URL.
+    """Start a PostgreSQL server that both the host and the pods can reach; yield its URL.
 
-    Not in the cluster: loading it must not take the node's time from the operator's.
+    It is outside the cluster, so that its load does not slow down the operator's node.
     """
     password = uuid.uuid4().hex
     settings = {"POSTGRES_USER": "benchmark", "POSTGRES_PASSWORD": password, "POSTGRES_DB": "benchmark"}
@@ -60,7 +60,7 @@ def postgres() -> Iterator[str]:
 
 @contextmanager
 def namespace(url: str) -> Iterator[str]:
-    """Make a namespace that has the database's Secret; it goes in the background."""
+    """Create a namespace with the database's Secret; it is deleted in the background."""
     name = f"benchmark-{uuid.uuid4().hex[:6]}"
     apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
@@ -78,9 +78,9 @@ def namespace(url: str) -> Iterator[str]:
 
 
 def worker(namespace: str, name: str, queue: str, *, schedulable: bool = True, **scaling: object) -> Manifest:
-    """Build a DjangoTaskWorker of the example's image.
+    """Build a DjangoTaskWorker with the example's image.
 
-    Pods that no node takes cost nothing: for benchmarks of what the operator writes.
+    Its pods can be made unschedulable, so that they cost nothing in benchmarks of the operator's writes.
     """
     return {
         "apiVersion": "djangotasks.dev/v1alpha1",
@@ -124,7 +124,7 @@ class Tasks:
         self._rows, self._now = DBTaskResult, get_date_max
 
     def enqueue(self, queue: str, count: int) -> float:
-        """Commit ``count`` ready rows at once; returns the moment of the commit."""
+        """Commit ``count`` ready rows at once; return the time of the commit."""
         rows: list[Any] = [
             self._rows(
                 args_kwargs={"args": [], "kwargs": {}},

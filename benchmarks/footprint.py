@@ -18,7 +18,7 @@ SETTLE_SECONDS = 20
 
 @dataclass(frozen=True)
 class Usage:
-    """What the operator's own metrics say at one moment."""
+    """The operator's own metrics at one moment."""
 
     at: float
     cpu_seconds: float
@@ -54,7 +54,7 @@ def usage() -> Usage:
 
 
 async def phase(name: str, tasks: cluster.Tasks, seconds: int, *, active: bool) -> list[str]:
-    """Measure for ``seconds``; returns a row of the table."""
+    """Measure for ``seconds``; return a row of the table."""
     stop = asyncio.Event()
     load = asyncio.create_task(_load(tasks, stop)) if active else None
     await asyncio.sleep(SETTLE_SECONDS)
@@ -117,7 +117,7 @@ async def measure(seconds: int) -> str:
 
 
 def main() -> None:
-    """Print the table and keep it in benchmarks/results."""
+    """Print the table and store it in benchmarks/results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=120)
     report = asyncio.run(measure(parser.parse_args().seconds))

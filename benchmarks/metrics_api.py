@@ -1,6 +1,6 @@
-"""How fast an HPA gets a figure, with 100 workers: ``make bench-metrics-api``.
+"""How fast an HPA gets a metric, with 100 workers: ``make bench-metrics-api``.
 
-Through the API server, as an HPA asks, and of the operator alone, as the API server asks it.
+Measured through the API server, as an HPA requests it, and directly at the operator, as the API server does.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ WORKERS = 100
 METRIC = "django_tasks_demand"
 SERVICE = "django-task-operator-metrics-api"
 HPA = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
-# The HPA controller of Kubernetes looks after five at a time.
+# Kubernetes' HPA controller processes five at a time.
 CONCURRENT = 5
 
 
 @dataclass(frozen=True)
 class Target:
-    """Somewhere to ask."""
+    """A server to send requests to."""
 
     name: str
     url: str
@@ -46,7 +46,7 @@ class Target:
 
 @dataclass
 class Times:
-    """How long the answers took."""
+    """How long the responses took."""
 
     seconds: list[float] = field(default_factory=list)
 
@@ -71,7 +71,7 @@ def _context(authority: str, pair: str) -> ssl.SSLContext:
 
 
 def through_the_api_server() -> Target:
-    """The API server, asked with the HPA controller's name and rights."""
+    """Yield the API server, with the HPA controller's name and permissions."""
     config: Any = json.loads(cluster.run("kubectl", "config", "view", "--raw", "--output=json"))
     server, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     pair = _pem(user["client-key-data"]) + _pem(user["client-certificate-data"])
@@ -81,7 +81,7 @@ def through_the_api_server() -> Target:
 
 @contextmanager
 def directly() -> Iterator[Target]:
-    """The operator behind a node's port, asked with the certificate of the cluster's front proxy."""
+    """Yield the operator behind a node's port, with the certificate of the cluster's front proxy."""
     node = cluster.run("kubectl", "get", "nodes", "--output=jsonpath={.items[0].metadata.name}")
     pki = "/etc/kubernetes/pki/front-proxy-client"
     pair = cluster.run("docker", "exec", node, "cat", f"{pki}.key", f"{pki}.crt")
@@ -123,7 +123,7 @@ def directly() -> Iterator[Target]:
 
 
 async def measure(target: Target, namespace: str, requests: int, concurrent: int) -> list[str]:
-    """Ask for one worker after the other, over connections that are kept; returns a row of the table."""
+    """Request one worker after the other, over persistent connections; return a row of the table."""
     times, numbers = Times(), iter(range(requests))
     path = f"{target.url}/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{METRIC}"
     connector = aiohttp.TCPConnector(ssl=target.context, limit=concurrent)
@@ -152,7 +152,7 @@ async def measure(target: Target, namespace: str, requests: int, concurrent: int
 
 
 async def _connected(ask: Callable[[], Awaitable[float]]) -> None:
-    """Wait until a new node's port leads somewhere."""
+    """Wait until a new node port accepts connections."""
     for _ in range(50):
         try:
             await ask()
@@ -163,7 +163,7 @@ async def _connected(ask: Callable[[], Awaitable[float]]) -> None:
 
 
 async def run(requests: int) -> str:
-    """Set the workers up, ask, and return the table."""
+    """Set up the workers, send the requests, and return the table."""
     with cluster.postgres() as url, cluster.namespace(url) as namespace:
         tasks = await asyncio.to_thread(cluster.Tasks, url)
         for number in range(WORKERS):
@@ -200,7 +200,7 @@ def _wait_for_figures(path: str) -> None:
     for _ in range(120):
         try:
             if len(json.loads(cluster.run("kubectl", "get", "--raw", path))["items"]) == WORKERS:
-                # Let the Deployments' controllers come to rest.
+                # Let the Deployments' controllers settle.
                 time.sleep(20)
                 return
         except SystemExit:
@@ -210,7 +210,7 @@ def _wait_for_figures(path: str) -> None:
 
 
 def main() -> None:
-    """Print the table and keep it in benchmarks/results."""
+    """Print the table and store it in benchmarks/results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=3000)
     report = asyncio.run(run(parser.parse_args().requests))

@@ -1,4 +1,4 @@
-"""From the death of a pod or a container to the end of the task that it ran: ``make bench-orphans``."""
+"""From the death of a pod or a container until the task that it ran is settled: ``make bench-orphans``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUN_SECONDS = 2.0
 
 
 def kill(pod: dict[str, Any], namespace: str) -> str:
-    """Kill a pod that runs a task, one way or the other; returns which."""
+    """Kill a pod that runs a task, or its container; return which."""
     metadata, container = pod["metadata"], pod["status"]["containerStatuses"][0]
     # A container that is restarted again and again would have to wait longer each time.
     if container["restartCount"] or ord(metadata["name"][-1]) % 2:
@@ -37,7 +37,7 @@ def kill(pod: dict[str, Any], namespace: str) -> str:
 async def round_of_kills(
     pods: sleepers.Pods, tasks: sleepers.Sleepers, namespace: str, count: int
 ) -> list[tuple[str, float, float]]:
-    """Kill ``count`` pods, each under its task: how, seconds until it ended, and until the API knew."""
+    """Kill ``count`` pods while they run a task: how, seconds until it was settled and until the API knew."""
     await pods.until(lambda: len(pods.ready()) >= PODS, 180)
     await asyncio.to_thread(tasks.put, [3600.0] * count)
     await asyncio.to_thread(tasks.wait, status="RUNNING", count=count, seconds=60)
@@ -61,7 +61,7 @@ async def round_of_kills(
 
 
 async def measure(kills: int) -> str:
-    """Kill so many and return the table."""
+    """Kill that many and return the table."""
     kube = await Kube.connect(str(cluster.KUBECONFIG))
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     try:
@@ -105,7 +105,7 @@ async def measure(kills: int) -> str:
 
 
 def main() -> None:
-    """Print the table and keep it in benchmarks/results."""
+    """Print the table and store it in benchmarks/results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     report = asyncio.run(measure(parser.parse_args().kills))

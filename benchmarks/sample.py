@@ -1,8 +1,8 @@
 """What a sample of a large table costs, with the index and without: ``make bench-sample``.
 
-Fills a PostgreSQL and a MariaDB with 5,000,000 finished rows and then with a million waiting ones in
-several ways, and asks each what 50 workers want to know. Beside it stands the query that people write
-into a KEDA trigger, asked in the same minute of the same server.
+Fills a PostgreSQL and a MariaDB server with 5,000,000 finished rows and then with a million waiting ones in
+several ways, and takes the sample of 50 workers from each. For comparison, it runs the query of a typical
+KEDA trigger on the same server within the same minute.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ The KEDA trigger's query: `{keda}`
 
 @dataclass
 class Bench:
-    """One server while it is filled and asked."""
+    """One server while it is filled and queried."""
 
     connection: BaseDatabaseWrapper
     url: str
@@ -108,7 +108,7 @@ class Bench:
         self.inserted = last
 
     def analyze(self) -> None:
-        """Let the planner know, as autovacuum would have in the meantime."""
+        """Update the planner's statistics, as autovacuum would have done meanwhile."""
         verb = "VACUUM ANALYZE" if self.connection.vendor == "postgresql" else "ANALYZE TABLE"
         execute(self.connection, f"{verb} {TABLE}")
 
@@ -134,25 +134,25 @@ class Bench:
 
 
 def timed(act: Callable[[], object]) -> float:
-    """Seconds that ``act`` takes."""
+    """Return the seconds that ``act`` takes."""
     started = time.monotonic()
     act()
     return time.monotonic() - started
 
 
 def median(measure: Callable[[], float]) -> float:
-    """Of nine, or of fewer where each takes long."""
+    """Return the median of nine runs, or of fewer if each takes long."""
     first = measure()
     return statistics.median([first, *(measure() for _ in range(8 if first < SLOW_SECONDS else 1))])
 
 
 def shown(seconds: float) -> str:
-    """Milliseconds for people."""
+    """Format milliseconds for people."""
     return f"{seconds * 1000:,.1f} ms"
 
 
 def bench(kind: str) -> Iterator[str]:
-    """The lines of one server's table."""
+    """Return the lines of one server's table."""
     with running(kind, *ARGUMENTS[kind]) as server:
         url = create_database(server, "shop_large")
         with as_default(url) as connection, opened(url) as other:
@@ -189,7 +189,7 @@ def bench(kind: str) -> Iterator[str]:
 
 
 def fill(bench: Bench, connection: BaseDatabaseWrapper) -> None:
-    """Finished and running rows; django-tasks-db's own indexes are made after them, which is faster."""
+    """Insert finished and running rows; django-tasks-db's indexes are created afterwards, which is faster."""
     indexes = DBTaskResult._meta.indexes  # noqa: SLF001  documented API
     with connection.schema_editor() as editor:
         for index in indexes:

@@ -1,7 +1,7 @@
-"""A falling load of short and long tasks, from ten pods to none: ``make bench-scale-in``.
+"""A decreasing load of short and long tasks, from ten pods to none: ``make bench-scale-in``.
 
-Counted are pods that were told to go while they ran a task, tasks that were lost or run twice, and the
-seconds that pods existed beyond those in which their tasks needed them.
+It counts pods that were terminated while they ran a task, tasks that were lost or run twice, and the seconds
+for which pods existed longer than their tasks needed them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ SAMPLED_SECONDS = 1.5
 
 
 async def fall(pods: sleepers.Pods, tasks: sleepers.Sleepers, namespace: str) -> list[str]:
-    """Let a load fall; returns its row of the table."""
+    """Let a load decrease; return its row of the table."""
     scaling = {"maxReplicas": PODS, "tasksPerReplica": 1}
     await asyncio.to_thread(sleepers.patch, namespace, scaling={**scaling, "minReplicas": PODS})
     await pods.until(lambda: len(pods.ready()) >= PODS, 180)
     load = [LONG_SECONDS] * LONG + [SHORT_SECONDS] * SHORT
     random.shuffle(load)
     began = await asyncio.to_thread(tasks.put, load)
-    # Until the operator has counted them, at its next poll: before, there is no load that could fall.
+    # Wait until the operator's next poll has counted them: before that, there is no load to decrease.
     await asyncio.sleep(SAMPLED_SECONDS)
     await asyncio.to_thread(sleepers.patch, namespace, scaling={**scaling, "minReplicas": 0})
     names = {pod["metadata"]["name"] for pod in pods.ready()}
@@ -51,7 +51,7 @@ async def fall(pods: sleepers.Pods, tasks: sleepers.Sleepers, namespace: str) ->
 
 
 async def measure(runs: int) -> str:
-    """Let the load fall so often and return the table."""
+    """Let the load decrease that many times and return the table."""
     kube = await Kube.connect(str(cluster.KUBECONFIG))
     try:
         with cluster.postgres() as url, cluster.namespace(url) as namespace:
@@ -74,7 +74,7 @@ async def measure(runs: int) -> str:
 
 
 def main() -> None:
-    """Print the table and keep it in benchmarks/results."""
+    """Print the table and store it in benchmarks/results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10)
     report = asyncio.run(measure(parser.parse_args().runs))

@@ -1,8 +1,8 @@
 """From the commit of a burst to the Deployment's ``spec.replicas``: ``make bench-scaling``.
 
-Thirty bursts at random moments of the operator's poll, from zero, bursts of 1,000 rows for 100
-replicas, and bursts for a worker of driver HPA, which the operator wakes. KEDA 2.20.2 was measured
-on the same cluster with the same bursts.
+There are thirty bursts from zero, at random times between the operator's polls, bursts of 1,000 rows for 100
+replicas, and bursts for a worker with driver HPA, which the operator scales from zero. KEDA 2.20.2 was
+measured in the same cluster with the same bursts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ QUEUE = "bursts"
 
 @dataclass
 class Deployment:
-    """Follows ``spec.replicas`` of the worker's Deployment by a watch."""
+    """Follows ``spec.replicas`` of the worker's Deployment with a watch."""
 
     namespace: str
     replicas: int = 0
@@ -30,7 +30,7 @@ class Deployment:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def follow(self, kube: Kube) -> None:
-        """Keep up until cancelled."""
+        """Follow until cancelled."""
         path = DEPLOYMENTS.path(self.namespace)
         while True:
             async for kind, item in kube.list_and_watch(path, "djangotasks.dev/worker=bursts"):
@@ -41,7 +41,7 @@ class Deployment:
                         self.changed.set()
 
     async def reaches(self, replicas: int) -> float:
-        """Wait for that many replicas, for a minute at most; returns the moment."""
+        """Wait for that many replicas, for at most a minute; return the time."""
         async with asyncio.timeout(60):
             while self.replicas != replicas:
                 self.changed.clear()
@@ -52,7 +52,7 @@ class Deployment:
 async def bursts(
     kube: Kube, tasks: cluster.Tasks, namespace: str, driver: str, rows: int, count: int
 ) -> tuple[list[float], int]:
-    """Measure ``count`` bursts; returns their seconds and the most writes that one needed."""
+    """Measure ``count`` bursts; return their seconds and the highest number of writes for one."""
     target = rows // 10
     manifest = cluster.worker(
         namespace,
@@ -117,7 +117,7 @@ async def measure(count: int) -> str:
 
 
 def main() -> None:
-    """Print the table and keep it in benchmarks/results."""
+    """Print the table and store it in benchmarks/results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bursts", type=int, default=30)
     report = asyncio.run(measure(parser.parse_args().bursts))

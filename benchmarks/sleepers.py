@@ -1,4 +1,4 @@
-"""What the benchmarks of reliability share: tasks that take a known time, and who ran them."""
+"""What the reliability benchmarks share: tasks that take a known time, and which pods ran them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 QUEUE = "default"
 NAME = "sleepers"
 
-# The pods find it beside the project of the image.
+# The pods import it from a folder next to the image's project.
 MODULE = """
 import time
 
@@ -32,7 +32,7 @@ def sleep(seconds):
 
 
 def deploy(namespace: str, *, spec: dict[str, Any], **scaling: Any) -> None:
-    """Make a worker whose pods can run ``sleep``."""
+    """Create a worker whose pods can run ``sleep``."""
     manifest = cluster.worker(namespace, NAME, QUEUE, **scaling)
     manifest["spec"] |= {"env": [{"name": "PYTHONPATH", "value": "/sleepers"}], **spec}
     manifest["spec"]["podTemplate"]["spec"] = {
@@ -58,7 +58,7 @@ class Sleepers(cluster.Tasks):
     """Rows of ``sleep``."""
 
     def put(self, seconds: Iterable[float]) -> float:
-        """Commit a task for each of these; returns the moment of the commit."""
+        """Commit a task for each of these; return the time of the commit."""
         rows: list[Any] = [
             self._rows(
                 args_kwargs={"args": [each], "kwargs": {}},
@@ -73,11 +73,11 @@ class Sleepers(cluster.Tasks):
         return time.time()
 
     def all(self) -> list[Any]:
-        """Every row."""
+        """Return every row."""
         return list(self._rows.objects.all())
 
     def wait(self, *, status: str, count: int, seconds: float) -> None:
-        """Wait until so many rows have a status."""
+        """Wait until that many rows have a status."""
         deadline = time.monotonic() + seconds
         while self._rows.objects.filter(status=status).count() < count:
             if time.monotonic() > deadline:
@@ -87,7 +87,7 @@ class Sleepers(cluster.Tasks):
 
 @dataclass
 class Pods:
-    """Follows the worker's pods by a watch: the newest state, and when each was told to go."""
+    """Follows the worker's pods with a watch: their newest state, and when each was told to terminate."""
 
     namespace: str
     there: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Pods:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def follow(self, kube: Kube) -> None:
-        """Keep up until cancelled."""
+        """Follow until cancelled."""
         path = PODS.path(self.namespace)
         while True:
             async for kind, item in kube.list_and_watch(path, f"djangotasks.dev/worker={NAME}"):
@@ -104,18 +104,18 @@ class Pods:
                     self._see(pod, gone=kind == "DELETED")
 
     async def until(self, count: Callable[[], object], seconds: float) -> None:
-        """Wait until ``count`` says that it is so, for so long at most."""
+        """Wait until ``count`` reaches its value, for a limited time."""
         async with asyncio.timeout(seconds):
             while not count():
                 self.changed.clear()
                 await self.changed.wait()
 
     def first_told_dead(self, name: str, since: float) -> float:
-        """When a pod, or its container, was first said to be gone after a moment."""
+        """Return when a pod, or its container, was first reported gone after a given time."""
         return min(at for pod, at in self.told_dead if pod == name and at >= since)
 
     def ready(self) -> list[dict[str, Any]]:
-        """Those that are ready and stay."""
+        """Return the pods that are ready and not terminating."""
         return [
             pod
             for name, pod in self.there.items()
@@ -139,7 +139,7 @@ class Pods:
 
 
 def _container(pod: dict[str, Any]) -> str | None:
-    """The container that runs, if one does."""
+    """Return the running container, if there is one."""
     for status in pod["status"].get("containerStatuses", ()):
         if "running" in status["state"]:
             return str(status["containerID"])

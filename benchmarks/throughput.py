@@ -1,9 +1,9 @@
 """Tasks per second of our ``db_worker`` and of django-tasks-db's own: ``python -m benchmarks.throughput``.
 
-Both work on the same PostgreSQL, in a container, with its default settings and so with every commit on disk.
-A queue that is longer than the workers can empty is there before they start; what counts is the best of
-three windows of two seconds after they have warmed up. Upstream's command is one process: "4 processes" are
-four commands.
+Both use the same PostgreSQL server, in a container, with its default settings, so every commit goes to disk.
+Before the workers start, the queue is longer than they can empty; the result is the best of three windows
+of two seconds after a warm-up. Upstream's command is a single process, so its "4 processes" are four
+commands.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one window showed."""
+    """The measurements of one window."""
 
     rate: float
     worker_cpu_ms: float
@@ -91,7 +91,7 @@ BUSY = [
 
 
 def cpu_seconds(pid: int, *, reaped: bool = False) -> float:
-    """CPU time of a process and its descendants; with ``reaped`` also of those that it has seen end."""
+    """Return the CPU time of a process and its descendants; with ``reaped`` also of those that have ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -102,17 +102,17 @@ def cpu_seconds(pid: int, *, reaped: bool = False) -> float:
 
 
 def memory_mb(pid: int) -> float:
-    """Memory of a process and its descendants; what they share is counted once (PSS)."""
+    """Return the memory of a process and its descendants; shared memory is counted once (PSS)."""
     pages = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     kib = next(int(line.split()[1]) for line in pages if line.startswith("Pss:"))
     return kib / 1024 + sum(memory_mb(child) for child in children(pid))
 
 
 class Bench:
-    """A project on a server, and what both cost."""
+    """A project on a server, and what both consume."""
 
     def __init__(self, server: Server) -> None:
-        """``server`` has pg_stat_statements loaded."""
+        """Use ``server``, which must have pg_stat_statements loaded."""
         self.project = Project(server.url())
         self.project.migrate()
         self.postmaster = int(docker("inspect", "--format={{.State.Pid}}", server.container))
@@ -120,19 +120,19 @@ class Bench:
         self.connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 
     def close(self) -> None:
-        """End what runs."""
+        """Stop everything."""
         self.project.clear()
         self.project.close()
         self.connection.close()
 
     def one(self, query: str) -> int:
-        """The one number that a query returns."""
+        """Return the single number that a query selects."""
         row = self.connection.execute(query).fetchone()
         assert row is not None
         return int(row[0] or 0)
 
     def fill(self, kind: str) -> None:
-        """A queue of its own length, in a table without old rows."""
+        """Fill the queue to the setting's length, in a table without old rows."""
         path, args = TASKS[kind]
         self.connection.execute("TRUNCATE django_tasks_database_dbtaskresult")
         self.connection.execute(
@@ -145,11 +145,11 @@ class Bench:
         self.connection.execute("VACUUM ANALYZE django_tasks_database_dbtaskresult")
 
     def finished(self) -> int:
-        """Tasks that succeeded so far."""
+        """Return how many tasks have succeeded so far."""
         return self.one("SELECT count(*) FROM django_tasks_database_dbtaskresult WHERE status = 'SUCCESSFUL'")
 
     def counters(self, workers: list[Worker]) -> tuple[float, float, int, int]:
-        """CPU seconds of the workers and of the server, statements and commits."""
+        """Return CPU seconds of the workers and of the server, statements and commits."""
         return (
             sum(cpu_seconds(worker.pid) for worker in workers),
             cpu_seconds(self.postmaster, reaped=True),
@@ -164,7 +164,7 @@ class Bench:
         slots = setting.processes * setting.threads
         try:
             eventually(lambda: self.finished() >= 5 * slots, "the workers are warm", within_s=60)
-            # Other work on the machine only ever slows a window down.
+            # Other work on the machine can only slow a window down.
             windows = [self.window(workers, seconds) for _ in range(WINDOWS)]
             if not self.one("SELECT count(*) FROM django_tasks_database_dbtaskresult WHERE status = 'READY'"):
                 raise RuntimeError(f"{setting.name} emptied the queue: make it longer")
@@ -175,7 +175,7 @@ class Bench:
         return max(windows, key=lambda figures: figures.rate)
 
     def window(self, workers: list[Worker], seconds: float) -> Figures:
-        """Watch running workers for a while."""
+        """Measure running workers for a while."""
         began, before, done = time.perf_counter(), self.counters(workers), self.finished()
         time.sleep(seconds)
         done, after = self.finished() - done, self.counters(workers)
@@ -192,7 +192,7 @@ class Bench:
 
 
 def table(kind: str, found: dict[str, Figures]) -> list[str]:
-    """Markdown, with the ratio to upstream's single process."""
+    """Return a Markdown table, with the ratio to upstream's single process."""
     first, base = next((name, figures.rate) for name, figures in found.items())
     lines = [
         f"## {TITLES[kind]}",
@@ -209,7 +209,7 @@ def table(kind: str, found: dict[str, Figures]) -> list[str]:
 
 
 def goals(no_op: dict[str, Figures], sleeping: dict[str, Figures]) -> list[str]:
-    """What was aimed at, and what came of it."""
+    """Return the goals and whether they were reached."""
     stock = max(f.rate for name, f in no_op.items() if name.startswith("stock") and "CONN" not in name)
     ours = max(f.rate for name, f in no_op.items() if name.startswith("ours"))
     threads = sleeping["ours, 1 process, 8 threads"].rate / sleeping["ours, 1 process"].rate
@@ -225,7 +225,7 @@ def goals(no_op: dict[str, Figures], sleeping: dict[str, Figures]) -> list[str]:
 
 
 def main() -> None:
-    """Measure everything, and write the results down."""
+    """Measure everything, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--seconds", type=float, default=2, help="length of a window (default: 2)")
     parser.add_argument(

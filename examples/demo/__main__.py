@@ -20,7 +20,7 @@ DEADLINE_SECONDS = 420
 
 
 def main() -> int:
-    """Run the demo, or with --clean take away what it leaves."""
+    """Run the demo, or with --clean delete what it leaves behind."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("--clean", action="store_true", help="only delete the demo's namespace")
     try:

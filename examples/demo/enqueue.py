@@ -16,10 +16,10 @@ MANAGE = ("exec", f"--namespace={NAMESPACE}", "deployment/web", "--", "python", 
 
 
 async def place_orders(plan: Plan) -> float:
-    """Place the plan's orders in one transaction, and return when the news of its commit arrived.
+    """Place the plan's orders in one transaction, and return when its commit was reported.
 
     Raises:
-        KubectlError: the command in the web pod did not say that it had enqueued the plan's tasks.
+        KubectlError: the command in the web pod did not report that it had enqueued the plan's tasks.
     """
     committed: float | None = None
     async for line in lines_of(
@@ -29,7 +29,7 @@ async def place_orders(plan: Plan) -> float:
         f"--declined={plan.declined}",
         f"--review-after={plan.review_after_seconds}",
     ):
-        # The line is the first thing after the commit, so its arrival is the commit and a few milliseconds.
+        # The line is printed right after the commit, so it arrives a few milliseconds later.
         if line == f"enqueued {plan.tasks} tasks":
             committed = time.monotonic()
     if committed is None:
@@ -38,6 +38,6 @@ async def place_orders(plan: Plan) -> float:
 
 
 async def report() -> tuple[int, dict[str, int]]:
-    """Ask the task table how many tasks succeeded, and how many failed of which exception."""
+    """Read from the task table how many tasks succeeded, and how many failed with which exception."""
     found = json.loads(await kubectl(*MANAGE, "report_tasks"))
     return found["successful"], found["failed"]

@@ -1,4 +1,4 @@
-"""kubectl as the demo's only way to the cluster: what the demo does, a person can type."""
+"""kubectl is the demo's only access to the cluster: you could type everything that the demo does."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from examples.demo.timeline import Timeline
 
-# One long-lived command in the web pod instead of one `exec` a look: it costs the cluster nothing.
+# One long-running command in the web pod, instead of an `exec` for each query, costs the cluster nothing.
 TASKS = (*MANAGE, "watch_tasks", "--interval=0.25")
 
 # Watches, not polls: no change of replicas is missed.
@@ -42,7 +42,7 @@ PODS = (
 
 @asynccontextmanager
 async def observing(timeline: Timeline) -> AsyncIterator[None]:
-    """Observe until the block ends. It begins when rows and replicas of all workers have been seen."""
+    """Observe until the block ends. It starts once rows and replicas of all workers have been seen."""
     counted = asyncio.Event()
     scaled = asyncio.Event()
 
@@ -60,7 +60,7 @@ async def observing(timeline: Timeline) -> AsyncIterator[None]:
         if line == "Running":
             timeline.pod_runs(time.monotonic())
 
-    # A group, so that a watch that fails ends the demo and is not missed in silence.
+    # A group, so that a failing watch ends the demo instead of going unnoticed.
     async with asyncio.TaskGroup() as group:
         watches = [
             group.create_task(_follow(source, note))
@@ -74,7 +74,7 @@ async def observing(timeline: Timeline) -> AsyncIterator[None]:
 
 
 async def _follow(source: tuple[str, ...], note: Callable[[str], None]) -> None:
-    # A watch that ends is begun again: it starts with the present state, so nothing is lost for long.
+    # A watch that ends is restarted: it begins with the current state, so nothing is missed for long.
     while True:
         async for line in lines_of(*source):
             note(line)

@@ -1,4 +1,4 @@
-"""The demo on a terminal: live where there is one, a line every few seconds where there is none."""
+"""The demo's output: live on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Screen:
         self._printed_at = 0.0
 
     def say(self, step: str) -> None:
-        """Tell the next step."""
+        """Print the next step."""
         self._console.print(f"[bold]==>[/bold] {step}")
 
     def show(self, timeline: Timeline) -> None:
-        """Show the present; call it as often as you like."""
+        """Show the current state; call it as often as you like."""
         if timeline.since_enqueue(timeline.counts[-1][0]) < 0:
             return  # the burst is not among what was counted yet
         if self._console.is_terminal:
@@ -49,7 +49,7 @@ class Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the terminal as it was, with the last picture on it."""
+        """Restore the terminal, and leave the last state visible."""
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -1,4 +1,4 @@
-"""Sets the stage: the example, deployed anew, with both workers at zero replicas."""
+"""Prepares the demo: deploys the example afresh, with both workers at zero replicas."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ WORKERS = ("default-worker", "priority-worker")
 
 
 class NotOurNamespaceError(Exception):
-    """The cluster has a namespace of the demo's name that is not the demo's. Nothing was touched."""
+    """The cluster has a namespace with the demo's name that is not the demo's. Nothing was changed."""
 
 
 async def clear() -> None:
-    """Delete the demo's namespace with everything in it; a namespace of somebody else is left alone.
+    """Delete the demo's namespace with everything in it; leave any other namespace alone.
 
     Raises:
-        NotOurNamespaceError: the namespace does not carry the demo's label.
+        NotOurNamespaceError: the namespace does not have the demo's label.
     """
     found = await kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "--output=json")
     if not found:
@@ -39,7 +39,7 @@ async def clear() -> None:
 
 
 async def build(say: Callable[[str], None]) -> None:
-    """Deploy the example as its manifests stand, each step when the one before it is ready."""
+    """Deploy the example's manifests, each one after the previous one is ready."""
     say("a namespace and a PostgreSQL")
     await _apply("00-namespace", "10-database")
     await _in_namespace("rollout", "status", "deployment/postgres", "--timeout=120s")
@@ -58,7 +58,7 @@ async def build(say: Callable[[str], None]) -> None:
 
 
 async def explain() -> str:
-    """Collect what tells why the demo did not go as it should."""
+    """Collect information about why the demo did not work as expected."""
     conditions = (
         '{range .items[*]}{.metadata.name}{"\\n"}{range .status.conditions[*]}'
         '{"  "}{.type}={.status} {.reason}: {.message}{"\\n"}{end}{end}'

@@ -1,4 +1,4 @@
-"""Was it as promised? Every number of the last line is measured; none is taken from the plan."""
+"""Checks the promises. Every number in the last line is measured; none is taken from the plan."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of the plan."""
+    """The outcome of the plan."""
 
     plan: Plan
     successful: int
@@ -43,7 +43,7 @@ class Verdict:
 
     @classmethod
     def of(cls, plan: Plan, timeline: Timeline, successful: int, failed: Mapping[str, int]) -> Verdict:
-        """Judge a timeline and the ends of its tasks, failures by exception."""
+        """Evaluate a timeline and the results of its tasks, with failures by exception."""
         first_pod = timeline.first_pod_at
         return cls(
             plan=plan,
@@ -56,7 +56,7 @@ class Verdict:
         )
 
     def missing(self) -> list[str]:
-        """Say what is not as promised; empty when all is well."""
+        """Return what is not as promised; empty if everything is."""
         finished = self.successful + sum(self.failed.values())
         by_design = self.failed.get(BY_DESIGN, 0)
         others = {name: count for name, count in self.failed.items() if name != BY_DESIGN}

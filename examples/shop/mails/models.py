@@ -4,7 +4,7 @@ from django.db import models
 
 
 class SentMail(models.Model):
-    """A mail that has been sent, so that a task that runs twice sends it once."""
+    """A mail that has been sent, so that a task that runs twice sends it only once."""
 
     order = models.ForeignKey("orders.Order", on_delete=models.CASCADE)
     kind = models.CharField(max_length=20)

@@ -8,14 +8,14 @@ from orders.models import Order
 
 @task(priority=10)
 def send_confirmation(order_id: int) -> bool:
-    """Tell the customer that the order has arrived. Returns whether a mail was sent."""
+    """Tell the customer that the order was received. Returns whether a mail was sent."""
     order = Order.objects.get(pk=order_id)
     return _send_once(order, "confirmation", f"We have your order of {order.quantity} {order.article}.")
 
 
 @task
 def ask_for_review(order_id: int) -> bool:
-    """Ask a customer who has paid what they think. Returns whether a mail was sent."""
+    """Ask a customer who has paid for a review. Returns whether a mail was sent."""
     order = Order.objects.get(pk=order_id)
     if not order.receipt:
         return False
@@ -23,7 +23,7 @@ def ask_for_review(order_id: int) -> bool:
 
 
 def _send_once(order: Order, kind: str, text: str) -> bool:
-    # One transaction: when the mail server refuses, the row goes too and the task can be run again.
+    # One transaction: if the mail server refuses, the row is rolled back and the task can be run again.
     with transaction.atomic():
         _, is_new = SentMail.objects.get_or_create(order=order, kind=kind)
         if is_new:

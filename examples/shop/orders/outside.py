@@ -1,6 +1,6 @@
-"""The shop's outside world: what a real one would reach over the network, with its waiting.
+"""The shop's external services: what a real shop would reach over the network, with realistic delays.
 
-An example has no payment provider. What stands here takes as long as one and says no like one.
+The example has no payment provider. This module takes as long as one, and declines like one.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import time
 
 from django.conf import settings
 
-# Tokens that stand for a card, as payment providers have them in their test systems.
+# Tokens for test cards, as in the test systems of payment providers.
 GOOD_CARD = "tok_visa"
 DECLINED_CARD = "tok_declined"
 
@@ -32,7 +32,7 @@ def render_invoice(lines: list[str]) -> str:
 
 
 async def book_courier(address: str) -> str:
-    """Book a parcel's way and return its tracking number."""
+    """Book a courier for a parcel and return its tracking number."""
     await asyncio.sleep(0.2 * settings.OUTSIDE_WORLD_PACE)
     return f"track-{address}"
 

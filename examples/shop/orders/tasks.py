@@ -1,7 +1,7 @@
-"""What happens to an order after the customer's click, outside of the request.
+"""What happens to an order after the customer's click, outside the request.
 
-A task can be run a second time, say after its worker was killed, so each looks first whether its work is
-done already.
+A task may be run again, for example after its worker was killed, so each task first checks whether its work
+is already done.
 """
 
 from datetime import timedelta
@@ -15,7 +15,7 @@ from orders.models import Order
 
 
 def enqueue_all(order: Order, review_after: timedelta) -> list[TaskResult]:
-    """Enqueue everything that an order needs. The review is asked for later: a deferred task."""
+    """Enqueue everything that an order needs. The request for a review is a deferred task."""
     return [
         take_payment.enqueue(order.pk),
         book_courier.enqueue(order.pk),
@@ -27,7 +27,7 @@ def enqueue_all(order: Order, review_after: timedelta) -> list[TaskResult]:
 
 @task(queue_name="priority", priority=50, takes_context=True)
 def take_payment(context: TaskContext, order_id: int) -> str:
-    """Charge the customer's card. Fails when the bank declines it."""
+    """Charge the customer's card. The task fails if the bank declines it."""
     order = Order.objects.get(pk=order_id)
     if not order.receipt:
         # The task's id is the same in every attempt, so a customer cannot be charged twice.
@@ -47,7 +47,7 @@ async def book_courier(order_id: int) -> str:
 
 @task(priority=-10)
 def render_invoice(order_id: int) -> None:
-    """Slow, and nobody waits for it: it has the lowest priority."""
+    """Render the invoice. This is slow and not urgent, so it has the lowest priority."""
     order = Order.objects.get(pk=order_id)
     if not order.invoice:
         order.invoice = outside.render_invoice([f"Invoice for {order.email}", str(order)])

@@ -1,4 +1,4 @@
-"""The tasks are run by the worker that runs them in production, with --batch: until none is due."""
+"""The tests run the tasks with the production worker, with --batch: until none is due."""
 
 from datetime import timedelta
 

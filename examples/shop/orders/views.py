@@ -16,7 +16,7 @@ def place_order(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         latest = Order.objects.order_by("-pk")[:20]
         return render(request, "orders/place_order.html", {"form": form, "latest": latest})
-    # The tasks are rows of the same database: order and tasks are committed together or not at all.
+    # The tasks are rows in the same database: order and tasks are committed together or not at all.
     with transaction.atomic():
         order = form.save()
         enqueue_all(order, review_after=timedelta(days=3))

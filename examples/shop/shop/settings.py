@@ -1,4 +1,4 @@
-"""Settings of the example shop. What differs between places comes from the environment."""
+"""Settings of the example shop. Everything that depends on the deployment comes from the environment."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ ROOT_URLCONF = "shop.urls"
 WSGI_APPLICATION = "shop.wsgi.application"
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 
-# Without conn_max_age a worker opens a new connection for every look at the task table.
+# Without conn_max_age a worker opens a new connection for every query of the task table.
 DATABASES = {
     "default": dj_database_url.config(
         default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}", conn_max_age=600, conn_health_checks=True
@@ -42,7 +42,7 @@ TASKS = {
 MAILERS = {"default": {"BACKEND": os.environ.get("MAILER", "django.core.mail.backends.console.EmailBackend")}}
 DEFAULT_FROM_EMAIL = "shop@shop.example"
 
-# Without this Django prints nothing below an error while DEBUG is off, and a worker's log stays empty.
+# Otherwise, with DEBUG off, Django prints nothing below an error, and a worker's log stays empty.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -53,5 +53,5 @@ LOGGING = {
 USE_TZ = True
 TIME_ZONE = "UTC"
 
-# Seconds that pass in a payment provider, a printer or a courier's API, times this. 0 in tests.
+# A factor for the delays of the payment provider, the printer and the courier's API. 0 in tests.
 OUTSIDE_WORLD_PACE = float(os.environ.get("OUTSIDE_WORLD_PACE", "1"))

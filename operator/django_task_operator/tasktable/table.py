@@ -141,8 +141,8 @@ class TaskTable:
         now = layout(connection, wanted, known)
         statement = compile_statement(connection, wanted, now)
         with connection.cursor() as cursor:
-            # Values in the text, quoted by the driver: nothing is left to do at each poll, and the
-            # planner sees the values that decide whether a partial index may be used.
+            # The values are part of the text, quoted by the driver: each poll sends it unchanged, and the
+            # planner sees the values that decide whether it can use a partial index.
             text = cursor.mogrify(statement.sql, statement.params)
         settings = self._engine.session_settings(self._limits) if self._pooled else []
         prefix = "".join(f"SET LOCAL {setting}; " for setting in settings)
