@@ -149,9 +149,15 @@ POISONS: dict[str, list[Poison]] = {
         done("poisons.close_all"),
         done("poisons.delete_connection"),
     ],
+    "forks, and lets the new process out of the task": [
+        done("poisons.fork_and_raise"),
+        done("poisons.fork_and_exit"),
+        done("poisons.fork_and_return"),
+    ],
     "changes the language, the time zone, or another context": [
         done("poisons.activate"),
         done("poisons.activate_async"),
+        done("poisons.leave_event_loop"),
     ],
 }
 # This one the whole project does: each of the above is run with such receivers too.

@@ -2,14 +2,16 @@
 
 import decimal
 import logging
+import os
 import random
 import sys
+from asyncio import events
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from django.dispatch import Signal
 from django_tasks_db.compat import TaskContext, TaskResultStatus, task_finished, task_started
@@ -58,6 +60,36 @@ def _resolve(row: Row) -> _Resolved:
     result = row.task_result
     context: tuple[object, ...] = (TaskContext(task_result=result),) if task.takes_context else ()
     return _Resolved(lambda: task.call(*context, *result.args, **result.kwargs), type(task.get_backend()))
+
+
+def _call(resolved: _Resolved) -> object:
+    """Run a task's own code; what comes out of it is one thread of this process, in no event loop."""
+    pid = os.getpid()
+    try:
+        return resolved.call()
+    finally:
+        if os.getpid() != pid:
+            _end_fork(sys.exc_info()[1])
+        # Some libraries leave one behind that seems to run (Playwright's "sync" API): Django then refuses
+        # every query of this thread.
+        if events._get_running_loop() is not None:  # noqa: SLF001
+            events._set_running_loop(None)  # noqa: SLF001
+
+
+def _end_fork(error: BaseException | None) -> NoReturn:
+    """End a process that a task has forked and that came out of the task: it must not do the worker's work.
+
+    Its connections are those of the worker, so nothing is closed.
+    """
+    code = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        logger.error("A process that a task has forked failed:\n%s", outcome.formatted(error).rstrip())
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code & 0xFF)
 
 
 def _is_imported(row: Row) -> bool:
@@ -192,7 +224,7 @@ class Slot:
                 sender = resolved.sender
                 context.run(self._tell, task_started, sender, row)
                 with self._stop.task():
-                    value = context.run(resolved.call)
+                    value = context.run(_call, resolved)
                 outcome.succeed(row, value)
         except BaseException as error:  # noqa: BLE001
             # SystemExit and the like too, as upstream: a task does not end the worker.

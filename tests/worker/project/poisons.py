@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import decimal
+import os
 
 from django.db import DatabaseError, connection, connections, transaction
 from django.tasks import task
@@ -328,4 +329,42 @@ async def activate_async():
     timezone.activate("Asia/Tokyo")
     decimal.getcontext().prec = 3
     VARIABLE.set("set")
+    return "done"
+
+
+@task
+def leave_event_loop():
+    """As Playwright's sync API does while it is not stopped."""
+    KEPT.append(asyncio.new_event_loop())
+    asyncio.events._set_running_loop(KEPT[-1])
+    return "done"
+
+
+# Forks
+
+
+def exit_code(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@task
+def fork_and_raise():
+    if not (child := os.fork()):
+        raise ValueError("in the child")
+    assert exit_code(child) == 1
+    return "done"
+
+
+@task
+def fork_and_exit():
+    if not (child := os.fork()):
+        raise SystemExit(5)
+    assert exit_code(child) == 5
+    return "done"
+
+
+@task
+def fork_and_return():
+    child = os.fork()
+    assert not child or exit_code(child) == 0
     return "done"
