@@ -104,7 +104,7 @@ class Pods:
                     self._see(pod, gone=kind == "DELETED")
 
     async def until(self, count: Callable[[], object], seconds: float) -> None:
-        """Wait until ``count`` reaches its value, for a limited time."""
+        """Wait until ``count`` returns something true, for at most ``seconds``."""
         async with asyncio.timeout(seconds):
             while not count():
                 self.changed.clear()
