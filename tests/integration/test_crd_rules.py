@@ -386,7 +386,7 @@ BY_RULES = {
     "envPrefix with a dash": refused(
         by_parts(envPrefix="DB-"),
         "spec.database.connection.envPrefix",
-        "connection.envPrefix must be how an environment variable's name begins",
+        "connection.envPrefix must be the beginning of an environment variable's name",
     ),
     "envPrefix POD_": refused(
         by_parts(envPrefix="POD_"),
