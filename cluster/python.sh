@@ -22,13 +22,16 @@ find_python() {
 }
 
 if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
-  if ! python=$(find_python); then
-    if is_debian_root; then apt_install python3 python3-venv; fi
-    python=$(find_python) || die "Python 3.12 or newer is needed and was not found: install it (with its venv module) and run this again"
+  # What is there is brought up to date in place, so that what runs in it meanwhile goes on.
+  if ! "$venv/bin/python" -c '' 2>/dev/null || [ "$("$venv/bin/uv" --version 2>/dev/null | cut -d' ' -f2)" != "$UV_VERSION" ]; then
+    if ! python=$(find_python); then
+      if is_debian_root; then apt_install python3 python3-venv; fi
+      python=$(find_python) || die "Python 3.12 or newer is needed and was not found: install it (with its venv module) and run this again"
+    fi
+    say "installing the Python requirements into build/venv ($("$python" --version))"
+    "$python" -m venv --clear "$venv"
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check "uv==$UV_VERSION"
   fi
-  say "installing the Python requirements into build/venv ($("$python" --version))"
-  "$python" -m venv --clear "$venv"
-  "$venv/bin/python" -m pip install -q --disable-pip-version-check "uv==$UV_VERSION"
   "$venv/bin/uv" pip install -q --python "$venv/bin/python" --require-hashes -r "$root/requirements/dev.txt"
   echo "$want" >"$stamp"
 fi

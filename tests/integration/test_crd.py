@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from tests.integration.workers import MINIMAL, changed
 from tests.waiting import eventually
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.conftest import Kubectl
+
+
+GOLDEN = Path(__file__).parent.parent / "unit" / "resources" / "golden"
 
 
 @pytest.fixture
@@ -173,3 +178,27 @@ def test_explain(kubectl: Kubectl, crd: dict[str, Any], path: str, words: str) -
         return done.stdout if done.returncode == 0 else ""
 
     assert words in " ".join(eventually(shown, f"{path} is published", every_s=0.5).split())
+
+
+@pytest.mark.parametrize("case", sorted(GOLDEN.iterdir()), ids=lambda case: case.name)
+@pytest.mark.parametrize("how", [[], ["--server-side"]], ids=["client", "server"])
+def test_a_manifest_that_is_applied_differs_in_nothing(
+    kubectl: Kubectl, crd: dict[str, Any], namespace: str, case: Path, how: list[str]
+) -> None:
+    """By no default that the API server fills in: Argo CD and Flux would call it out of sync for ever."""
+    here = kubectl.within(namespace)
+    manifest = yaml.safe_load((case / "worker.yaml").read_text())
+    manifest["metadata"] = {"name": manifest["metadata"]["name"], "namespace": namespace}
+    here("apply", *how, "-f", "-", manifest=manifest)
+    assert here("diff", *how, "-f", "-", manifest=manifest) == ""
+    stored = json.loads(here("get", "djtw", manifest["metadata"]["name"], "-ojson"))["spec"]
+    assert within(manifest["spec"], stored) == []
+
+
+def within(asked: Any, stored: Any, path: str = "spec") -> list[str]:
+    """Name what of ``asked`` is not in ``stored`` as it was written."""
+    if isinstance(asked, dict) and isinstance(stored, dict):
+        return [
+            one for name, value in asked.items() for one in within(value, stored.get(name), f"{path}.{name}")
+        ]
+    return [] if asked == stored else [path]
