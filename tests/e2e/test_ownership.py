@@ -41,6 +41,13 @@ def test_a_deployment_edited_by_hand_is_put_back(
     worker.scales_to(1)
     here("scale", "deployment/worker", "--replicas=0")
     eventually(lambda: worker.events("DeploymentRestored"), "event DeploymentRestored")
+    here("scale", "deployment/worker", "--replicas=2")
+    eventually(
+        lambda: [
+            e for e in worker.events("DeploymentRestored") if "was scaled by kubectl at 20" in e["note"]
+        ],
+        "who scaled it is told",
+    )
     here("set", "image", "deployment/worker", "worker=other:1")
     here("label", "deployment/worker", "app.kubernetes.io/managed-by-")
 
@@ -56,7 +63,9 @@ def test_a_deployment_edited_by_hand_is_put_back(
     eventually(is_as_before, "the Deployment as it was")
     worker.scales_to(1)
     notes = [event["note"] for event in worker.events("DeploymentRestored")]
-    assert any(note.startswith("The Deployment was scaled by kubectl at 20") for note in notes), notes
+    assert any(
+        note.startswith("The Deployment was scaled to zero by somebody else: put back.") for note in notes
+    ), notes
     eventually(
         lambda: [e for e in worker.events("DeploymentRestored") if "changed by kubectl-set" in e["note"]],
         "who set the image is told",

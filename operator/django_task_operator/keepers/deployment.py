@@ -104,6 +104,8 @@ def _how_changed(edit: Edit | None, name: str) -> str:
     if edit is None:
         return f"changed by somebody else: put back. {change}"
     who = f"by {edit.manager} at {edit.time}: put back."
+    if not edit.manager:
+        who = "to zero by somebody else: put back."
     if edit.scaled:
         return (
             f"scaled {who} Change spec.scaling.minReplicas and maxReplicas of DjangoTaskWorker {name} "

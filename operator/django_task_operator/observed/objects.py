@@ -71,7 +71,8 @@ class Edit:
     """Who changed an object's spec last, as its managedFields tell.
 
     Args:
-        manager: what the client calls itself: kubectl-edit, say, or the name of a controller.
+        manager: what the client calls itself: kubectl-edit, say, or the name of a controller; empty where
+            that is not known.
         time: when, in the API's own form.
         scaled: whether it wrote the scale subresource, which has the replicas alone.
         updated: whether it wrote what it liked (operation Update), and did not apply a manifest.
@@ -96,6 +97,8 @@ class Edit:
             and "f:spec" in each.get("fieldsV1", ())
             and (each.get("subresource") == "scale" or not of_scale)
         ]
+        if _is_scaled_to_zero(manifest, by=but):
+            return cls("", "", scaled=True)
         if not entries:
             return None
         last = max(entries, key=lambda each: each.get("time") or "")
@@ -281,6 +284,21 @@ class Job(OwnedObject):
     def is_over(self) -> bool:
         """Whether it has ended, successfully or not."""
         return self.complete or self.failed is not None
+
+
+def _is_scaled_to_zero(manifest: Manifest, *, by: str) -> bool:
+    """Whether somebody has scaled to zero what the manager ``by`` had scaled otherwise.
+
+    In a scale without replicas there is no field that anybody could be the manager of, so that all that is
+    left of it is that ``by`` is not the manager any more (Kubernetes 1.34).
+    """
+    own = [
+        each.get("fieldsV1", {}).get("f:spec", {})
+        for each in manifest["metadata"].get("managedFields") or ()
+        if each.get("manager") == by
+    ]
+    replicas = manifest["spec"].get("replicas", 1)
+    return replicas == 0 and bool(own) and not any("f:replicas" in fields for fields in own)
 
 
 def owner_of(manifest: Manifest) -> Key:

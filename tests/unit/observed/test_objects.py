@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from django_task_operator.observed.objects import Autoscaler, Deployment, owner_of
+from django_task_operator.observed.objects import Autoscaler, Deployment, Edit, owner_of
 from django_task_operator.spec import Key
 
 
@@ -77,6 +77,92 @@ def test_what_was_migrated_for_its_pods() -> None:
     assert Deployment.of(manifest).migrated is None
     manifest["metadata"]["annotations"] = {"djangotasks.dev/migrated": "abc"}
     assert Deployment.of(manifest).migrated == "abc"
+
+
+OURS = {"manager": "django-task-operator", "operation": "Apply", "time": "2026-11-27T22:57:15Z"}
+THEIRS = {"operation": "Update", "time": "2026-11-27T22:57:17Z"}
+REPLICAS: dict[str, Any] = {"f:spec": {"f:replicas": {}}}
+TEMPLATE: dict[str, Any] = {"f:spec": {"f:template": {}}}
+CONTROLLER = {
+    **THEIRS,
+    "manager": "kube-controller-manager",
+    "subresource": "status",
+    "fieldsV1": {"f:metadata": {"f:annotations": {}}, "f:status": {"f:replicas": {}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "managed", "edit", "is_scaled"),
+    [
+        (1, [], None, False),
+        (
+            1,
+            [{**OURS, "fieldsV1": {"f:spec": REPLICAS["f:spec"] | TEMPLATE["f:spec"]}}, CONTROLLER],
+            None,
+            False,
+        ),
+        # As a Kubernetes 1.34 shows them after `kubectl scale`, to two and to zero, and `kubectl set image`.
+        (
+            2,
+            [
+                {**OURS, "fieldsV1": TEMPLATE},
+                CONTROLLER,
+                {**THEIRS, "manager": "kubectl", "subresource": "scale", "fieldsV1": REPLICAS},
+            ],
+            Edit("kubectl", "2026-11-27T22:57:17Z", scaled=True),
+            True,
+        ),
+        (0, [{**OURS, "fieldsV1": TEMPLATE}, CONTROLLER], Edit("", "", scaled=True), True),
+        (
+            1,
+            [
+                {**OURS, "fieldsV1": REPLICAS},
+                {**THEIRS, "manager": "kubectl-set", "fieldsV1": TEMPLATE},
+                CONTROLLER,
+            ],
+            Edit("kubectl-set", "2026-11-27T22:57:17Z"),
+            False,
+        ),
+        # At zero by the operator itself: as it applies it, and as it scales what it may not apply.
+        (0, [{**OURS, "fieldsV1": REPLICAS}], None, False),
+        (
+            0,
+            [
+                {**OURS, "fieldsV1": TEMPLATE},
+                {**THEIRS, "manager": "django-task-operator", "fieldsV1": REPLICAS},
+            ],
+            None,
+            False,
+        ),
+        # The last one counts.
+        (
+            1,
+            [
+                {**OURS, "fieldsV1": REPLICAS},
+                {**THEIRS, "manager": "kubectl-edit", "time": "2026-11-27T22:59:00Z", "fieldsV1": TEMPLATE},
+                {**THEIRS, "manager": "kubectl-rollout", "fieldsV1": TEMPLATE},
+            ],
+            Edit("kubectl-edit", "2026-11-27T22:59:00Z"),
+            False,
+        ),
+        (
+            1,
+            [{**OURS, "manager": "argocd-controller", "fieldsV1": TEMPLATE}],
+            Edit("argocd-controller", "2026-11-27T22:57:15Z", updated=False),
+            False,
+        ),
+    ],
+)
+def test_who_else_has_changed_a_deployment(
+    replicas: int, managed: list[dict[str, Any]], edit: Edit | None, is_scaled: bool
+) -> None:
+    manifest = {
+        "metadata": {"name": "emails", "uid": "d-1", "generation": 1, "managedFields": managed},
+        "spec": {"replicas": replicas},
+    }
+    deployment = Deployment.of(manifest)
+    assert deployment.edit == edit
+    assert deployment.scaled == (edit if is_scaled else None)
 
 
 def test_pods_that_cannot_be_created() -> None:
