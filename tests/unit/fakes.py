@@ -470,7 +470,7 @@ class FakeKube:
         manifest["metadata"]["resourceVersion"] = str(next(self._versions))
         stored.manifest = manifest
         (kind,) = (place[0] for place, one in self._objects.items() if one is stored)
-        if _is_watched(manifest):
+        if kind == "worker" or _is_watched(manifest):
             self._tell(kind, manifest)
         elif was_managed:
             # A watch with a selector tells so of an object that no longer matches.

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 WATCH_DELAY, LONGEST_WATCH_DELAY = 0.5, 4.0
 
 # For an answer that says no: an API server that has just started gives it for a moment, before it has read
-# its roles; where a namespace is gone, or the rights to it, it will be given for long.
+# its roles; where a namespace is gone, or the rights to it, it will be given for long. And for one that
+# says that it has too much to do.
 LONGEST_REFUSED_DELAY = 30.0
 # So many such answers in a row, which are 3.5 s, are no moment any more.
 REFUSALS = 4
@@ -55,7 +56,8 @@ async def keep_watching(
                 yield EXPIRED, {}
             else:
                 is_refused = has_status(error, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
-                delay = of_refusals.next() if is_refused else backoff.next()
+                is_told_to_wait = is_refused or has_status(error, HTTPStatus.TOO_MANY_REQUESTS)
+                delay = of_refusals.next() if is_told_to_wait else backoff.next()
                 watched = {"path": path, "fields": field_selector}
                 log.warning("watch broken", extra={**watched, "error": describe(error), "retry_in": delay})
                 yield (REFUSED if is_refused else BROKEN), {}

@@ -502,6 +502,14 @@ def is_passing(error: BaseException) -> bool:
     return passing and "field not declared in schema" not in describe(error)
 
 
+def says_no(error: BaseException) -> bool:
+    """Whether the API server has answered, and not only that it is not ready.
+
+    The same request is then for a later time. One that was away may be back at any moment, and a watch tells.
+    """
+    return isinstance(error, ApiException) and error.status != HTTPStatus.SERVICE_UNAVAILABLE
+
+
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     # Not readline: an object may be larger than aiohttp's limit for a line.
     rest = b""

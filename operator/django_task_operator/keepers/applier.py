@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from django_task_operator.world import World
 
 
+# What is asked where an object is to go.
+_DELETION = "deletion"
+
+
 @dataclass(frozen=True, slots=True)
 class Applied[T: OwnedObject]:
     """The outcome of an apply.
@@ -123,10 +127,14 @@ class Applier[T: OwnedObject]:
 
     async def delete(self, state: T) -> WorkerError | None:
         """Delete an object; return why it could not be deleted, if so."""
+        if refusal := self.refused(state.name, _DELETION):
+            return refusal
         try:
             await self._kube.delete_object(self._cache.kind, self._key_of(state.name), state.uid)
         except API_ERRORS as error:
-            return ApiUnavailable(action=f"deletion of the {self._kind}", problem=describe(error))
+            unavailable = ApiUnavailable(action=f"deletion of the {self._kind}", problem=describe(error))
+            return self._refusals.postpone(error, state.name, _DELETION, unavailable)
+        self._refusals.forget(state.name)
         self.forget(state.name)
         return None
 

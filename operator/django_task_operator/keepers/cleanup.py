@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# After a refusal.
+REST_SECONDS = 30.0
+
 
 class CleanupKeeper:
     """Looks after the clean-up Jobs of one worker. Its CronJob is kept as any other child is."""
@@ -21,12 +24,15 @@ class CleanupKeeper:
         """Work for the DjangoTaskWorker with that key."""
         self._world = world
         self._key = key
+        self._rest_until = float("-inf")
 
     async def end_lingering(self) -> None:
         """Delete the Jobs that have done it, and whose pods are kept alive by a container not of ours.
 
         The next run would otherwise wait until the deadline. One that failed stays until then, for its log.
         """
+        if self._world.clock() < self._rest_until:
+            return
         for pod in self._world.caches.cleanup_pods.of(self._key):
             if not pod.has_done_it or pod.pod.terminating:
                 continue
@@ -37,5 +43,6 @@ class CleanupKeeper:
                 )
             except API_ERRORS as error:
                 log.warning("cleanup not ended", extra={**job, "error": describe(error)})
+                self._rest_until = self._world.clock() + REST_SECONDS
             else:
                 log.info("cleanup ended beside a container", extra=job)

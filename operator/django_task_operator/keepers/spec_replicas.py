@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from django_task_operator.cluster.kube import API_ERRORS, describe, has_status
 from django_task_operator.errors import ApiUnavailable, WorkerError, WorkerGone
+from django_task_operator.keepers.refusals import Refusals
 
 if TYPE_CHECKING:
     from django_task_operator.spec import Key, Manifest
@@ -25,6 +26,7 @@ class SpecReplicasKeeper:
         self._kube = world.kube
         self._key = key
         self._uid = uid
+        self._refusals = Refusals("DjangoTaskWorker", world.clock)
         # The version that was last read or written, and its value.
         self._known: tuple[int, int | None] = (0, None)
 
@@ -42,6 +44,8 @@ class SpecReplicasKeeper:
         """
         if replicas == instead_of:
             return None
+        if refusal := self._refusals.standing(self._key.name, None):
+            return refusal
         try:
             manifest = await self._kube.get_worker(self._key)
             if manifest["metadata"]["uid"] != self._uid:
@@ -57,7 +61,9 @@ class SpecReplicasKeeper:
                 raise WorkerGone from None
             if has_status(error, HTTPStatus.CONFLICT):
                 raise SpecReplicasChanged from None
-            return ApiUnavailable(action="number for spec.replicas", problem=describe(error))
+            unavailable = ApiUnavailable(action="number for spec.replicas", problem=describe(error))
+            return self._refusals.postpone(error, self._key.name, None, unavailable)
+        self._refusals.forget(self._key.name)
         return None
 
     def _learn(self, manifest: Manifest) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kubernetes.aio.client.exceptions import ApiException
 
 from django_task_operator import scaling
-from django_task_operator.cluster.kube import API_ERRORS, describe, has_status
+from django_task_operator.cluster.kube import API_ERRORS, describe, has_status, says_no
 from django_task_operator.due import Due
 from django_task_operator.keepers.evidence import is_own, own_replica_sets, pod_of
 from django_task_operator.observed.pods import DELETION_COST
@@ -33,6 +33,8 @@ MOST_MARKINGS = 3
 # The pause after a slow listing, if the table has no index.
 SLOW_SECONDS = 0.1
 REST_PER_WORK = 4
+# After the API server has refused a mark: turns come with every change of the tasks.
+REFUSED_REST_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class VictimKeeper:
         self._key = key
         self._uid = uid
         self._rest_until = float("-inf")
+        self._why_rest = ""
 
     async def choose(
         self,
@@ -110,7 +113,10 @@ class VictimKeeper:
                 *(self._annotate(pods[name], cost) for name, cost in costs.items() if name in pods)
             )
         except API_ERRORS as error:
-            return Marking(before.times + 1, refused=describe(error))
+            refused = describe(error)
+            if says_no(error):
+                self._rest(REFUSED_REST_SECONDS, _not_marked(refused))
+            return Marking(before.times + 1, refused=refused)
         return Marking(before.times + 1)
 
     async def _busy(
@@ -119,24 +125,27 @@ class VictimKeeper:
         if not self._world.caches.pods.is_current(self._key.namespace):
             raise _Unknown("the pods are not known with certainty")
         if marking.refused:
-            raise _Unknown(f"pods cannot be marked for removal: {marking.refused}")
+            raise _Unknown(_not_marked(marking.refused))
         if marking.times == MOST_MARKINGS:
             raise _Unknown("idle pods keep starting tasks")
         if subscription is None:
             return self._started("it is not known which pods run tasks")
         now = self._world.clock()
         if now < self._rest_until and not marking.times:
-            raise _Unknown("the running tasks were listed only a moment ago")
+            raise _Unknown(self._why_rest)
         try:
             listing = await subscription.running(fresh=True)
         except DatabaseError as error:
             return self._started(f"it cannot be determined which pods run tasks. {error.message}")
         if listing.seconds > SLOW_SECONDS:
-            self._rest_until = self._world.clock() + REST_PER_WORK * listing.seconds
+            self._rest(REST_PER_WORK * listing.seconds, "the running tasks were listed only a moment ago")
         if not listing.complete:
             raise _Unknown("too many tasks are running to tell which pods run them")
         own = own_replica_sets(self._world.caches.replica_sets.of(self._key), deployment.uid, self._uid)
         return _Busy(busy_pods(listing, self._pods(), own))
+
+    def _rest(self, seconds: float, why: str) -> None:
+        self._rest_until, self._why_rest = self._world.clock() + seconds, why
 
     def _started(self, why: str) -> _Busy:
         """Guess if rows cannot be listed: pods with a running container may run a task, others do not."""
@@ -185,6 +194,10 @@ class VictimKeeper:
     def _again(self) -> Due:
         rest = self._rest_until - self._world.clock()
         return Due(max(AGAIN_SECONDS, rest), "pods that were kept may be idle")
+
+
+def _not_marked(why: str) -> str:
+    return f"pods cannot be marked for removal: {why}"
 
 
 def busy_pods(listing: Listing, pods: Mapping[str, Pod], replica_sets: Collection[str]) -> frozenset[str]:

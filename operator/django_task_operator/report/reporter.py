@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from django_task_operator import telemetry
 from django_task_operator.backoff import Backoff
-from django_task_operator.cluster.kube import API_ERRORS, describe, has_status
+from django_task_operator.cluster.kube import API_ERRORS, describe, has_status, says_no
 from django_task_operator.due import Due
 from django_task_operator.errors import WorkerGone
 from django_task_operator.report.events import build_event, transitions
@@ -40,6 +40,7 @@ class Reporter:
         self._uid = uid
         self._status = stored
         self._written_at = float("-inf")
+        self._refused_until = float("-inf")
         self._backoff = Backoff(*RETRY_SECONDS)
 
     @property
@@ -60,6 +61,9 @@ class Reporter:
         telemetry.observe(self._key.namespace, self._key.name, status)
         if not differs(status, self._status):
             return None
+        refused = self._refused_until - self._clock()
+        if refused > 0:
+            return Due(refused, "the status was refused")
         waited = self._clock() - self._written_at
         if steady_part(status) == steady_part(self._status) and waited < STATUS_SECONDS:
             return Due(STATUS_SECONDS - waited, "the status has old counts")
@@ -69,7 +73,10 @@ class Reporter:
             if has_status(error, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise WorkerGone from None
             log.warning("status not written", extra={"worker": str(self._key), "error": describe(error)})
-            return Due(self._backoff.next(), "the status could not be written")
+            delay = self._backoff.next()
+            if says_no(error):
+                self._refused_until = self._clock() + delay
+            return Due(delay, "the status could not be written")
         self._backoff.reset()
         before, self._status, self._written_at = self._status, status, self._clock()
         for event in transitions(before, status):

@@ -8,6 +8,7 @@ import pytest
 from tests.unit.bench import Bench
 from tests.unit.fakes import refusal
 
+from django_task_operator.keepers.cleanup import REST_SECONDS
 from django_task_operator.resources import build_children
 from django_task_operator.spec import Worker
 
@@ -77,5 +78,6 @@ async def test_an_end_that_is_refused_is_tried_again() -> None:
     bench.kube.refuse["delete job"] = [refusal(503, "away")]
     await bench.turn(reconciler)
     assert bench.kube.read("jobs", "shop", "emails-cleanup-1")
+    bench.clock.advance(REST_SECONDS)
     await bench.turn(reconciler)
     assert bench.kube.read("jobs", "shop", "emails-cleanup-1") is None

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.bench import Bench
 from tests.unit.fakes import refusal
 
-from django_task_operator.keepers.victims import AGAIN_SECONDS
+from django_task_operator.keepers.victims import AGAIN_SECONDS, REFUSED_REST_SECONDS
 from django_task_operator.observed.pods import DELETION_COST
 from django_task_operator.tasktable.errors import ConnectionRefused
 
@@ -160,6 +160,7 @@ async def test_nothing_goes_while_pods_cannot_be_marked(bench: Bench, error: Bas
     assert bench.replicas() == 5
     assert bench.condition("ScalingActive") == "True Held"
 
+    bench.clock.advance(REFUSED_REST_SECONDS)
     await bench.turn(reconciler)
     assert bench.replicas() == 4
 

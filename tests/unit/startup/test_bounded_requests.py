@@ -1,0 +1,152 @@
+"""However an API server says no, and for however long, it is asked seldom: minutes of the whole operator."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.unit.fakes import refusal, worker_manifest
+from tests.unit.simulation import simulated
+from tests.unit.startup.test_lifecycle import Life
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MINUTES = 10
+# Of one worker. In an ordinary minute it is 7, most of them for the counts in its status.
+MOST_IN_A_MINUTE = 30
+
+TERMINATING = refusal(
+    403,
+    'deployments.apps "emails" is forbidden: unable to create new content in namespace shop because it is'
+    " being terminated",
+)
+TOO_MANY = refusal(429, "Too many requests, please try again later.")
+TOO_LARGE = refusal(413, "Request entity too large: limit is 3145728")
+TOO_LARGE_FOR_ETCD = refusal(500, "etcdserver: request is too large")
+INVALID = refusal(422, "spec.template.spec.containers[0].image: Required value")
+
+
+class Always(dict[str, list[BaseException]]):
+    """Refuses for ever what is asked by one of these names."""
+
+    def __init__(self, error: BaseException, *begins: str) -> None:
+        super().__init__()
+        self.error, self.begins = error, begins
+
+    def get(self, name: str, _: Any = None) -> Any:
+        return [self.error] if name.startswith(self.begins) else []
+
+
+async def minutes(life: Life) -> list[int]:
+    """How many requests there were in each, while every second brings a turn: tasks come and go."""
+    counts = []
+    for _ in range(MINUTES):
+        life.kube.requests.clear()
+        for second in range(60):
+            life.databases.sample(42 + second % 2)
+            await asyncio.sleep(1)
+        counts.append(len(life.kube.requests))
+    return counts
+
+
+def delete_deployment(life: Life) -> None:
+    life.kube.delete("deployments", "shop", "emails")
+
+
+def another_image(life: Life) -> None:
+    life.kube.edit("worker", "shop", "emails", {"spec": {"image": "shop:2"}})
+
+
+def of_a_newer_definition(life: Life) -> None:
+    """A value that this operator's definition does not have."""
+    life.kube.edit("worker", "shop", "emails", {"spec": {"scaling": {"driver": "Crystal"}}})
+
+
+def driven_by_others(life: Life) -> None:
+    life.kube.edit("worker", "shop", "emails", {"spec": {"scaling": {"driver": "External"}}})
+
+
+def no_longer_driven_by_an_autoscaler(life: Life) -> None:
+    """Then that of the operator is to go."""
+    driven_by_others(life)
+    manifest = {"metadata": {"name": "old", "namespace": "shop", "labels": {}}}
+    deployment = life.kube.read("deployments", "shop", "emails")
+    assert deployment
+    kept = {name: deployment["metadata"][name] for name in ("labels", "ownerReferences")}
+    manifest["metadata"] |= kept
+    life.kube.create("horizontalpodautoscalers", {**manifest, "spec": {}})
+
+
+def fewer_pods(life: Life) -> None:
+    """Some of those that there are must be marked as the first to go."""
+    life.kube.run_pods("shop", "emails", 5)
+    scaling = {"maxReplicas": 2, "scaleDownDelaySeconds": 0}
+    life.kube.edit("worker", "shop", "emails", {"spec": {"scaling": scaling}})
+
+
+def nothing(_: Life) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("refused", "happens"),
+    [
+        (Always(TERMINATING, "apply deployment", "create event"), delete_deployment),
+        (Always(TOO_MANY, ""), delete_deployment),
+        (Always(TOO_MANY, "apply", "create", "annotate", "write"), another_image),
+        (Always(TOO_LARGE, "apply deployment"), another_image),
+        (Always(TOO_LARGE_FOR_ETCD, "apply deployment"), another_image),
+        (Always(TOO_LARGE, "apply status"), another_image),
+        (Always(INVALID, "apply"), delete_deployment),
+        (Always(TERMINATING, ""), nothing),
+        (Always(TOO_MANY, "annotate"), fewer_pods),
+        (Always(TOO_MANY, "get worker"), driven_by_others),
+        (Always(TOO_MANY, "write"), driven_by_others),
+        (Always(TOO_MANY, "delete"), no_longer_driven_by_an_autoscaler),
+        ({}, of_a_newer_definition),
+        ({}, nothing),
+    ],
+)
+@simulated
+async def test_after_it_has_settled(
+    refused: dict[str, list[BaseException]], happens: Callable[[Life], None]
+) -> None:
+    life = Life()
+    life.kube.create("worker", worker_manifest("emails"))
+    life.start()
+    await asyncio.sleep(1)
+    life.databases.sample(42)
+    await asyncio.sleep(60)
+    assert life.kube.read("deployments", "shop", "emails")
+    life.kube.refuse = refused
+    happens(life)
+
+    counts = await minutes(life)
+    assert max(counts) <= MOST_IN_A_MINUTE, counts
+    # It has not given up either.
+    assert life.operator.is_alive
+    assert await life.stop() == 0
+
+
+@pytest.mark.parametrize("error", [TOO_MANY, TERMINATING, refusal(500), refusal(503)])
+@simulated
+async def test_from_the_start(error: BaseException) -> None:
+    life = Life()
+    life.kube.create("worker", worker_manifest("emails"))
+    life.kube.refuse = Always(error, "")
+    life.start()
+    watches = len(life.operator.world.caches.all)
+
+    counts = await minutes(life)
+    # A watch is what everything waits for: it is tried every few seconds, where the server is not busy.
+    most = watches * (15 if error.status in {500, 503} else 3)  # type: ignore[attr-defined]
+    assert max(counts[1:]) <= most, counts
+    life.kube.refuse = {}
+    await asyncio.sleep(60)
+    life.databases.sample(42)
+    await asyncio.sleep(60)
+    assert life.operator.is_ready
+    assert life.kube.read("deployments", "shop", "emails")
+    assert await life.stop() == 0
