@@ -143,13 +143,15 @@ class Database:
         return f"postgres://postgres:{password}@postgres.{namespace}.svc:5432/{self.name}"
 
     @contextmanager
-    def user(self) -> Iterator[User]:
-        """A user that may work with this database's tables and with nothing else, and exists for a while."""
+    def user(
+        self, may: str = "SELECT, INSERT, UPDATE, DELETE", tables: str = "ALL TABLES IN SCHEMA public"
+    ) -> Iterator[User]:
+        """A user that may do so with this database's tables and nothing else, and exists for a while."""
         user = User(self, f"user_{uuid.uuid4().hex[:12]}")
         self.server.execute("CREATE ROLE {name} LOGIN", name=user.name)
         with self.server.connect(self.name) as connection:
-            grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {}"
-            connection.execute(sql.SQL(grant).format(sql.Identifier(user.name)))
+            grant = sql.SQL(f"GRANT {may} ON {tables} TO {{}}")
+            connection.execute(grant.format(sql.Identifier(user.name)))
         yield user
         user.end_clients()
         with self.server.connect(self.name) as connection:
@@ -220,6 +222,15 @@ class Database:
                 [self.name, application],
             )
             return [pid for (pid,) in found]
+
+    def users(self, application: str) -> set[str]:
+        """Who an application is connected to this database as."""
+        with self.server.connect("postgres") as connection:
+            found = connection.execute(
+                "SELECT usename FROM pg_stat_activity WHERE datname = %s AND application_name = %s",
+                [self.name, application],
+            )
+            return {user for (user,) in found}
 
     def end_clients(self, application: str) -> None:
         with self.server.connect("postgres") as connection:
