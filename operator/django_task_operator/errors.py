@@ -107,6 +107,10 @@ class SecretKeyMissing(UserError):
     template = "Secret {secret} has no key {key}. Add the key, or change {field}."
 
 
+class SecretValueInvalid(UserError):
+    template = "The value of key {key} in Secret {secret} cannot be used: {problem}."
+
+
 class SecretForbidden(UserError):
     template = "The operator may not read Secret {secret} in namespace {namespace}. Is the namespace among the chart's watchNamespaces, and its RBAC installed?"
 

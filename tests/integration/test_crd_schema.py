@@ -37,8 +37,8 @@ BY_SCHEMA = {
         "spec.database.sslRootCertSecretRef.name",
         MISSING,
     ),
-    "password by value": refused(
-        by_parts(password={"value": "hunter2"}), "spec.database.connection.password.key", MISSING
+    "password without a key": refused(
+        by_parts(password={}), "spec.database.connection.password.key", MISSING
     ),
     "another engine": refused(
         by_parts(engine="Oracle"), "spec.database.connection.engine", '"PostgreSQL"', '"MySQL"'

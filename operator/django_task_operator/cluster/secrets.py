@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import codecs
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from django_task_operator.errors import (
     SecretForbidden,
     SecretKeyMissing,
     SecretMissing,
+    SecretValueInvalid,
     WorkerError,
 )
 
@@ -64,7 +66,7 @@ class Secrets:
             in_trouble: whether the value last read does not work, so that it is read again sooner.
 
         Raises:
-            SecretMissing, SecretKeyMissing, SecretForbidden: the user must fix it.
+            SecretMissing, SecretKeyMissing, SecretValueInvalid, SecretForbidden: the user must fix it.
             ApiUnavailable: it cannot be read now, and never was.
         """
         cached = self._cache.setdefault((namespace, ref.name), _Cached())
@@ -79,10 +81,10 @@ class Secrets:
         encoded = (cached.data or {}).get(ref.key)
         if encoded is None:
             raise SecretKeyMissing(secret=ref.name, key=ref.key, field=named.key)
-        try:
-            return base64.b64decode(encoded).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            raise SecretKeyMissing(secret=ref.name, key=ref.key, field=named.key) from None
+        value = base64.b64decode(encoded)
+        if problem := _problem(value):
+            raise SecretValueInvalid(secret=ref.name, key=ref.key, problem=problem)
+        return value.decode()
 
     async def _refresh(self, cached: _Cached, namespace: str, name: str) -> None:
         try:
@@ -100,3 +102,31 @@ class Secrets:
                 cached.error = lambda _: ApiUnavailable(action="reading of the Secret", problem=problem)
         else:
             cached.data, cached.error = secret.get("data") or {}, None
+
+
+def _problem(value: bytes) -> str | None:
+    """Why a Secret's value is no text that the pods could use either, without quoting any of it."""
+    if not value.strip():
+        return "it is empty"
+    if value.startswith(codecs.BOM_UTF8):
+        return "it begins with a byte order mark: store it as UTF-8 without one"
+    if value.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in value:
+        return "it seems to be encoded as UTF-16, as PowerShell and Notepad do: store it as UTF-8"
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return "it is no text in UTF-8"
+    if _is_encoded_url(value):
+        return (
+            "it is in base64 once more: a manifest has base64 in data and the text itself in stringData, "
+            "and kubectl create secret encodes by itself"
+        )
+    return None
+
+
+def _is_encoded_url(value: bytes) -> bool:
+    compact = b"".join(value.split()).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    try:
+        return b"://" in base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)[:64]
+    except binascii.Error:
+        return False

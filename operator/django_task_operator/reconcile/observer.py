@@ -138,12 +138,19 @@ class Observer:
 
     async def _url_of(self, connection: Connection) -> str:
         parts = {part: given.value or "" for part, given in connection.parts.items()}
+        errors = []
         for part, given in connection.parts.items():
             if given.key:
                 ref = SecretKeyRef(name=connection.secret_ref.name, key=given.key)
-                parts[part] = await self._read(ref, f"connection.{part}", "connection.secretRef")
+                try:
+                    parts[part] = await self._read(ref, f"connection.{part}", "connection.secretRef")
+                except WorkerError as error:
+                    errors.append(error)
         url = url_of_parts(connection.engine, parts, connection.options)
+        # Also where a part is missing: the pods have the others all the same.
         self.redact.learn(url)
+        if errors:
+            raise errors[0]
         check_parts(parts, url)
         return url
 

@@ -9,7 +9,13 @@ import pytest
 from tests.unit.fakes import Clock, FakeKube, refusal
 
 from django_task_operator.cluster.secrets import Named, Secrets
-from django_task_operator.errors import ApiUnavailable, SecretForbidden, SecretKeyMissing, SecretMissing
+from django_task_operator.errors import (
+    ApiUnavailable,
+    SecretForbidden,
+    SecretKeyMissing,
+    SecretMissing,
+    SecretValueInvalid,
+)
 from django_task_operator.spec import SecretKeyRef
 
 REF = SecretKeyRef(name="shop-db", key="DATABASE_URL")
@@ -117,13 +123,50 @@ async def test_a_secret_without_data(kube: FakeKube, secrets: Secrets) -> None:
         await secrets.read("shop", REF, FIELD, in_trouble=False)
 
 
-@pytest.mark.parametrize("stored", ["not base64!", base64.b64encode(b"\xff\xfe").decode()])
-async def test_a_value_that_is_no_text(kube: FakeKube, secrets: Secrets, stored: str) -> None:
-    kube.edit("secrets", "shop", "shop-db", {"data": {"DATABASE_URL": stored}})
+URL = b"postgres://u:hunter2@db/shop"
 
-    with pytest.raises(SecretKeyMissing) as raised:
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b"\xef\xbb\xbf" + URL, "it begins with a byte order mark"),
+        (URL.decode().encode("utf-16"), "as UTF-16"),
+        (URL.decode().encode("utf-16-le"), "as UTF-16"),
+        (URL.decode().encode("utf-16-be"), "as UTF-16"),
+        (b"postgres://u:hunter\xfc@db/shop", "it is no text in UTF-8"),
+        (base64.b64encode(URL), "it is in base64 once more"),
+        (base64.b64encode(URL) + b"\n", "it is in base64 once more"),
+        (base64.b64encode(URL).rstrip(b"="), "it is in base64 once more"),
+        (base64.encodebytes(URL * 3), "it is in base64 once more"),
+        (base64.urlsafe_b64encode(URL + b"?a=\xff\xfe\xfd"), "it is in base64 once more"),
+    ],
+)
+async def test_a_value_that_no_pod_could_use_is_named(
+    kube: FakeKube, secrets: Secrets, clock: Clock, value: bytes, problem: str
+) -> None:
+    kube.edit("secrets", "shop", "shop-db", {"data": {"DATABASE_URL": base64.b64encode(value).decode()}})
+
+    with pytest.raises(SecretValueInvalid) as raised:
         await secrets.read("shop", REF, FIELD, in_trouble=False)
-    assert stored not in str(raised.value)
+    assert raised.value.message.startswith("The value of key DATABASE_URL in Secret shop-db cannot be used: ")
+    assert problem in raised.value.message
+    assert "hunter" not in raised.value.message
+    assert raised.value.__context__ is None
+
+    kube.edit("secrets", "shop", "shop-db", secret(DATABASE_URL="postgres://mended"))
+    clock.advance(5)
+    assert await secrets.read("shop", REF, FIELD, in_trouble=True) == "postgres://mended"
+
+
+@pytest.mark.parametrize(
+    "value", ["hunter2", "aGVsbG8=", "deadbeef", "deadbeef1", "a", "postgres://u:p@h/n\n", "é"]
+)
+async def test_other_values_are_given_as_they_are(kube: FakeKube, secrets: Secrets, value: str) -> None:
+    kube.edit("secrets", "shop", "shop-db", secret(DATABASE_URL=value))
+
+    assert await secrets.read("shop", REF, FIELD, in_trouble=False) == value
 
 
 async def test_forbidden(kube: FakeKube, secrets: Secrets) -> None:

@@ -135,7 +135,12 @@ async def test_the_pods_get_the_same_if_asked(bench: Bench) -> None:
             "SecretKeyMissing",
             "no key password. Add the key, or change spec.database.connection.password.key.",
         ),
-        ({"host": ""}, "InvalidConnection", "The database's host cannot be used: it is empty."),
+        (
+            {"host": ""},
+            "SecretValueInvalid",
+            "The value of key host in Secret hippo cannot be used: it is empty",
+        ),
+        ({"host": "a b"}, "InvalidConnection", "The database's host cannot be used: it is no host's name"),
         ({"port": "many"}, "InvalidConnection", "Correct spec.database.connection.port, or the Secret's key"),
     ],
 )

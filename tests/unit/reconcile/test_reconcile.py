@@ -664,7 +664,7 @@ async def test_a_watch_that_lags_makes_nobody_apply_twice(
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("", "InvalidURL"),
+        ("", "SecretValueInvalid"),
         ("shop", "InvalidURL"),
         ("postgres://u:p@db:port/shop", "InvalidURL"),
         ("sqlite:////data/db.sqlite3", "UnsupportedDatabase"),
