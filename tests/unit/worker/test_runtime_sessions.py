@@ -53,6 +53,6 @@ def test_rows_alone(sql: str) -> None:
     assert not leaves_traces(sql)
 
 
-@pytest.mark.parametrize("sql", TRACE, ids=str)
+@pytest.mark.parametrize("sql", TRACE, ids=lambda sql: sql if isinstance(sql, str) else "no text")
 def test_the_session(sql: object) -> None:
     assert leaves_traces(sql)
