@@ -64,7 +64,8 @@ def test_a_deployment_edited_by_hand_is_put_back(
     worker.scales_to(1)
     notes = [event["note"] for event in worker.events("DeploymentRestored")]
     assert any(
-        note.startswith("The Deployment was scaled to zero by somebody else: put back.") for note in notes
+        note.startswith("The Deployment was scaled to zero by someone else and has been restored.")
+        for note in notes
     ), notes
     eventually(
         lambda: [e for e in worker.events("DeploymentRestored") if "changed by kubectl-set" in e["note"]],

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A namespace that cannot be watched is tried again after so long, beside kopf's own attempts (7.5 s).
+# When to retry a namespace that cannot be watched, in addition to kopf's own attempts (7.5 s).
 AGAIN_SECONDS = 30.0
 
 
@@ -119,7 +119,7 @@ class _Watcher(threading.Thread):
         # Unused without peers. The default is the user's name; in a container there is none. kopf's type
         # for it is a str of a name that kopf does not export.
         identity: Any = GROUP
-        # A task of its own has a context of its own, where kopf keeps its connections.
+        # A separate task has its own context, in which kopf stores its connections.
         await asyncio.create_task(
             kopf.operator(
                 registry=self._registry(),

@@ -1,4 +1,4 @@
-"""The key with which database URLs are hashed: random, made once, kept in a Secret of the operator's own."""
+"""The key for hashing database URLs: random, made once, and stored in one of the operator's own Secrets."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ log = logging.getLogger(__name__)
 
 # The key in the Secret.
 DATA_KEY = "key"
-# As many as a SHA-256 has, beyond which a longer key of an HMAC adds nothing (RFC 2104, section 3).
+# The length of a SHA-256 hash: a longer key does not strengthen an HMAC (RFC 2104, section 3).
 KEY_BYTES = 32
-# A key that could not be had is looked for again after so long.
+# If the key is not available, this is when the next attempt is made.
 RETRY_SECONDS = 30.0
 
 
 class HashKey:
-    """Finds the key, or makes it, when it is first asked for; every replica of the operator gets the same."""
+    """Finds or makes the key when it is first needed; all replicas of the operator get the same one."""
 
     def __init__(self, kube: Kube, place: Key | None, clock: Callable[[], float]) -> None:
-        """Keep it in the Secret ``place``; without, there is no key. ``clock`` tells seconds."""
+        """Store it in the Secret ``place``; without one, there is no key. ``clock`` returns seconds."""
         self._kube = kube
         self._place = place
         self._clock = clock
@@ -41,7 +41,7 @@ class HashKey:
         self._tried_at = float("-inf")
 
     async def get(self) -> bytes | None:
-        """The key; None where there is none, or it cannot be had now: the log says why."""
+        """Return the key; None if there is none, or if it is not available now: the log says why."""
         if self._key or self._place is None:
             return self._key
         async with self._lock:

@@ -216,7 +216,7 @@ class Kube:
         )
 
     async def list_autoscalers(self, namespace: str) -> list[Manifest]:
-        """List every HorizontalPodAutoscaler of a namespace, whoever made it."""
+        """List every HorizontalPodAutoscaler of a namespace, whoever created it."""
         listed = await self._json("GET", AUTOSCALERS.path(namespace))
         items: list[Manifest] = listed["items"]
         return items

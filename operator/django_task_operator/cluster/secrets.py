@@ -43,7 +43,7 @@ class _Cached:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     read_at: float = float("-inf")
     data: dict[str, str] | None = field(default=None, repr=False)
-    # What keeps it from being read, for whoever names it in that field of the spec.
+    # The error that keeps it from being read, for workers that name it in that field of the spec.
     error: Callable[[str], WorkerError] | None = None
 
 

@@ -1,4 +1,4 @@
-"""Ends the Jobs of a worker's clean-up where they do not end by themselves."""
+"""Ends the Jobs of a worker's clean-up if they do not end by themselves."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ REST_SECONDS = 30.0
 
 
 class CleanupKeeper:
-    """Looks after the clean-up Jobs of one worker. Its CronJob is kept as any other child is."""
+    """Manages the clean-up Jobs of one worker. Its CronJob is managed like any other child."""
 
     def __init__(self, world: World, key: Key) -> None:
-        """Work for the DjangoTaskWorker with that key."""
+        """Manage the clean-up Jobs of the DjangoTaskWorker with that key."""
         self._world = world
         self._key = key
         self._rest_until = float("-inf")
 
     async def end_lingering(self) -> None:
-        """Delete the Jobs that have done it, and whose pods are kept alive by a container not of ours.
+        """Delete the Jobs that are done, but whose pods are kept alive by an injected container.
 
-        The next run would otherwise wait until the deadline. One that failed stays until then, for its log.
+        Otherwise the next run would have to wait for the deadline. A failed Job is kept until then, for its
+        log.
         """
         if self._world.clock() < self._rest_until:
             return

@@ -82,7 +82,7 @@ class DeploymentKeeper:
 def _restored(how: Literal["deleted", "changed"], before: Deployment | None, name: str) -> Event:
     if how == "deleted":
         instead = f"Delete DjangoTaskWorker {name} instead, to end its pods for good."
-        note = f"The Deployment was deleted by somebody else: put back. {instead}"
+        note = f"The Deployment was deleted by someone else and has been restored. {instead}"
     else:
         note = f"The Deployment was {_how_changed(before.edit if before else None, name)}"
     return Event("Normal", EventReason.DEPLOYMENT_RESTORED, note)
@@ -99,23 +99,23 @@ def _url_changed(worker: Worker) -> Event:
 
 
 def _how_changed(edit: Edit | None, name: str) -> str:
-    """Tell what somebody did, and what to do instead."""
+    """Say what was done, and what to do instead."""
     change = f"Change the spec of DjangoTaskWorker {name} instead."
     if edit is None:
-        return f"changed by somebody else: put back. {change}"
-    who = f"by {edit.manager} at {edit.time}: put back."
+        return f"changed by someone else and has been restored. {change}"
+    who = f"by {edit.manager} at {edit.time} and has been restored."
     if not edit.manager:
-        who = "to zero by somebody else: put back."
+        who = "to zero by someone else and has been restored."
     if edit.scaled:
         return (
             f"scaled {who} Change spec.scaling.minReplicas and maxReplicas of DjangoTaskWorker {name} "
             f"instead, or set spec.scaling.driver to External and scale that: kubectl scale djtw {name}."
         )
-    # Of kubectl's commands it is `rollout undo` that goes by this name; others are kubectl-edit and so on.
+    # Of the kubectl commands, `rollout undo` has this name; others are kubectl-edit and so on.
     if edit.manager == "kubectl" and edit.updated:
         return (
             f"rolled back {who} After kubectl rollout undo the DjangoTaskWorker still asks for the new "
-            "version: change its spec instead, to the image and settings of the version before (kubectl edit "
-            f"djtw {name})."
+            "version: change its spec instead, to the image and settings of the previous version "
+            f"(kubectl edit djtw {name})."
         )
     return f"changed {who} {change}"

@@ -132,7 +132,7 @@ class MigrationKeeper:
         return not job.is_over and not (unfinished and all(pod.pod.trouble for pod in unfinished))
 
     def _lingers(self, owner: Key, job: Job) -> bool:
-        """Whether the Job waits for containers that do not end, which are not its own: it does no more."""
+        """Whether the Job is done but waits for injected containers that do not end."""
         return any(pod.lingers for pod in self._pods_of(owner, job))
 
     def _pods_of(self, owner: Key, job: Job) -> list[JobPod]:

@@ -68,14 +68,13 @@ class OwnedObject:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Who changed an object's spec last, as its managedFields tell.
+    """Who last changed an object's spec, according to its managedFields.
 
     Args:
-        manager: what the client calls itself: kubectl-edit, say, or the name of a controller; empty where
-            that is not known.
-        time: when, in the API's own form.
-        scaled: whether it wrote the scale subresource, which has the replicas alone.
-        updated: whether it wrote what it liked (operation Update), and did not apply a manifest.
+        manager: the client's own name, such as kubectl-edit or the name of a controller; empty if unknown.
+        time: when, in the API's format.
+        scaled: whether it wrote the scale subresource, that is, only the replicas.
+        updated: whether it updated the object (operation Update), instead of applying a manifest.
     """
 
     manager: str
@@ -85,10 +84,10 @@ class Edit:
 
     @classmethod
     def last_of(cls, manifest: Manifest, *, but: str, of_scale: bool = False) -> Self | None:
-        """Find the last one by anybody else than the manager ``but``; ``of_scale``: of those who scaled it.
+        """Find the last edit by another manager than ``but``; ``of_scale``: only edits that scaled it.
 
-        Those whose fields an apply has taken over since are not there any more, so that who is there either
-        has changed something that nobody has put back yet, or has added something that is nobody else's.
+        Clients whose fields an apply has since taken over no longer appear. So a client that appears has
+        either changed something that has not been reverted yet, or added something that no other client owns.
         """
         entries = [
             each

@@ -142,15 +142,15 @@ class JobPod:
     """A pod of a Job: what keeps it from starting, and how it ended.
 
     Args:
-        pod: what every pod is.
+        pod: what is known about every pod.
         job: the name of its Job.
-        job_uid: which Job of that name.
-        created: when it was made.
-        running: whether the container runs that does what the Job is for.
-        lingers: whether that one has ended, and others keep the pod from ending with it: those that somebody
-            else has put into the pod, such as a service mesh. The Job sees neither success nor failure then.
+        job_uid: the uid of its Job.
+        created: when it was created.
+        running: whether the container with the Job's command is running.
+        lingers: whether that container has ended, but injected ones, such as a service mesh's, keep the pod
+            running. The Job then sees neither success nor failure.
         failure: how it failed, if it did.
-        words: what it said last if it failed: the end of its log.
+        words: the end of its log, if it failed.
     """
 
     pod: Pod

@@ -155,12 +155,12 @@ class Observer:
         return url
 
     async def _hash(self, worker: Worker) -> str | None:
-        """Hash the URL that new pods get; None where it is not known, or nobody asks."""
+        """Hash the URL that new pods get; None if it is not known or not needed."""
         try:
-            # Also where nobody asks: what the pods say may quote it.
+            # Even if it is not needed, because messages of the pods may quote it.
             url = await self._pods_url(worker.spec.database)
         except WorkerError:
-            # Where the operator has another one: the kubelet tells of the pods that cannot start.
+            # If the operator has another one: the kubelet reports pods that cannot start.
             return None
         key = await self._world.hash_key.get() if worker.spec.database.replaces_pods else None
         return url_hash(key, worker.uid, url) if key else None

@@ -109,7 +109,7 @@ class Reconciler:
         return await self._report(done)
 
     def _permitted(self, worker: Worker) -> Worker:
-        """Return the worker, if it asks for nothing that this operator was told to refuse.
+        """Return the worker, unless it asks for something that this operator refuses.
 
         Raises:
             InvalidSpec: it does.

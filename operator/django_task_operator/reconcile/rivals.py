@@ -1,8 +1,8 @@
-"""Finds out whether somebody else's autoscaler scales a worker's Deployment, at next to no cost.
+"""Finds out whether another autoscaler scales a worker's Deployment, at almost no cost.
 
-Nothing watches all autoscalers of a cluster: each writes its status four times a minute. One that scales the
-Deployment is in the Deployment's managedFields, which are seen anyway, and only then are those of the
-namespace listed.
+The operator does not watch all autoscalers of a cluster, because each writes its status four times a minute.
+An autoscaler that scales the Deployment appears in the Deployment's managedFields, which are observed anyway;
+only then are the autoscalers of the namespace listed.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How soon it is noticed that one is gone. A HorizontalPodAutoscaler looks every 15 s.
+# How soon it is noticed that one is gone. A HorizontalPodAutoscaler evaluates its metrics every 15 s.
 LOOK_AGAIN_SECONDS = 30.0
 
 
 class Rivals:
-    """Looks out for one worker."""
+    """Finds the other autoscaler of one worker's Deployment."""
 
     def __init__(self, world: World, key: Key) -> None:
-        """Work for the DjangoTaskWorker with that key."""
+        """Observe the Deployment of the DjangoTaskWorker with that key."""
         self._world = world
         self._key = key
         self._rival: Rival | None = None
-        # The scaling that was looked into last, and when that is over.
+        # The scaling that was last investigated, and when that result expires.
         self._looked_into: Edit | None = None
         self._look_again_at = float("-inf")
 
     async def look(self, deployment: Deployment | None) -> Rival | None:
-        """The autoscaler that scales the Deployment too, if there is one.
+        """Return the autoscaler that also scales the Deployment, if there is one.
 
-        Where it cannot be seen whether it is still there, it is what it was.
+        If it is not known whether it still exists, the last result is kept.
         """
         scaled = deployment.scaled if deployment else None
         is_news = scaled is not None and scaled != self._looked_into

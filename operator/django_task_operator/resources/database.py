@@ -1,4 +1,4 @@
-"""What of its database a worker's pods are given: the URL, and the authority that vouches for the server."""
+"""What a worker's pods get from the operator about the database: the URL, and the server's authority."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django_task_operator.spec import ValueOrKey
 if TYPE_CHECKING:
     from django_task_operator.spec import Database, Manifest
 
-# docs/database.md names these, for users' settings.
+# docs/database.md documents these, for users' settings.
 ROOT_CERT_FOLDER = "/etc/django-task-operator/database"
 ROOT_CERT_FILE = "ca.crt"
 ROOT_CERT = f"{ROOT_CERT_FOLDER}/{ROOT_CERT_FILE}"
@@ -28,7 +28,7 @@ def environment(database: Database) -> list[Manifest]:
     if (ref := database.url_secret_ref) and database.env_name:
         variables.append({"name": database.env_name, **_from(ref.name, ref.key)})
     if (connection := database.connection) and connection.env_prefix:
-        # Settings that read a port are not to fail for want of one.
+        # Settings that read a port must not fail because it is missing.
         port = connection.port or ValueOrKey(value=DEFAULT_PORTS[connection.engine])
         for part, given in connection.model_copy(update={"port": port}).parts.items():
             value = _from(connection.secret_ref.name, given.key) if given.key else {"value": given.value}
@@ -43,7 +43,7 @@ def _from(secret: str, key: str) -> Manifest:
 
 
 def volumes(database: Database) -> tuple[list[Manifest], list[Manifest]]:
-    """Build the volumes of the pod, and where its container has them."""
+    """Build the volumes of the pod, and where its container mounts them."""
     ref = database.ssl_root_cert_secret_ref
     if ref is None:
         return [], []

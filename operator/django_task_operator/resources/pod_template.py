@@ -80,10 +80,10 @@ def _set_copy_resources(pod: Manifest, spec: WorkerSpec) -> None:
 
 
 def _set_sidecars(pod: Manifest) -> None:
-    """Make every container of the user's a sidecar that Kubernetes knows as such (1.29 and newer).
+    """Make every additional container a Kubernetes sidecar (1.29 and newer).
 
-    A database proxy, say, is then started before the worker, ends after it, so that a task that is finished
-    in the grace period still has its database, and keeps no Job from being complete.
+    For example, a database proxy then starts before the worker and stops after it, so that a task that
+    finishes within the grace period still has its database, and the proxy does not keep a Job running.
     """
     sidecars = [
         {**each, "restartPolicy": "Always"} for each in pod["containers"] if each["name"] != CONTAINER

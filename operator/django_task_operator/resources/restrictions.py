@@ -1,9 +1,9 @@
-"""What a pod template may not have where those who create workers must not gain rights by their pods.
+"""What a pod template must not contain if users who create workers must not gain permissions through pods.
 
-Who may create a DjangoTaskWorker gets pods of any template, made by the operator. Where tenants may
-create workers but no pods, the chart's ``podTemplates.restricted`` refuses what would lead out of the
-namespace or to another identity: what the Pod Security Standard "baseline" forbids
-(https://kubernetes.io/docs/concepts/security/pod-security-standards/), service accounts, chosen nodes.
+Users who may create a DjangoTaskWorker get pods with any template from the operator. If tenants may create
+workers but not pods, the chart's ``podTemplates.restricted`` refuses everything that reaches outside the
+namespace or uses another identity: what the Pod Security Standard "baseline" forbids
+(https://kubernetes.io/docs/concepts/security/pod-security-standards/), service accounts, and node names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from django_task_operator.spec import Manifest
 
-# What "baseline" lets a container add.
+# The capabilities that "baseline" lets a container add.
 _HARMLESS_CAPABILITIES = {
     "AUDIT_WRITE",
     "CHOWN",
@@ -107,9 +107,9 @@ _FORBIDDEN = _POD | {
 
 
 def forbidden_fields(pod_spec: Manifest) -> list[str]:
-    """Name the fields of ``podTemplate.spec`` that a restricted template may not have, in order.
+    """Return the fields of ``podTemplate.spec`` that a restricted template must not have, in order.
 
-    Values of a wrong type are the API server's to refuse, and name no field here.
+    Values of a wrong type are left to the API server to refuse.
     """
     return sorted(
         field
@@ -120,7 +120,7 @@ def forbidden_fields(pod_spec: Manifest) -> list[str]:
 
 
 def _at(value: object, path: list[str], field: str) -> Iterator[tuple[str, object]]:
-    """Each value at a path, with the field that it is in."""
+    """Return each value at a path, with its field."""
     if not path:
         yield field, value
         return

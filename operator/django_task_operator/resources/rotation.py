@@ -1,10 +1,10 @@
 """When a database's URL has changed, and whether the pods are replaced for it: pure.
 
-A container gets its environment when it starts, so pods that run keep the URL of their time. What the
-operator remembers of a URL is a keyed hash, which tells that it changed and nothing else. It stands on the
-Deployment itself, where a new one rolls nothing. Only when a change was seen, and the task table answers
-under the new URL, does the pod template get the hash as a mark, and that rolls. So nothing rolls for a first
-hash, for one made with another key, or for a URL that does not work.
+A container gets its environment when it starts, so running pods keep an old URL. The operator stores a keyed
+hash of the URL, which only shows whether it has changed. It is an annotation of the Deployment itself, where
+a new value causes no rollout. Only when a change was seen, and the task table answers at the new URL, does
+the pod template get the hash as a mark, which causes a rollout. So there is no rollout for a first hash, for
+one made with another key, or for a URL that does not work.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
-# On the Deployment: the URL under which the task table answered last.
+# On the Deployment: the hash of the URL at which the task table last answered.
 URL_HASH_ANNOTATION = "djangotasks.dev/database-url-hash"
-# On the pod template: the URL for which the pods were replaced last.
+# On the pod template: the hash of the URL for which the pods were last replaced.
 URL_MARK_ANNOTATION = "djangotasks.dev/replaced-for-database-url"
 
-# Nobody finds a second URL of the same hash by chance, and an annotation stays readable.
+# Long enough that two URLs never have the same hash by chance, and short enough to be readable.
 _DIGEST_CHARACTERS = 32
-# Tells one key from another.
+# Distinguishes keys.
 _KEY_CHARACTERS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What a Deployment says of its database's URL.
+    """What a Deployment says about its database's URL.
 
     Args:
-        known: the hash of the URL under which the task table answered last; None where there is none.
-        mark: the hash of the URL for which the pods were replaced last; None where they never were.
-        changed: whether the pods are replaced just now.
+        known: the hash of the URL at which the task table last answered; None if there is none.
+        mark: the hash of the URL for which the pods were last replaced; None if they never were.
+        changed: whether the pods are to be replaced now.
     """
 
     known: str | None = None
@@ -43,27 +43,27 @@ NO_ROTATION = Rotation()
 
 
 def url_hash(key: bytes, worker_uid: str, url: str) -> str:
-    """Hash a URL so that only who has ``key`` can try which URL it is.
+    """Hash a URL so that only someone who has ``key`` can try out URLs.
 
-    Each worker's hash is its own: that two have the same URL does not show. Before the hash of the URL
-    stands one of the key, because hashes of different keys say nothing about each other.
+    Each worker has its own hash, so it does not show that two workers have the same URL. The hash of the URL
+    is preceded by one of the key, because hashes made with different keys cannot be compared.
     """
     digest = _digest(key, f"{worker_uid} {url}")[:_DIGEST_CHARACTERS]
     return f"{_digest(key, '')[:_KEY_CHARACTERS]}-{digest}"
 
 
 def follow(before: Rotation, seen: str | None, *, is_asked: bool, works: bool, has_pods: bool) -> Rotation:
-    """Tell what the Deployment is to say next.
+    """Return what the Deployment should say next.
 
     Args:
         before: what it says now.
-        seen: the hash of the URL that new pods would get; None where that is not known.
+        seen: the hash of the URL that new pods would get; None if that is not known.
         is_asked: whether pods are to be replaced when their URL has changed.
-        works: whether the task table answers under the URL that was seen.
-        has_pods: whether there are pods, which have a former URL.
+        works: whether the task table answers at that URL.
+        has_pods: whether there are pods, which have an older URL.
     """
     if not is_asked:
-        # Without the hash, what changes meanwhile rolls nothing when it is asked for again.
+        # Without the hash, changes in the meantime cause no rollout when replacing is enabled again.
         return Rotation(mark=before.mark)
     if seen is None or not works or seen == before.known:
         return Rotation(before.known, before.mark)

@@ -182,10 +182,10 @@ def pause(situation: Situation) -> Decision:
 
 
 def give_way(decision: Decision, rival: str, current: int, again: Due) -> Decision:
-    """Leave the replicas at ``current``, as somebody else's autoscaler on the Deployment has written them.
+    """Leave the replicas at ``current``, which another autoscaler has written to the Deployment.
 
-    Two that write one number would start and end pods by turns, and with them what these run. At zero an
-    autoscaler sleeps: from there it is left to nobody else to go.
+    If both wrote the number, they would alternately start and terminate pods, and the tasks in them. At zero
+    an autoscaler is inactive: only the operator can scale up from there.
     """
     due = min(again, decision.due) if decision.due else again
     if current == 0:

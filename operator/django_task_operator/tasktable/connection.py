@@ -1,4 +1,4 @@
-"""The URL of a database that is told in parts: pure."""
+"""The URL of a database that is given in parts: pure."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _HOST = re.compile(r"[\w.-]+(,[\w.-]+)*")
 
 
 def url_of_parts(engine: str, parts: Mapping[str, str], options: Mapping[str, str]) -> str:
-    """Write the URL of a database. Whether it can be used, ``check_parts`` says.
+    """Build the URL of a database. ``check_parts`` checks whether it can be used.
 
     Args:
         engine: one of ``SCHEMES``.
-        parts: its host, name, user and password, and the port where that is not the engine's own.
-        options: what is behind the question mark.
+        parts: its host, name, user and password, and the port if it is not the engine's default.
+        options: what follows the question mark.
     """
     port = f":{parts['port']}" if "port" in parts else ""
     hosts = [f"[{host}]" if _is_ipv6(host) else host for host in parts["host"].split(",")]
@@ -36,10 +36,10 @@ def url_of_parts(engine: str, parts: Mapping[str, str], options: Mapping[str, st
 
 
 def check_parts(parts: Mapping[str, str], url: str) -> None:
-    """Make sure that ``url``, which is of these parts, can be used, and that the pods can use the parts.
+    """Make sure that ``url``, built from these parts, can be used, and that the pods can use the parts.
 
     Raises:
-        InvalidConnection: a part cannot be what it should be; the message does not quote it.
+        InvalidConnection: a part is invalid; the message does not quote it.
     """
     for part, value in parts.items():
         if problem := _problem(part, value):
@@ -47,7 +47,7 @@ def check_parts(parts: Mapping[str, str], url: str) -> None:
     try:
         DatabaseURL.parse(url)
     except InvalidURL as refused:
-        # What is left after the checks of the parts: several hosts for MySQL, and options that name files.
+        # What the checks of the parts do not cover: several hosts for MySQL, and options that name files.
         problem = str(refused.details["problem"])
     else:
         return

@@ -1,4 +1,4 @@
-"""Certificates of authorities, as a Secret has them."""
+"""Certificates of authorities, as stored in a Secret."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ssl
 
 from django_task_operator.tasktable.errors import InvalidRootCert
 
-# RFC 7468, section 5.1. What stands around them, comments or a key, is nothing to the operator.
+# RFC 7468, section 5.1. The operator ignores anything around them, such as comments or a key.
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 
 
@@ -15,7 +15,7 @@ def root_cert(text: str, *, secret: str, key: str) -> str:
     """Return the certificates in ``text``, the value of a Secret's key, with which TLS can verify a server.
 
     Raises:
-        InvalidRootCert: there is none, or a damaged one.
+        InvalidRootCert: there is no certificate, or a damaged one.
     """
     found = "".join(f"{certificate}\n" for certificate in _CERTIFICATE.findall(text))
     try:

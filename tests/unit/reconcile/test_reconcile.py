@@ -328,7 +328,7 @@ async def test_deleted_by_hand_is_put_back(bench: Bench) -> None:
     assert bench.replicas() == 5
     assert bench.told() == [
         (
-            "DeploymentRestored: The Deployment was deleted by somebody else: put back. Delete"
+            "DeploymentRestored: The Deployment was deleted by someone else and has been restored. Delete"
             " DjangoTaskWorker emails instead, to end its pods for good."
         )
     ]
@@ -354,7 +354,7 @@ async def test_changed_by_hand_is_put_back(bench: Bench, change: dict[str, Any])
     assert after["spec"] == before["spec"]
     assert bench.told() == [
         (
-            "DeploymentRestored: The Deployment was changed by somebody else: put back."
+            "DeploymentRestored: The Deployment was changed by someone else and has been restored."
             " Change the spec of DjangoTaskWorker emails instead."
         )
     ]
@@ -399,7 +399,7 @@ WORKER_IMAGE = {"spec": {"template": {"spec": {"containers": [{"name": "worker",
             {"manager": "kubectl-edit"},
             {"spec": {"replicas": 1}},
             (
-                "changed by kubectl-edit at 2026-01-01T12:00:00Z: put back."
+                "changed by kubectl-edit at 2026-01-01T12:00:00Z and has been restored."
                 " Change the spec of DjangoTaskWorker emails instead."
             ),
         ),
@@ -407,7 +407,7 @@ WORKER_IMAGE = {"spec": {"template": {"spec": {"containers": [{"name": "worker",
             {"manager": "argocd-controller", "operation": "Apply"},
             WORKER_IMAGE,
             (
-                "changed by argocd-controller at 2026-01-01T12:00:00Z: put back."
+                "changed by argocd-controller at 2026-01-01T12:00:00Z and has been restored."
                 " Change the spec of DjangoTaskWorker emails instead."
             ),
         ),
@@ -415,18 +415,19 @@ WORKER_IMAGE = {"spec": {"template": {"spec": {"containers": [{"name": "worker",
             {"manager": "kubectl", "subresource": "scale"},
             {"spec": {"replicas": 9}},
             (
-                "scaled by kubectl at 2026-01-01T12:00:00Z: put back. Change spec.scaling.minReplicas and"
-                " maxReplicas of DjangoTaskWorker emails instead, or set spec.scaling.driver to External and"
-                " scale that: kubectl scale djtw emails."
+                "scaled by kubectl at 2026-01-01T12:00:00Z and has been restored."
+                " Change spec.scaling.minReplicas and maxReplicas of DjangoTaskWorker emails instead,"
+                " or set spec.scaling.driver to External and scale that: kubectl scale djtw emails."
             ),
         ),
         (
             {"manager": "kubectl"},
             WORKER_IMAGE,
             (
-                "rolled back by kubectl at 2026-01-01T12:00:00Z: put back. After kubectl rollout undo the"
-                " DjangoTaskWorker still asks for the new version: change its spec instead, to the image and"
-                " settings of the version before (kubectl edit djtw emails)."
+                "rolled back by kubectl at 2026-01-01T12:00:00Z and has been restored."
+                " After kubectl rollout undo the DjangoTaskWorker still asks for the new version:"
+                " change its spec instead, to the image and settings of the previous version"
+                " (kubectl edit djtw emails)."
             ),
         ),
         # A server-side apply of a manifest by hand.
@@ -434,7 +435,7 @@ WORKER_IMAGE = {"spec": {"template": {"spec": {"containers": [{"name": "worker",
             {"manager": "kubectl", "operation": "Apply"},
             WORKER_IMAGE,
             (
-                "changed by kubectl at 2026-01-01T12:00:00Z: put back."
+                "changed by kubectl at 2026-01-01T12:00:00Z and has been restored."
                 " Change the spec of DjangoTaskWorker emails instead."
             ),
         ),

@@ -101,7 +101,7 @@ _FILES = frozenset(
 )
 
 
-# With authorities of its own, a URL that asks for TLS has the server verified by them, as libpq does.
+# If there are authorities, a URL that asks for TLS verifies the server against them, as libpq does.
 _LESS_THAN_IDENTITY = frozenset({"REQUIRED", "VERIFY_CA"})
 
 
