@@ -108,6 +108,15 @@ def test_poison_on_sqlite(project_on: Callable[[str], Project]) -> None:
         project.clear()
 
 
+@pytest.mark.parametrize("shared", ["postgres", "mariadb"], indirect=True)
+def test_poison_where_the_project_listens_to_the_model(
+    shared: Project, request: pytest.FixtureRequest
+) -> None:
+    """Then rows are claimed and saved by Django's ORM."""
+    poisons = of(request.node.callspec.params["shared"])
+    poisoned(shared, poisons, SHAPES["1x2"], SECOND_DATABASE="1", MODEL_RECEIVERS="1")
+
+
 def test_poison_with_a_pool_of_connections(postgres: Project) -> None:
     """What is given back to psycopg's pool comes out of it again, session and all."""
     more = json.dumps({"POOL": {"min_size": 2, "max_size": 4}})

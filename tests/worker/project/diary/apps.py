@@ -2,7 +2,8 @@
 
 import os
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.db.models.signals import post_save
 from django.tasks.signals import task_finished, task_started
 
 
@@ -15,6 +16,9 @@ class DiaryConfig(AppConfig):
         if os.environ.get("WRITE_SIGNALS"):
             task_started.connect(receivers.started)
             task_finished.connect(receivers.finished)
+
+        if os.environ.get("MODEL_RECEIVERS"):
+            post_save.connect(receivers.saved, sender=apps.get_model("django_tasks_database", "DBTaskResult"))
 
         poisoned = os.environ.get("POISONED_RECEIVERS")
         if poisoned == "raise":
