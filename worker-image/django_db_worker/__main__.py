@@ -1,8 +1,8 @@
-"""Launcher: `python <this folder> manage.py db_worker ...`, for an image that knows nothing of this package.
+"""Launcher: `python <this folder> manage.py db_worker ...`, for images without this package installed.
 
-It makes `db_worker` and `cleanup_tasks` those of this folder, whatever INSTALLED_APPS says, and then runs
-manage.py (or `-m module`) as Python would. It writes nothing, and needs neither PYTHONPATH nor a user with a
-name.
+It makes Django use this folder's `db_worker` and `cleanup_tasks`, whatever INSTALLED_APPS says, and then runs
+manage.py (or `-m module`) as Python would. It writes no files, and needs neither PYTHONPATH nor an entry for
+the user in /etc/passwd.
 """
 
 import os
@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    """Check what the image has, take over the commands, and run the program."""
+    """Check the image's packages, take over the commands, and run the program."""
     # PID 1 has no default action: without a handler, a SIGTERM while Django still loads would do nothing.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     if sys.version_info < OLDEST_PYTHON:
@@ -36,7 +36,7 @@ def main() -> None:
         _refuse(
             f"There is no {program[0]} in {Path.cwd()}: set the path of manage.py or the working directory."
         )
-    # What Python itself would put there; this folder's modules are no top-level modules.
+    # What Python itself would set; this folder's modules must not be top-level modules.
     sys.path[0] = str(Path.cwd() if as_module else script.resolve().parent)
     _check_packages()
     _take_over()
@@ -62,7 +62,7 @@ def _check_packages() -> None:
 
 
 def _take_over() -> None:
-    """Import this folder as the package django_db_worker, and have Django find its commands."""
+    """Import this folder as the package django_db_worker, and make Django find its commands."""
     spec = spec_from_file_location(
         "django_db_worker", HERE / "__init__.py", submodule_search_locations=[str(HERE)]
     )

@@ -1,7 +1,7 @@
 """What a project starts in each worker process: the setting DB_WORKER_AFTER_FORK.
 
-Only the thread that forks goes on in a fork. Threads that AppConfig.ready() has started run in the
-supervisor, and not where the tasks are.
+A forked process only contains the thread that forked. Threads that AppConfig.ready() has started run in the
+supervisor, and not where the tasks run.
 """
 
 import logging
@@ -20,7 +20,7 @@ Hook = Callable[[], object]
 
 
 def load(setting: object) -> Hook | None:
-    """The function that the setting names; None without one. Raises OptionsError."""
+    """Return the function that the setting names; None if it is not set. Raises OptionsError."""
     if setting is None or setting == "":
         return None
     example = 'name a function by its dotted path, such as "shop.telemetry.start".'
@@ -42,7 +42,7 @@ def load(setting: object) -> Hook | None:
 
 
 def warn_of_threads(hook: Hook | None) -> None:
-    """Before the first fork: say which threads will not run in the processes, unless the project knows."""
+    """Before the first fork, warn of threads that do not survive it, unless the setting is set."""
     names = [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]
     if names and hook is None:
         logger.warning(

@@ -1,4 +1,4 @@
-"""Answers probes and scrapes within the supervisor's one thread, which must not have another: it forks."""
+"""Answers probes and scrapes in the supervisor's only thread: it must not have others, because it forks."""
 
 import selectors
 import socket
@@ -14,7 +14,7 @@ MOST_CLIENTS = 100
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP status and a text."""
+    """An HTTP status and a text body."""
 
     status: int
     text: str
@@ -33,10 +33,10 @@ class _Client:
 
 
 class HealthServer:
-    """A server of a few pages. It never waits: its owner's selector calls it, through the key's data."""
+    """A server for a few pages. It never blocks: its owner's selector calls it, through the key's data."""
 
     def __init__(self, port: int, pages: dict[str, Page], selector: selectors.BaseSelector) -> None:
-        """Raises OSError when the port is taken or not allowed."""
+        """Listen on the port. Raises OSError if the port is in use or not allowed."""
         self._pages = pages
         self._selector = selector
         self._listener = _listen(port)
@@ -45,11 +45,11 @@ class HealthServer:
 
     @property
     def port(self) -> int:
-        """The port, also where 0 was asked for."""
+        """The port, even if 0 was requested."""
         return int(self._listener.getsockname()[1])
 
     def close(self) -> None:
-        """Close every connection, and the port. For a fork: the owner's selector keeps watching its own."""
+        """Close all connections and the port, in a forked process. The owner's selector is not changed."""
         for client in self._clients:
             client.connection.close()
         self._listener.close()
@@ -110,7 +110,7 @@ class HealthServer:
 
 
 def render(answer: Answer) -> bytes:
-    """A whole HTTP response, after which the connection closes."""
+    """Build a complete HTTP response, after which the connection is closed."""
     body = answer.text.encode()
     head = (
         f"HTTP/1.1 {answer.status} {REASONS[answer.status]}\r\n"
@@ -121,7 +121,7 @@ def render(answer: Answer) -> bytes:
 
 
 def _listen(port: int) -> socket.socket:
-    """On every address, of both families where the machine has both."""
+    """Listen on all addresses, for both IP versions if the machine has both."""
     dual = socket.has_dualstack_ipv6()
     try:
         listener = socket.create_server(

@@ -1,4 +1,4 @@
-"""Which signals the project listens to: what nobody hears need not be sent the slow way."""
+"""Which signals the project listens to: those without receivers need not be sent the slow way."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,12 +19,12 @@ class Listeners:
 
 
 def find_listeners() -> Listeners:
-    """Look, while the process has one thread: receivers are taken off for a moment."""
+    """Find out while the process has only one thread, because receivers are removed for a moment."""
     return Listeners(model=_model(), task_finished=_task_finished())
 
 
 def _model() -> bool:
-    # The package's own receiver fills run_after, which a row in the table has.
+    # The package's own receiver sets run_after, which existing rows already have.
     was_there = pre_save.disconnect(set_run_after, sender=DBTaskResult)
     try:
         return any(each.has_listeners(DBTaskResult) for each in (pre_save, post_save, pre_init, post_init))

@@ -1,4 +1,4 @@
-"""How much memory a process has for itself, and what follows from that: --max-memory-per-process."""
+"""How much memory a process uses for itself, and the consequences: --max-memory-per-process."""
 
 import enum
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 MIB = 2**20
 # How far above its limit a process may be while its tasks finish.
 TOLERANCE = 1.5
-# Of the container's own limit: where the kernel is about to choose a process to kill.
+# The share of the container's own limit at which the kernel is about to kill a process.
 SCARCE = 0.95
-# Of the kernel's scale from -1000 to 1000: it should take a process, not the supervisor that replaces it.
+# On the kernel's scale from -1000 to 1000: it should kill a process, not the supervisor that replaces it.
 OOM_SCORE = 500
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -20,7 +20,7 @@ _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 class Verdict(enum.Enum):
-    """What becomes of a process."""
+    """What happens to a process."""
 
     KEEP = enum.auto()
     LEAVE = enum.auto()  # once its tasks have finished
@@ -28,14 +28,14 @@ class Verdict(enum.Enum):
 
 
 def judge(used: int, limit: int, *, scarce: bool) -> Verdict:
-    """Decide on a process that uses so many bytes; `scarce`: the container is about to run out of them."""
+    """Decide about a process that uses that many bytes; `scarce`: the container has almost no memory left."""
     if used <= limit:
         return Verdict.KEEP
     return Verdict.KILL if scarce or used > TOLERANCE * limit else Verdict.LEAVE
 
 
 def quantity(text: str) -> int:
-    """An argparse type: bytes, written as in Kubernetes."""
+    """Parse bytes, written as in Kubernetes: an argparse type."""
     parts = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]|[KMGT]i)?", text)
     if not parts or float(parts[1]) == 0:
         raise ArgumentTypeError(f"must be a number of bytes such as 512Mi, 1Gi or 800000000, not {text!r}")
@@ -43,9 +43,9 @@ def quantity(text: str) -> int:
 
 
 def used_by(pid: int) -> int | None:
-    """Bytes that a process has for itself, also those swapped out; None where that cannot be seen.
+    """Return the bytes that a process uses for itself, including swap; None if that cannot be determined.
 
-    Files that it has mapped do not count: the kernel can drop these.
+    Mapped files do not count, because the kernel can evict them.
     """
     try:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -56,7 +56,7 @@ def used_by(pid: int) -> int | None:
 
 
 def is_scarce(group: Path = Path("/sys/fs/cgroup")) -> bool:
-    """Whether this container has nearly as much memory in use as it may have (cgroup v2)."""
+    """Whether this container uses nearly as much memory as it may (cgroup v2)."""
     try:
         most = int((group / "memory.max").read_text())
         current = int((group / "memory.current").read_text())
@@ -69,12 +69,12 @@ def is_scarce(group: Path = Path("/sys/fs/cgroup")) -> bool:
 
 
 def volunteer() -> None:
-    """Have the kernel take this process before the supervisor when there is no memory left."""
+    """Make the kernel kill this process before the supervisor when there is no memory left."""
     path = Path(f"/proc/{os.getpid()}/oom_score_adj")
     with suppress(OSError, ValueError):
         path.write_text(str(min(1000, int(path.read_text()) + OOM_SCORE)))
 
 
 def in_mib(size: int) -> str:
-    """A size as people read it."""
+    """Format a size for people."""
     return f"{size / MIB:.0f} MiB"

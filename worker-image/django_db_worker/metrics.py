@@ -1,4 +1,4 @@
-"""The board as Prometheus text, summed over the slots."""
+"""The status board as Prometheus text, summed over the slots."""
 
 from collections.abc import Callable, Iterable
 from itertools import accumulate
@@ -9,7 +9,7 @@ PREFIX = "django_db_worker"
 
 
 def exposition(board: StatusBoard, *, restarts: int) -> str:
-    """All metrics, in Prometheus' text format."""
+    """Return all metrics, in Prometheus' text format."""
     slots = board.all
 
     def total(count: Callable[[SlotStatus], int]) -> int:

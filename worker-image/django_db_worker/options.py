@@ -1,4 +1,4 @@
-"""The command line as one frozen value, refused with a sentence where it cannot work."""
+"""The command line as one frozen value, refused with a one-sentence error if it cannot work."""
 
 import logging
 from argparse import ArgumentTypeError
@@ -38,14 +38,14 @@ class Options:
 
     @property
     def supervised(self) -> bool:
-        """Whether there is anything to supervise: else the command is the worker itself, as upstream."""
+        """Whether there is anything to supervise: otherwise the command is the worker itself, as upstream."""
         slots = self.processes * self.threads
         return slots > 1 or self.health_port is not None or self.task_timeout > 0 or bool(self.max_memory)
 
     def slot_id(self, process: int, thread: int) -> str:
-        """The worker id of a slot, counted from zero: `<worker id>/<process>.<thread>`, counted from one.
+        """Return the worker id of a slot: `<worker id>/<process>.<thread>`.
 
-        A single slot has the worker's own id.
+        The arguments are counted from zero, the id from one. A single slot has the worker's own id.
         """
         if self.processes == self.threads == 1:
             return self.worker_id
@@ -53,7 +53,7 @@ class Options:
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """An argparse type."""
+    """Return an argparse type for a whole number."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) <= high:
@@ -64,7 +64,7 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 
 
 def split_queues(names: str, excluded: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The queues to take, none for all of them, and those to leave."""
+    """Return the queues to serve, empty for all of them, and those to exclude."""
     queues = tuple(names.split(","))
     if "*" in queues:
         return (), tuple(excluded.split(",")) if excluded else ()
@@ -74,7 +74,7 @@ def split_queues(names: str, excluded: str) -> tuple[tuple[str, ...], tuple[str,
 
 
 def check_queues(queues: Collection[str], known: Collection[str], backend: str) -> None:
-    """Refuse a queue that the backend does not have: nothing can be enqueued there. No `known`: all are."""
+    """Refuse a queue that the backend does not have. If `known` is empty, all queues are allowed."""
     unknown = [queue for queue in queues if queue not in known]
     if known and unknown:
         raise OptionsError(
@@ -106,7 +106,7 @@ def check_slots(options: Options, vendor: str, database: str, database_options: 
 
 
 def check_memory(limit: int | None, used: int | None) -> None:
-    """Refuse a limit that a process has reached before its first task: it would be replaced for ever."""
+    """Refuse a limit that a process reaches before its first task: it would be replaced forever."""
     if limit is None:
         return
     if used is None:
@@ -121,7 +121,7 @@ def check_memory(limit: int | None, used: int | None) -> None:
 
 
 def pool_size(pool: object) -> int | None:
-    """The most connections of psycopg's pool, as Django's OPTIONS["pool"] sets it; None without a pool."""
+    """Return the maximum size of psycopg's pool, as set in Django's OPTIONS["pool"]; None without a pool."""
     if not pool:
         return None
     if not isinstance(pool, Mapping):
@@ -132,7 +132,7 @@ def pool_size(pool: object) -> int | None:
 
 
 def level_of(setting: object) -> int:
-    """A logging level from the setting TASKS_LOG_LEVEL: a name or a number."""
+    """Return the logging level of the setting TASKS_LOG_LEVEL, which is a name or a number."""
     if isinstance(setting, int) and not isinstance(setting, bool):
         return setting
     level = logging.getLevelName(str(setting).upper())

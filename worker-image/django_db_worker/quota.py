@@ -1,4 +1,4 @@
-"""--max-tasks: how many tasks a process runs before it makes room for a fresh one."""
+"""--max-tasks: how many tasks a process runs before it is replaced by a new one."""
 
 import os
 import threading
@@ -8,7 +8,7 @@ from .status_board import SlotStatus
 
 
 class RecycleToken:
-    """Permission to leave for a fresh process. It exists once: a byte in a pipe that all processes read."""
+    """The permission to be replaced. There is only one: a byte in a pipe that all processes read."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
@@ -16,11 +16,11 @@ class RecycleToken:
         self.put_back()
 
     def put_back(self) -> None:
-        """Let the next process have it."""
+        """Make it available to the next process."""
         os.write(self._writer, b"x")
 
     def take(self, status: SlotStatus) -> bool:
-        """Try to get it, without waiting; `status` then says who has it, should that process die."""
+        """Try to get it, without waiting; `status` then records who has it, in case that process dies."""
         try:
             os.read(self._reader, 1)
         except BlockingIOError:
@@ -30,10 +30,10 @@ class RecycleToken:
 
 
 class Quota:
-    """Tasks that a process may still claim, counted over its threads."""
+    """The number of tasks that a process may still claim, for all its threads together."""
 
     def __init__(self, limit: int | None, may_leave: Callable[[], bool] = lambda: True) -> None:
-        """At the limit the process leaves when it may; until then it works on."""
+        """At the limit the process leaves as soon as it has permission; until then it keeps working."""
         self.taken = 0
         self.used_up = False
         self._limit = limit
@@ -52,7 +52,7 @@ class Quota:
             return True
 
     def give_back(self) -> None:
-        """Count a claim less: it found nothing, or was undone."""
+        """Uncount a claim: it found nothing, or was undone."""
         if self._limit is None:
             return
         with self._lock:

@@ -1,4 +1,4 @@
-"""Where the threads of another process are: asked for by a signal, read from memory that both share."""
+"""The stacks of another process's threads: requested with a signal, read from shared memory."""
 
 import faulthandler
 import os
@@ -7,8 +7,8 @@ import signal
 import tempfile
 import time
 
-# Its handler needs no interpreter, so it also answers while a C extension keeps Python waiting. A real-time
-# signal: nobody else uses it by accident, and Linux has it, where workers run for good.
+# The handler does not need the interpreter, so it works even while a C extension holds the GIL. It is a
+# real-time signal, which nothing else uses by accident, and which Linux has, where workers run in production.
 ASK = signal.Signals(getattr(signal, "SIGRTMIN", signal.SIGUSR2))
 PATIENCE_SECONDS = 2.0
 
@@ -16,7 +16,7 @@ _THREAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)\b.*$", re.MULTIL
 
 
 class Stacks:
-    """The stacks of one worker process after another: `arm()` there, `ask()` and `read()` here."""
+    """The stacks of one worker process at a time: `arm()` in that process, `ask()` and `read()` here."""
 
     def __init__(self) -> None:
         # Both processes have the same open file, and so the same position in it.
@@ -25,30 +25,30 @@ class Stacks:
         self._size = 0
 
     def arm(self) -> None:
-        """In the process: answer from now on."""
+        """Answer requests from now on; called in the process itself."""
         faulthandler.register(ASK, file=self._file, all_threads=True, chain=False)
 
     def ask(self, pid: int) -> None:
-        """Have the process write its stacks."""
+        """Make the process write its stacks."""
         os.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
         self._asked, self._size = time.monotonic(), 0
         os.kill(pid, ASK)
 
     def answered(self) -> bool:
-        """Whether the answer is complete, or will never be."""
+        """Whether the answer is complete, or never will be."""
         size, before = os.fstat(self._file).st_size, self._size
         self._size = size
         return 0 < size == before or time.monotonic() - self._asked > PATIENCE_SECONDS
 
     def read(self, thread: int) -> str:
-        """The stack of the thread of this identifier, innermost call last; empty if it is not there."""
+        """Return the stack of the thread with this identifier, innermost call last; empty without one."""
         text = os.pread(self._file, os.fstat(self._file).st_size, 0)
         return stack_of(thread, text.decode(errors="backslashreplace"))
 
 
 def stack_of(thread: int, dump: str) -> str:
-    """One thread's part of what faulthandler writes, turned round to read as a traceback does."""
+    """Return one thread's part of faulthandler's output, reversed to read like a traceback."""
     heads = list(_THREAD.finditer(dump))
     ends = [*(head.start() for head in heads[1:]), len(dump)]
     for head, end in zip(heads, ends, strict=False):

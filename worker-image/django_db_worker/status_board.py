@@ -1,7 +1,7 @@
 """The status of every slot, in memory that the supervisor and its processes share.
 
-Each word has one writer at a time, the slot or the supervisor, so there is nothing to lock; the counters
-belong to the slot and outlive the process that fills it.
+Each word has one writer at a time, the slot or the supervisor, so no locks are needed. The counters belong
+to the slot and outlive its process.
 """
 
 import enum
@@ -21,7 +21,7 @@ _WORDS = _WAIT + len(BUCKETS) + 2
 
 
 class State(enum.IntEnum):
-    """What a slot does at the moment."""
+    """What a slot is doing."""
 
     NEW = 0
     CLAIMING = 1
@@ -37,7 +37,7 @@ _NOT_CLAIMING = {State.NEW, State.DISCONNECTED, State.ENDED}
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts for each of `BUCKETS` and one beyond (not cumulative), and the sum in seconds."""
+    """Counts for each of `BUCKETS` and for larger values (not cumulative), and the sum in seconds."""
 
     counts: tuple[int, ...]
     total: float
@@ -51,7 +51,7 @@ class SlotStatus:
         self._numbers = numbers
 
     def enter(self, state: State) -> None:
-        """Say what the slot does from now on. The clock is the machine's: every process reads the same."""
+        """Set what the slot is doing from now on. The clock is the machine's, the same for every process."""
         self._words[_BEAT] = time.monotonic_ns()
         self._words[_STATE] = state
         if state in _NOT_CLAIMING:
@@ -59,26 +59,26 @@ class SlotStatus:
 
     @property
     def state(self) -> State:
-        """What the slot does."""
+        """What the slot is doing."""
         return State(self._words[_STATE])
 
     @property
     def seconds_in_state(self) -> float:
-        """How long it has done that."""
+        """How long it has been in this state."""
         return max(0.0, (time.monotonic_ns() - self._words[_BEAT]) / 1e9)
 
     @property
     def claims(self) -> bool:
-        """Whether the slot's last look at the table went through."""
+        """Whether the slot's last query of the table was successful."""
         return bool(self._words[_CLAIMING])
 
     def note_claim(self) -> None:
-        """Say that a look at the table went through."""
+        """Record that a query of the table was successful."""
         self._words[_CLAIMING] = 1
 
     @property
     def leaving(self) -> bool:
-        """Whether this process is the one that is being replaced: kept with its first slot."""
+        """Whether this process is the one being replaced; stored with its first slot."""
         return bool(self._words[_LEAVING])
 
     @leaving.setter
@@ -87,7 +87,7 @@ class SlotStatus:
 
     @property
     def stopping(self) -> bool:
-        """Whether the supervisor has asked this process to stop: kept with its first slot.
+        """Whether the supervisor has asked this process to stop; stored with its first slot.
 
         It says the same as SIGTERM, which a task may catch or ignore.
         """
@@ -108,7 +108,7 @@ class SlotStatus:
 
     @property
     def doubt(self) -> bool:
-        """Whether a claim is under way: should the process end now, `task` may not be its last row."""
+        """Whether a claim is in progress: if the process ended now, `task` might not be its last row."""
         return bool(self._words[_DOUBT])
 
     @doubt.setter
@@ -117,7 +117,7 @@ class SlotStatus:
 
     @property
     def unsettled(self) -> bool:
-        """Whether a row may be RUNNING in this slot's name."""
+        """Whether a row may be RUNNING with this slot's worker id."""
         return self.doubt or self.task is not None
 
     @property
@@ -133,7 +133,7 @@ class SlotStatus:
         self._words[_TASK + 1] = value & (2**64 - 1)
 
     def count_started(self, waited: float) -> None:
-        """Count a task that starts after it was ready for `waited` seconds."""
+        """Count a task that starts after it has been ready for `waited` seconds."""
         self._words[_STARTED] += 1
         self._observe(_WAIT, waited)
 
@@ -148,17 +148,17 @@ class SlotStatus:
 
     @property
     def started(self) -> int:
-        """Tasks started."""
+        """The number of tasks that were started."""
         return self._words[_STARTED]
 
     @property
     def succeeded(self) -> int:
-        """Tasks finished well."""
+        """The number of tasks that were successful."""
         return self._words[_SUCCEEDED]
 
     @property
     def failed(self) -> int:
-        """Tasks failed."""
+        """The number of tasks that failed."""
         return self._words[_FAILED]
 
     @property
@@ -182,7 +182,7 @@ class StatusBoard:
     def __init__(self, processes: int, threads: int) -> None:
         self.processes = processes
         self.threads = threads
-        # Anonymous and shared: needs no file, so neither a writable directory nor /dev/shm.
+        # Anonymous and shared: it needs no file, so neither a writable directory nor /dev/shm.
         memory = memoryview(mmap.mmap(-1, processes * threads * _WORDS * 8))
         words, numbers = memory.cast("Q"), memory.cast("d")
         self._slots = [
@@ -191,14 +191,14 @@ class StatusBoard:
         ]
 
     def slot(self, process: int, thread: int) -> SlotStatus:
-        """The status of one slot."""
+        """Return the status of one slot."""
         return self._slots[process * self.threads + thread]
 
     def of_process(self, process: int) -> list[SlotStatus]:
-        """The status of each slot of a process."""
+        """Return the status of each slot of a process."""
         return self._slots[process * self.threads : (process + 1) * self.threads]
 
     @property
     def all(self) -> list[SlotStatus]:
-        """The status of every slot."""
+        """Return the status of every slot."""
         return list(self._slots)

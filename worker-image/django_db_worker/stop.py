@@ -1,4 +1,4 @@
-"""How a worker process learns that it should end."""
+"""How a worker process learns that it should stop."""
 
 import os
 import select
@@ -13,18 +13,18 @@ LONGEST_WAIT = 2**31 // 1000 - 1
 
 
 class Stop:
-    """Asked for by signal handlers, watched by every slot of the process.
+    """A request to stop: made by signal handlers, watched by every slot of the process.
 
     A signal handler may only set a flag and write to a pipe here: it runs between any two bytecodes of the
-    main thread, so a lock or an exception could hit the middle of a claim. The one exception is `end_now`
-    while a task's own code runs, which is interrupted by SystemExit as upstream does.
+    main thread, so a lock or an exception could hit the middle of a claim. The only exception is `end_now`
+    while a task's own code runs, which is interrupted with SystemExit, as upstream does.
     """
 
     # Put back after each task, once the process is ready for them.
     surroundings: Surroundings | None = None
 
     def __init__(self, *, parent: int | None = None, told: Callable[[], bool] = lambda: False) -> None:
-        """`parent` is the supervisor's process id: when it is gone, that is a request to stop.
+        """`parent` is the supervisor's process id: if that process is gone, this is a request to stop.
 
         So is `told()`, for a signal that arrived while a task had a handler of its own for it.
         """
@@ -40,7 +40,7 @@ class Stop:
         """Claim nothing more; finish what runs. May be called from a signal handler."""
         if not self.requested:
             self.requested = True
-            # Never read again: the pipe stays readable, for all threads.
+            # The byte is never read: the pipe stays readable for all threads.
             os.write(self._writer, b"x")
 
     def end_now(self) -> None:
@@ -57,7 +57,7 @@ class Stop:
         return self.requested
 
     def wait(self, seconds: float) -> bool:
-        """Sleep; return True at once when asked to stop."""
+        """Sleep; return True immediately when asked to stop."""
         if not self.requested:
             poll = select.poll()
             poll.register(self._reader, select.POLLIN)
@@ -99,6 +99,6 @@ class Stop:
             self._in_task = False
 
     def close(self) -> None:
-        """Give the pipe back."""
+        """Close the pipe."""
         os.close(self._reader)
         os.close(self._writer)

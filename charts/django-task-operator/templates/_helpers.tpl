@@ -1,4 +1,4 @@
-{{/* The name of everything in the release: the release's own, with the chart's unless it has that already. */}}
+{{/* The name of all objects of the release: the release name, plus the chart name unless it is included. */}}
 {{- define "operator.fullname" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{- .Release.Name | trunc 53 | trimSuffix "-" -}}
@@ -7,13 +7,13 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The labels that select the operator's pod. A Deployment's selector can never change. */}}
+{{/* The labels that select the operator's pod. A Deployment's selector is immutable. */}}
 {{- define "operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* The labels of the one operator pod that leads: it gives itself the second, with the name of its Lease. */}}
+{{/* The labels of the leader, which sets the second one itself, to the name of its Lease. */}}
 {{- define "operator.leaderLabels" -}}
 {{ include "operator.selectorLabels" . }}
 djangotasks.dev/leader: {{ include "operator.fullname" . }}
@@ -36,7 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* Restricted or Platform: whether pods have a user of their own, or the one that the platform gives them. */}}
+{{/* Restricted or Platform: whether pods have a fixed user, or the one that the platform assigns. */}}
 {{- define "operator.podSecurity" -}}
 {{- if ne .Values.podSecurity "Auto" -}}
 {{- .Values.podSecurity -}}
@@ -47,12 +47,12 @@ Restricted
 {{- end -}}
 {{- end -}}
 
-{{/* The name of all that the metrics API needs: a Service's has no more than 63 characters. */}}
+{{/* The name of the objects of the metrics API: that of a Service may have 63 characters. */}}
 {{- define "operator.metricsApiName" -}}
 {{- include "operator.fullname" . | trunc 51 | trimSuffix "-" }}-metrics-api
 {{- end -}}
 
-{{/* All that the operator may do, wherever it looks after workers. */}}
+{{/* The permissions of the operator in the namespaces that it watches. */}}
 {{- define "operator.rules" -}}
 - apiGroups: [djangotasks.dev]
   resources: [djangotaskworkers]
@@ -78,7 +78,7 @@ Restricted
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, patch]
-# The database URLs. Each by its name, as it is needed: never a list of them.
+# The database URLs: each Secret is read by its name when it is needed, and never listed.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]

@@ -1,4 +1,4 @@
-"""The commands. Imported before any of them, so that what they lack is one sentence and no traceback."""
+"""The commands. This is imported before them, so that a missing app causes one sentence, not a traceback."""
 
 import sys
 

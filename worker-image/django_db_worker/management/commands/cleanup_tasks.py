@@ -105,9 +105,9 @@ def _days(given: int | None) -> int:
 
 
 def _delete(rows: "models.QuerySet[Any]", size: int) -> int:
-    """Delete in statements of `size` rows, each a transaction of its own; return how many rows.
+    """Delete in statements of `size` rows, each in its own transaction; return the number of rows.
 
-    The keys are read without a lock and in their order, so that all batches together read the table once.
+    The keys are read in order and without locks, so that all batches together read the table only once.
     """
     deleted, last = 0, None
     while True:
@@ -115,6 +115,6 @@ def _delete(rows: "models.QuerySet[Any]", size: int) -> int:
         keys = list(page.order_by("pk").values_list("pk", flat=True)[:size])
         if not keys:
             return deleted
-        # Filtered again: somebody may have put a row back to READY meanwhile.
+        # Filtered again, because a row may have been changed back to READY meanwhile.
         deleted += rows.filter(pk__in=keys).delete()[0]
         last = keys[-1]
