@@ -159,6 +159,18 @@ POISONS: dict[str, list[Poison]] = {
         done("poisons.activate_async"),
         done("poisons.leave_event_loop"),
     ],
+    "changes its process, such as its working directory or how it handles signals": [
+        done("poisons.change_process", "working directory"),
+        done("poisons.change_process", "umask"),
+        done("poisons.change_process", "time zone"),
+        done("poisons.change_process", "environment"),
+        done("poisons.change_process", "locale"),
+        done("poisons.change_process", "collector"),
+        done("poisons.change_process", "signal handlers"),
+        done("poisons.change_process", "blocked signals"),
+        done("poisons.change_process", "timer"),
+        done("poisons.change_process", "recursion limit"),
+    ],
 }
 # This one the whole project does: each of the above is run with such receivers too.
 RECEIVERS = "is followed by a receiver of `task_started` or `task_finished` that raises an exception"

@@ -76,17 +76,17 @@ def poisoned(project: Project, poisons: Sequence[Poison], flags: list[str], **en
     innocents = [rows[one] for poison, one in plan if poison is None]
     assert collections.Counter(row["status"] for row in innocents) == {"SUCCESSFUL": len(innocents)}
     found = collections.Counter(str(row["return_value"]) for row in innocents)
-    assert list(found) == [str(unspoilt(project, **env))], found
+    assert list(found) == [str(unspoilt(project, *flags, **env))], found
     assert {len(row["worker_ids"]) for row in rows.values()} == {1}
     assert code == 0, worker.output
     assert "died" not in worker.output, worker.output
     return worker.output
 
 
-def unspoilt(project: Project, **env: str) -> Any:
+def unspoilt(project: Project, *flags: str, **env: str) -> Any:
     """What a task finds that is the first of its worker."""
     one = project.enqueue_one("poisons.surroundings")
-    project.batch(**env)
+    project.batch(*flags, **env)
     return project.result(one)["return_value"]
 
 

@@ -3,7 +3,15 @@
 import asyncio
 import contextvars
 import decimal
+import gc
+import locale
 import os
+import re
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
 
 from django.db import DatabaseError, connection, connections, transaction
 from django.tasks import task
@@ -46,7 +54,26 @@ def surroundings():
             found[f"{alias}: autocommit"] = using.get_autocommit()
             cursor.execute(SESSION[using.vendor])
             found[f"{alias}: session"] = [str(each) for each in cursor.fetchone()]
-    return found
+    # Threads share their process: there a neighbour may just be changing it.
+    return found | shared_surroundings() if in_main_thread() else found
+
+
+def in_main_thread():
+    return threading.current_thread() is threading.main_thread()
+
+
+def shared_surroundings():
+    return {
+        "directory": str(Path.cwd()),
+        "umask": re.search(r"Umask:\s*(\d+)", Path("/proc/self/status").read_text())[1],
+        "local time": [os.environ.get("TZ"), *time.tzname],
+        "path": os.environ.get("PATH"),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "collector": gc.isenabled(),
+        "recursion": sys.getrecursionlimit(),
+        "SIGTERM": repr(signal.getsignal(signal.SIGTERM)).partition(" at ")[0],
+        "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+    }
 
 
 def execute(sql, using="default"):
@@ -368,3 +395,46 @@ def fork_and_return():
     child = os.fork()
     assert not child or exit_code(child) == 0
     return "done"
+
+
+# The process
+
+
+@task
+def change_process(what):
+    PROCESS[what]()
+    return "done"
+
+
+def set_time_zone():
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+
+
+def take_signals():
+    # Only the main thread can.
+    if in_main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def leave_timer():
+    if in_main_thread():
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(9))
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        time.sleep(0.05)
+
+
+PROCESS = {
+    "working directory": lambda: os.chdir("/"),
+    "umask": lambda: os.umask(0o777),
+    "time zone": set_time_zone,
+    "environment": lambda: os.environ.update(PATH="/nowhere", LC_ALL="C"),
+    "locale": lambda: locale.setlocale(locale.LC_ALL, "C"),
+    "collector": gc.disable,
+    "signal handlers": take_signals,
+    "blocked signals": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()),
+    "timer": leave_timer,
+    "recursion limit": lambda: sys.setrecursionlimit(500) if in_main_thread() else None,
+}
