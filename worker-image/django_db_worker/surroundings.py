@@ -96,6 +96,7 @@ class Surroundings:
         os.umask(self._umask)
         self._before = [(trait, trait.read()) for trait in self._traits()]
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self._running: set[int] = set()
         self._changed_since: float | None = None
 
@@ -114,6 +115,9 @@ class Surroundings:
 
     def end(self) -> None:
         """After a task: put back what it changed. What neighbours may be using waits until none runs."""
+        if os.getpid() != self._pid:
+            # A process that the task has forked: the pipe is not its own, and another thread had the lock.
+            return
         changed = self._put_back_signals()
         if self._missed is not None:
             with suppress(BlockingIOError):

@@ -282,6 +282,23 @@ def test_a_signal_that_a_task_kept_for_itself_is_told_after_it() -> None:
     assert in_a_fork(work) == [[], [signal.SIGTERM], [1]]
 
 
+def test_a_process_that_a_task_has_forked_takes_nothing_from_the_worker() -> None:
+    def work() -> list[Any]:
+        told: list[int] = []
+        around = Surroundings(lambda: None, told.extend)
+        around.begin()
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        if not (child := os.fork()):
+            around.end()
+            os._exit(0)
+        os.waitpid(child, 0)
+        around.end()
+        return told
+
+    assert in_a_fork(work) == [signal.SIGTERM]
+
+
 def test_a_blocked_signal_meets_the_workers_handler_after_the_task() -> None:
     def work() -> list[Any]:
         handled: list[int] = []
