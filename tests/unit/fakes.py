@@ -195,15 +195,17 @@ class FakeKube:
             raise refusal(
                 409, f"Precondition failed: UID in precondition: {uid}, UID in object meta: {there}"
             )
-        if stored and not uid and _conflicts(stored, manifest):
-            raise refusal(409, "Apply failed with 1 conflict: conflict with another field manager")
+        if stored and not uid and (conflicts := _conflicts(stored.manifest, stored.applied, manifest)):
+            raise refusal(
+                409, f'Apply failed with {len(conflicts)} conflicts with "somebody": {", ".join(conflicts)}'
+            )
         if kind.plural == "deployments":
             _validate_template(manifest)
         if stored is None:
             return self._create(kind.plural, {**copy.deepcopy(manifest), "status": {}}, applied=manifest)
         kept = _without(stored.manifest, stored.applied, manifest)
         stored.applied = copy.deepcopy(manifest)
-        applied = _over(kept, manifest)
+        applied = _over(kept, manifest, lists=True)
         if others := applied["metadata"].pop("managedFields", []):
             # Where two say the same, both are its managers.
             taken = _fields(_difference(stored.manifest, manifest))
@@ -299,7 +301,7 @@ class FakeKube:
     def delete(self, kind: str, namespace: str, name: str) -> None:
         manifest = self._objects.pop((kind, namespace, name)).manifest
         manifest["metadata"]["resourceVersion"] = str(next(self._versions))
-        self._tell(kind, manifest, gone=True)
+        self._tell(kind, manifest, None)
 
     def read(self, kind: str, namespace: str, name: str) -> Manifest | None:
         stored = self._objects.get((kind, namespace, name))
@@ -457,24 +459,19 @@ class FakeKube:
         metadata.setdefault("generation", 1)
         metadata["resourceVersion"] = str(next(self._versions))
         self._objects[place] = _Stored(manifest, copy.deepcopy(applied or {}))
-        self._tell(kind, manifest)
+        self._tell(kind, None, manifest)
         return copy.deepcopy(manifest)
 
     def _change(self, stored: _Stored, manifest: Manifest) -> None:
         if manifest == stored.manifest:
             return
-        was_managed, before = _is_watched(stored.manifest), stored.manifest
-        manifest = copy.deepcopy(manifest)
+        before, manifest = stored.manifest, copy.deepcopy(manifest)
         if manifest.get("spec") != before.get("spec"):
             manifest["metadata"]["generation"] += 1
         manifest["metadata"]["resourceVersion"] = str(next(self._versions))
         stored.manifest = manifest
         (kind,) = (place[0] for place, one in self._objects.items() if one is stored)
-        if kind == "worker" or _is_watched(manifest):
-            self._tell(kind, manifest)
-        elif was_managed:
-            # A watch with a selector tells so of an object that no longer matches.
-            self._tell(kind, {**before, "metadata": {**before["metadata"]}}, gone=True)
+        self._tell(kind, before, manifest)
 
     def _of_kind(self, kind: str, namespace: str | None) -> list[Manifest]:
         return [
@@ -488,13 +485,28 @@ class FakeKube:
         self._watches.append((kind, label, told))
         return told
 
-    def _tell(self, kind: str, manifest: Manifest, *, gone: bool = False) -> None:
+    def _tell(self, kind: str, before: Manifest | None, after: Manifest | None) -> None:
+        """Tell everybody who watches what there was and what there is now."""
         for of_kind, label, told in self._watches:
-            if of_kind == kind and (label is None or _is_managed(manifest, label)):
-                told.put_nowait(("DELETED" if gone else "MODIFIED", copy.deepcopy(manifest)))
+            if of_kind == kind and (event := _event(label, before, after)):
+                told.put_nowait(event)
         for of_kind, label, cache in self._caches:
-            if of_kind == kind and _is_managed(manifest, label):
-                (cache.drop if gone else cache.put)(copy.deepcopy(manifest))
+            if of_kind == kind and (event := _event(label, before, after)):
+                what, manifest = event
+                (cache.drop if what == "DELETED" else cache.put)(manifest)
+
+
+def _event(label: str | None, before: Manifest | None, after: Manifest | None) -> tuple[str, Manifest] | None:
+    """What a watch says that asks for a label: an object that has lost that is gone, as it was before."""
+    was = before if before and (label is None or _is_managed(before, label)) else None
+    now = after if after and (label is None or _is_managed(after, label)) else None
+    if now:
+        return ("MODIFIED" if was else "ADDED"), copy.deepcopy(now)
+    if was:
+        gone = copy.deepcopy(was)
+        gone["metadata"]["resourceVersion"] = (after or was)["metadata"]["resourceVersion"]
+        return "DELETED", gone
+    return None
 
 
 def _label(selector: str) -> str:
@@ -532,13 +544,41 @@ def _is_managed(manifest: Manifest, label: str = WORKER_LABEL) -> bool:
     return labels.get("app.kubernetes.io/managed-by") == "django-task-operator" and label in labels
 
 
-def _is_watched(manifest: Manifest) -> bool:
-    return _is_managed(manifest) or _is_managed(manifest, MIGRATION_LABEL)
+# By what an apply tells the entries of a list; any other list is one field.
+LIST_KEYS = {
+    "containers": "name",
+    "env": "name",
+    "imagePullSecrets": "name",
+    "initContainers": "name",
+    "ownerReferences": "uid",
+    "volumeMounts": "mountPath",
+    "volumes": "name",
+}
+IDENTITY = {"apiVersion", "kind", "name", "namespace", "uid"}
 
 
-def _conflicts(stored: _Stored, manifest: Manifest) -> bool:
-    """Whether an apply without force would change a field that somebody else has set."""
-    return any(stored.applied.get(part) != manifest[part] != stored.manifest.get(part) for part in ("spec",))
+def _entries(field: str, value: Any) -> dict[str, Any] | None:
+    """The entries of a list that an apply tells apart, or the fields of an object; None of anything else."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, list) and (key := LIST_KEYS.get(field)):
+        return {entry[key]: entry for entry in value}
+    return None
+
+
+def _conflicts(stored: Any, ours: Any, wanted: Any, path: tuple[str, ...] = ()) -> list[str]:
+    """The fields that an apply without force would change and that somebody else has set."""
+    there, entries = (_entries(path[-1] if path else "", value) for value in (stored, wanted))
+    if there is None or entries is None:
+        is_ours = stored == ours
+        return [] if is_ours or stored in (wanted, None) else ["." + ".".join(path)]
+    of_ours = _entries(path[-1] if path else "", ours) or {}
+    return [
+        conflict
+        for name, value in entries.items()
+        if len(path) > 1 or name not in IDENTITY
+        for conflict in _conflicts(there.get(name), of_ours.get(name), value, (*path, name))
+    ]
 
 
 def _validate_template(manifest: Manifest) -> None:
@@ -565,15 +605,19 @@ def _validate_template(manifest: Manifest) -> None:
             )
 
 
-def _over(base: Any, change: Any) -> Any:
-    if not (isinstance(base, dict) and isinstance(change, dict)):
+def _over(base: Any, change: Any, field: str = "", *, lists: bool = False) -> Any:
+    """``change`` merged into ``base``; with ``lists``, lists whose entries have names are merged too."""
+    if isinstance(change, list) and isinstance(base, list) and lists and field in LIST_KEYS:
+        there, entries = _entries(field, base) or {}, _entries(field, change) or {}
+        return list(_over(there, entries, lists=True).values())
+    if not isinstance(change, dict):
         return copy.deepcopy(change)
-    merged = {**base}
+    merged = {**base} if isinstance(base, dict) else {}
     for name, value in change.items():
         if value is None:
             merged.pop(name, None)
         else:
-            merged[name] = _over(merged.get(name), value)
+            merged[name] = _over(merged.get(name), value, name, lists=lists)
     return merged
 
 
@@ -604,15 +648,17 @@ def _fields_but(fields: Manifest, taken: Manifest) -> Manifest:
     return {name: inner for name, inner in left.items() if inner or name not in taken}
 
 
-def _without(manifest: Any, applied: Any, wanted: Any) -> Any:
+def _without(manifest: Any, applied: Any, wanted: Any, field: str = "") -> Any:
     """``manifest`` less the fields that were applied before and are not applied any more."""
-    if not (isinstance(manifest, dict) and isinstance(applied, dict) and isinstance(wanted, dict)):
+    there, before, after = (_entries(field, value) for value in (manifest, applied, wanted))
+    if there is None or before is None or after is None:
         return manifest
-    return {
-        name: _without(value, applied.get(name), wanted.get(name))
-        for name, value in manifest.items()
-        if name not in applied or name in wanted
+    left = {
+        name: _without(value, before.get(name), after.get(name), name)
+        for name, value in there.items()
+        if name not in before or name in after
     }
+    return left if isinstance(manifest, dict) else list(left.values())
 
 
 class FakeDatabases:

@@ -36,6 +36,7 @@ CONCURRENT_REQUESTS = 10
 CONNECT_SECONDS = 1.0
 
 MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 
 # Everything that a request can raise: an error response, or no response.
 API_ERRORS = (ApiException, aiohttp.ClientError, TimeoutError, OSError)
@@ -146,16 +147,32 @@ class Kube:
     async def apply_worker_status(self, key: Key, uid: str, status: Manifest) -> Manifest:
         """Make ``status`` the status of a worker: fields that it omits are removed.
 
+        No apply: the API server does not look at the uid in an apply of the status, and would give what
+        is known of a deleted worker to the next one of its name.
+
         Raises:
             ApiException: status 404 or 409 if there is no worker with that name and uid.
         """
-        body = {
-            "apiVersion": f"{GROUP}/{VERSION}",
-            "kind": "DjangoTaskWorker",
-            "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
-            "status": status,
-        }
-        return await self._apply(f"{WORKERS.path_of(key)}/status", body, force=True)
+        try:
+            return await self._json(
+                "PATCH",
+                f"{WORKERS.path_of(key)}/status",
+                query={"fieldManager": FIELD_MANAGER},
+                body=[
+                    {"op": "test", "path": "/metadata/uid", "value": uid},
+                    {"op": "add", "path": "/status", "value": status},
+                ],
+                content=JSON_PATCH,
+            )
+        except ApiException as refused:
+            # It says no more of a test that failed.
+            if has_status(refused, HTTPStatus.UNPROCESSABLE_ENTITY):
+                found = await self.get_worker(key)
+                if found["metadata"]["uid"] != uid:
+                    raise ApiException(
+                        status=HTTPStatus.CONFLICT, reason="the worker of that name is another one"
+                    ) from None
+            raise
 
     async def write_worker_replicas(self, key: Key, version: str, replicas: int | None) -> Manifest:
         """Change or remove only ``spec.replicas``, if the worker still has that version.
@@ -187,7 +204,11 @@ class Kube:
         """Apply a whole object.
 
         With ``uid`` it changes exactly that object and overrides other field managers. Without, it creates
-        the object; one that was created meanwhile is a conflict, and is not taken over.
+        the object; one that was created meanwhile is a conflict, and is not taken over, unless it says the
+        same in every field that the two have in common.
+
+        Raises:
+            ApiException: status 409 for such a conflict, and where the object has another uid or is gone.
         """
         metadata = manifest["metadata"]
         if uid:
@@ -374,7 +395,7 @@ class Kube:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Manifest | None = None,
+        body: Manifest | list[Manifest] | None = None,
         content: str = "application/json",
     ) -> Manifest:
         if method == "GET":
@@ -388,7 +409,13 @@ class Kube:
         return await asyncio.shield(task)
 
     async def _write(
-        self, method: str, path: str, *, query: Mapping[str, str] | None, body: Manifest | None, content: str
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None,
+        body: Manifest | list[Manifest] | None,
+        content: str,
     ) -> Manifest:
         async with self._slots:
             permitted = self._permit.seconds()
@@ -418,7 +445,7 @@ class Kube:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Manifest | None = None,
+        body: Manifest | list[Manifest] | None = None,
         content: str = "application/json",
     ) -> Manifest:
         response = await self._request(method, path, query=query, body=body, content=content)
@@ -431,7 +458,7 @@ class Kube:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Manifest | None = None,
+        body: Manifest | list[Manifest] | None = None,
         content: str = "application/json",
         timeout: aiohttp.ClientTimeout = REQUEST_TIMEOUT,  # noqa: ASYNC109 - aiohttp's own kind of time-out
     ) -> aiohttp.ClientResponse:
@@ -450,7 +477,10 @@ class Kube:
         response: aiohttp.ClientResponse = answer.response
         if not response.ok:
             text = await response.text()
-            raise ApiException(status=response.status, reason=response.reason, body=text)
+            # That the object of a name is another one by now is a conflict, also where the API server
+            # takes the uid for an attempt to change it.
+            status = HTTPStatus.CONFLICT if _names_another(text) else response.status
+            raise ApiException(status=status, reason=response.reason, body=text)
         return response
 
 
@@ -523,6 +553,14 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 def _status_of(error: BaseException) -> int | None:
     """Status of the API server's answer; None where there was no answer."""
     return error.status if isinstance(error, ApiException) else None
+
+
+def _names_another(text: str) -> bool:
+    """Whether a refusal says that the object has another uid than the one that was meant."""
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        causes = json.loads(text)["details"]["causes"]
+        return any(cause.get("field") == "metadata.uid" for cause in causes)
+    return False
 
 
 def _labels(label: str, value: str | None) -> Manifest:

@@ -154,12 +154,39 @@ async def test_pods_as_they_are_now(kube: Kube, server: Server) -> None:
 async def test_status(kube: Kube, server: Server) -> None:
     await kube.apply_worker_status(EMAILS, "u-1", {"replicas": 3})
 
-    asked = server.asked[0]
     where = "/apis/djangotasks.dev/v1alpha1/namespaces/shop/djangotaskworkers/emails/status"
-    assert asked["what"] == f"PATCH {where}"
-    assert asked["query"]["force"] == "true"
-    assert asked["body"]["status"] == {"replicas": 3}
-    assert "spec" not in asked["body"]
+    assert server.asked == [
+        {
+            "what": f"PATCH {where}",
+            "query": {"fieldManager": "django-task-operator"},
+            "type": "application/json-patch+json",
+            "body": [
+                {"op": "test", "path": "/metadata/uid", "value": "u-1"},
+                {"op": "add", "path": "/status", "value": {"replicas": 3}},
+            ],
+        }
+    ]
+
+
+@pytest.mark.parametrize(("uid", "status"), [("u-2", 409), ("u-1", 422)])
+async def test_a_status_that_is_refused(kube: Kube, server: Server, uid: str, status: int) -> None:
+    """The API server says the same of another worker as of a status that the definition does not allow."""
+    server.answers = [
+        (422, {"message": "the server rejected our request"}),
+        (200, {"metadata": {"uid": uid}}),
+    ]
+    with pytest.raises(ApiException) as refused:
+        await kube.apply_worker_status(EMAILS, "u-1", {"replicas": 3})
+    assert refused.value.status == status
+
+
+async def test_another_object_of_the_name_is_a_conflict(kube: Kube, server: Server) -> None:
+    causes = [{"reason": "FieldValueInvalid", "message": "field is immutable", "field": "metadata.uid"}]
+    server.answers = [(422, {"details": {"causes": causes}}), (422, {"details": {"causes": []}})]
+    for status in (409, 422):
+        with pytest.raises(ApiException) as refused:
+            await kube.apply_object(DEPLOYMENTS, DEPLOYMENT, uid="d-1")
+        assert refused.value.status == status
 
 
 async def test_reads_and_events(kube: Kube, server: Server) -> None:

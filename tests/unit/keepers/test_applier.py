@@ -187,12 +187,22 @@ async def test_somebody_elses_is_left_alone(
     assert not any(made.startswith("apply") for made in owned.requests())
 
 
+# What they say otherwise: where two say the same, the API server sees no conflict.
+THEIRS: dict[str, Manifest] = {
+    "Deployment": {"replicas": 99},
+    "HorizontalPodAutoscaler": {"maxReplicas": 99},
+    "PodDisruptionBudget": {"maxUnavailable": 99},
+    "CronJob": {"schedule": "@yearly"},
+    "Job": {"backoffLimit": 99},
+}
+
+
 async def test_one_that_somebody_makes_at_the_same_moment_is_left_alone(owned: Owned) -> None:
     really = owned.bench.kube.get_worker
 
     async def get_worker(key: Any) -> Any:
         owned.exists(labels={"app": "theirs"})
-        owned.edit({"spec": {"theirs": 1}})
+        owned.edit({"spec": THEIRS[owned.kind]})
         return await really(key)
 
     owned.bench.kube.get_worker = get_worker  # type: ignore[method-assign]
