@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.e2e.conftest import SPEC
 from tests.e2e.harness import always, deployment_writes, eventually
 from tests.e2e.postgres import chores
 
@@ -93,9 +94,10 @@ def test_rollout_restart_replaces_the_pods_and_is_not_put_back(
 def test_rollout_undo_is_told_that_the_worker_still_asks_for_the_new_version(
     make_worker: MakeWorker, database: Database, here: Kubectl
 ) -> None:
-    worker = make_worker(scaling={"minReplicas": 1})
+    env = [*SPEC["env"], {"name": "OLD", "value": "1"}]
+    worker = make_worker(scaling={"minReplicas": 1}, env=env)
     worker.scales_to(1)
-    worker.patch(verbosity=2)
+    worker.patch(verbosity=2, env=SPEC["env"])
     eventually(lambda: "--verbosity=2" in str(worker.deployment), "the new version")
     worker.scales_to(1, within=60)
     assert worker.deployment
@@ -105,7 +107,10 @@ def test_rollout_undo_is_told_that_the_worker_still_asks_for_the_new_version(
 
     assert event["note"].startswith("The Deployment was rolled back by kubectl at 20")
     assert "change its spec instead" in event["note"]
-    assert worker.deployment["spec"]["template"] == template
+    eventually(
+        lambda: worker.deployment and worker.deployment["spec"]["template"] == template,
+        "the template as it was, without the variable that only the version before has",
+    )
 
 
 def test_a_deployment_deleted_by_hand_is_put_back(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.e2e.conftest import SPEC
 from tests.e2e.harness import eventually
-from tests.e2e.mesh import mesh
+from tests.e2e.mesh import RESTRICTED, mesh
 from tests.e2e.postgres import chores
 from tests.e2e.release import NAME, Release
 
@@ -41,38 +41,39 @@ def test_a_worker_runs_as_a_user_whom_its_image_does_not_know(
     here("wait", "--for=condition=Complete", "job/now", "--timeout=60s")
 
 
-def test_the_operator_runs_as_a_user_whom_its_image_does_not_know(
-    operator: Release, here: Kubectl, namespace: str
-) -> None:
-    """A second one, for this namespace alone, where there is no worker."""
-    account = f"--serviceaccount={namespace}:default"
-    here("create", "rolebinding", "operator", f"--clusterrole={NAME}", account)
-    restricted: dict[str, Any] = {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    pod = {
+def operator_pod(*args: str) -> dict[str, Any]:
+    """An operator that needs no Lease, as it watches where nobody else does."""
+    return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "operator"},
         "spec": {
             "securityContext": {
-                **ARBITRARY,
                 "runAsNonRoot": True,
+                "runAsUser": 65532,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [
                 {
                     "name": "operator",
                     "image": f"{NAME}:dev",
-                    "args": [f"--watch-namespace={namespace}", "--pod-security=platform"],
+                    "args": list(args),
                     "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1},
-                    "securityContext": restricted,
+                    "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": True},
                 }
             ],
         },
     }
+
+
+def test_the_operator_runs_as_a_user_whom_its_image_does_not_know(
+    operator: Release, here: Kubectl, namespace: str
+) -> None:
+    """A second one, for this namespace alone, where there is no worker."""
+    account = f"--serviceaccount={namespace}:default"
+    here("create", "rolebinding", "operator", f"--clusterrole={NAME}", account)
+    pod = operator_pod(f"--watch-namespace={namespace}", "--pod-security=platform")
+    pod["spec"]["securityContext"] |= ARBITRARY
     here("create", "-f-", manifest=pod)
     here("wait", "--for=condition=Ready", "pod/operator", "--timeout=60s")
     assert "Traceback" not in here("logs", "operator")
@@ -87,9 +88,7 @@ def test_a_mesh_keeps_neither_a_migration_nor_a_clean_up_from_ending(
         assert worker.events("MigrationStarted")
         eventually(lambda: not here("get", "jobs", "--output=name"), "the migration's Job is gone", within=60)
         here("create", "job", "now", "--from=cronjob/worker-cleanup")
-        here("wait", "--for=create", "--timeout=60s", "pods", "--selector=job-name=now")
-        (pod,) = json.loads(here("get", "pods", "--selector=job-name=now", "--output=json"))["items"]
-        assert [each["name"] for each in pod["spec"]["containers"]] == ["mesh", "worker"]
+        # By itself it would stay, complete.
         eventually(lambda: not here("get", "jobs", "--output=name"), "the clean-up's Job is gone", within=60)
 
 
@@ -103,3 +102,28 @@ def test_a_migration_that_fails_in_a_mesh_is_said(
         )
         message = worker.becomes("Stalled", "True", "MigrationFailed", within=60)
         assert "nowhere" in message
+
+
+def test_a_namespace_that_is_gone_keeps_no_other_from_being_served(
+    operator: Release, here: Kubectl, namespace: str
+) -> None:
+    """A second operator, for this namespace and for one that does not exist, to which it has no rights."""
+    gone = f"{namespace}-gone"
+    here(
+        "create", "rolebinding", "operator", f"--clusterrole={NAME}", f"--serviceaccount={namespace}:default"
+    )
+    here(
+        "create", "-f-", manifest=operator_pod(f"--watch-namespace={namespace}", f"--watch-namespace={gone}")
+    )
+    here("wait", "--for=condition=Ready", "pod/operator", "--timeout=90s")
+    eventually(
+        lambda: "workers not watched" in here("logs", "operator"), "kopf has given up for the one", within=90
+    )
+    log = [json.loads(line) for line in here("logs", "operator").splitlines() if line.startswith("{")]
+    named = {each["message"]: each.get("namespace") for each in log}
+    assert named["namespace not served"] == named["workers not watched"] == gone
+    # It goes on, and has never been started anew.
+    pod = json.loads(here("get", "pod", "operator", "-ojson"))
+    (status,) = pod["status"]["containerStatuses"]
+    assert status["ready"]
+    assert status["restartCount"] == 0

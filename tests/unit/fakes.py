@@ -229,6 +229,22 @@ class FakeKube:
         self._change(stored, _over(stored.manifest, {"spec": {"replicas": replicas}}))
         return copy.deepcopy(stored.manifest)
 
+    async def replace_pod_spec(self, key: Key, uid: str, spec: Manifest) -> Manifest:
+        self._request("replace pod spec")
+        if self._get("deployments", key.namespace, key.name)["metadata"]["uid"] != uid:
+            raise refusal(422, "the test failed")
+        stored = self._objects["deployments", key.namespace, key.name]
+        manifest = copy.deepcopy(stored.manifest)
+        manifest["spec"]["template"]["spec"] = copy.deepcopy(spec)
+        taken = {"f:spec": {"f:template": {"f:spec": {}}}}
+        managed = manifest["metadata"].pop("managedFields", [])
+        left = [(entry, _fields_but(entry["fieldsV1"], taken)) for entry in managed]
+        manifest["metadata"]["managedFields"] = [
+            {**entry, "fieldsV1": fields} for entry, fields in left if fields
+        ]
+        self._change(stored, manifest)
+        return copy.deepcopy(stored.manifest)
+
     async def list_autoscalers(self, namespace: str) -> list[Manifest]:
         self._request("list autoscalers")
         return self._of_kind("horizontalpodautoscalers", namespace)

@@ -236,6 +236,24 @@ class Kube:
             content=MERGE_PATCH,
         )
 
+    async def replace_pod_spec(self, key: Key, uid: str, spec: Manifest) -> Manifest:
+        """Replace the pod spec in the template of that very Deployment, whoever else has set fields of it.
+
+        Raises:
+            ApiException: if there is no Deployment of that name and uid.
+        """
+        patch: list[Manifest] = [
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "replace", "path": "/spec/template/spec", "value": spec},
+        ]
+        return await self._json(
+            "PATCH",
+            DEPLOYMENTS.path_of(key),
+            query={"fieldManager": FIELD_MANAGER},
+            body=patch,
+            content="application/json-patch+json",
+        )
+
     async def list_autoscalers(self, namespace: str) -> list[Manifest]:
         """List every HorizontalPodAutoscaler of a namespace, whoever created it."""
         listed = await self._json("GET", AUTOSCALERS.path(namespace))

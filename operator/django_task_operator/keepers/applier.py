@@ -36,12 +36,14 @@ class Applied[T: OwnedObject]:
         error: why it was not applied, if so.
         created: whether the object did not exist before.
         restored: what someone else had done to the object, if that was reverted.
+        edited: whether someone else had changed its spec, reverted or not.
     """
 
     state: T | None = None
     error: WorkerError | None = None
     created: bool = False
     restored: Literal["deleted", "changed"] | None = None
+    edited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +118,16 @@ class Applier[T: OwnedObject]:
         state, before = self._cache.digest(answer), self._last.get(name)
         self._last[name] = last = _Last(digest, state.uid, state.revision)
         restored: Literal["deleted", "changed"] | None = None
+        edited = False
         if before and before.digest == digest:
             if before.uid != last.uid:
                 restored = "deleted"
-            # Where the apply changes nothing, somebody has added what is not ours, as `kubectl rollout
-            # restart` does, and it stays.
-            elif target and target.revision != state.revision:
-                restored = "changed"
-        return Applied(state, created=target is None, restored=restored)
+            elif target:
+                # If the apply changes nothing, someone has added what is not ours, as `kubectl rollout
+                # restart` does, and it stays.
+                restored = "changed" if target.revision != state.revision else None
+                edited = target.revision != before.revision
+        return Applied(state, created=target is None, restored=restored, edited=edited)
 
     async def delete(self, state: T) -> WorkerError | None:
         """Delete an object; return why it could not be deleted, if so."""

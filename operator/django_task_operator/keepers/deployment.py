@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,8 +16,11 @@ from django_task_operator.turn import Event
 if TYPE_CHECKING:
     from django_task_operator.observed.objects import Deployment, Edit
     from django_task_operator.resources import Rotation
-    from django_task_operator.spec import Key, Worker
+    from django_task_operator.spec import Key, Manifest, Worker
     from django_task_operator.world import World
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,27 @@ class DeploymentKeeper:
         applied = await self._applier.apply(manifest, asked=manifest["spec"]["template"])
         if isinstance(applied.error, ObjectRejected):
             return await self.hold(replicas, applied.error)
-        events = [_restored(applied.restored, before, self._key.name)] if applied.restored else []
+        restored = applied.restored
+        if applied.state and applied.edited and before and before.edit and before.edit.is_rollback:
+            await self._drop_additions(applied.state.uid, manifest)
+            restored = "changed"
+        events = [_restored(restored, before, self._key.name)] if restored else []
         if applied.state and rotation.changed:
             events.append(_url_changed(worker))
         return Outcome(scaled=applied.error is None, error=applied.error, events=tuple(events))
+
+    async def _drop_additions(self, uid: str, manifest: Manifest) -> None:
+        """Remove what a rollback has brought back that the worker's template no longer has.
+
+        An apply leaves fields alone that another client has set: an environment variable of the version
+        before would stay for good.
+        """
+        pod = manifest["spec"]["template"]["spec"]
+        try:
+            self._deployments.put(await self._kube.replace_pod_spec(self._key, uid, pod))
+            self._applier.forget(self._key.name)
+        except API_ERRORS as error:
+            log.warning("rollback not undone", extra={"worker": str(self._key), "error": describe(error)})
 
     async def hold(self, replicas: int, error: WorkerError) -> Outcome:
         """Scale the existing Deployment: an obstacle to the new template must not stop the current one."""
@@ -111,8 +132,7 @@ def _how_changed(edit: Edit | None, name: str) -> str:
             f"scaled {who} Change spec.scaling.minReplicas and maxReplicas of DjangoTaskWorker {name} "
             f"instead, or set spec.scaling.driver to External and scale that: kubectl scale djtw {name}."
         )
-    # Of the kubectl commands, `rollout undo` has this name; others are kubectl-edit and so on.
-    if edit.manager == "kubectl" and edit.updated:
+    if edit.is_rollback:
         return (
             f"rolled back {who} After kubectl rollout undo the DjangoTaskWorker still asks for the new "
             "version: change its spec instead, to the image and settings of the previous version "

@@ -82,6 +82,11 @@ class Edit:
     scaled: bool = False
     updated: bool = True
 
+    @property
+    def is_rollback(self) -> bool:
+        """Whether it is `kubectl rollout undo`: the other commands are called kubectl-edit and so on."""
+        return self.manager == "kubectl" and self.updated and not self.scaled
+
     @classmethod
     def last_of(cls, manifest: Manifest, *, but: str, of_scale: bool = False) -> Self | None:
         """Find the last edit by another manager than ``but``; ``of_scale``: only edits that scaled it.

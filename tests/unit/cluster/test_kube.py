@@ -133,6 +133,25 @@ async def test_scale(kube: Kube, server: Server) -> None:
     assert server.asked[0]["body"] == {"spec": {"replicas": 3}}
 
 
+async def test_a_pod_spec_is_replaced_in_that_very_deployment(kube: Kube, server: Server) -> None:
+    await kube.replace_pod_spec(EMAILS, "d-1", {"containers": []})
+
+    assert server.asked[0]["what"] == "PATCH /apis/apps/v1/namespaces/shop/deployments/emails"
+    assert server.asked[0]["type"] == "application/json-patch+json"
+    assert server.asked[0]["body"] == [
+        {"op": "test", "path": "/metadata/uid", "value": "d-1"},
+        {"op": "replace", "path": "/spec/template/spec", "value": {"containers": []}},
+    ]
+
+
+async def test_every_autoscaler_of_a_namespace_is_listed(kube: Kube, server: Server) -> None:
+    server.answers = [(200, {"items": [{"a": 1}]})]
+
+    assert await kube.list_autoscalers("shop") == [{"a": 1}]
+    assert server.asked[0]["what"] == "GET /apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers"
+    assert server.asked[0]["query"] == {}
+
+
 async def test_an_annotation_of_that_very_pod(kube: Kube, server: Server) -> None:
     await kube.annotate_pod("shop", "emails-5d9f-abcde", "p-1", {"a": "1", "b": None})
 

@@ -389,6 +389,34 @@ async def test_rollout_restart_is_no_change_that_is_put_back(bench: Bench) -> No
     assert "apply deployment" not in bench.kube.requests
 
 
+async def test_what_a_rollback_brings_back_does_not_stay(bench: Bench) -> None:
+    """An apply alone leaves it, as it is nobody's but that client's."""
+    reconciler = await bench.running(42)
+    bench.kube.edit("deployments", "shop", "emails", restarted_at(NOON), by={"manager": "kubectl-rollout"})
+    await bench.turn(reconciler)
+    before = bench.kube.read("deployments", "shop", "emails")
+    bench.kube.edit(
+        "deployments",
+        "shop",
+        "emails",
+        {"spec": {"template": {"spec": {"hostname": "old"}}}},
+        by={"manager": "kubectl", "time": NOON},
+    )
+    await bench.turn(reconciler)
+
+    after = bench.kube.read("deployments", "shop", "emails")
+    assert before
+    assert after
+    assert after["spec"] == before["spec"], "with the time of the restart"
+    (told,) = bench.told()
+    assert told.startswith(f"DeploymentRestored: The Deployment was rolled back by kubectl at {NOON}")
+    await bench.turn(reconciler)
+    bench.kube.requests.clear()
+    await bench.turn(reconciler)
+    assert bench.kube.requests == []
+    assert len(bench.told()) == 1
+
+
 WORKER_IMAGE = {"spec": {"template": {"spec": {"containers": [{"name": "worker", "image": "shop:0"}]}}}}
 
 
