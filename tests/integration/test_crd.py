@@ -85,7 +85,7 @@ def test_an_update_is_held_to_the_rules(emails: Kubectl) -> None:
     )
 
     assert "spec.scaling.minReplicas" in reason
-    assert "as 20 is than 10" in reason
+    assert "but 20 is greater than 10" in reason
 
 
 def test_status_is_written_apart(emails: Kubectl) -> None:
@@ -165,7 +165,7 @@ def test_delete_returns_at_once(emails: Kubectl) -> None:
     ("path", "words"),
     [
         ("djtw", "Runs Django's background tasks on Kubernetes"),
-        ("djtw.spec.scaling", "The most pods there may ever be"),
+        ("djtw.spec.scaling", "The highest number of pods."),
         ("djtw.spec.scaling.maxReplicas", "Default: 10."),
         ("djtw.spec.database.urlSecretRef.key", "postgres://user:password@host:5432/name"),
         ("djtw.status.conditions", "DatabaseReachable"),
