@@ -15,7 +15,7 @@ from django_task_operator.startup.wiring import Outside, assemble
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until SIGTERM or SIGINT; exit code 1 if the operator cannot go on."""
+    """Run until SIGTERM or SIGINT; exit code 1 if the operator cannot continue."""
     options = Options.parse(arguments, os.environ)
     logs.configure(options.log_level, options.log_format)
     if options.kubeconfig:

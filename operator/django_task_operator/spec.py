@@ -97,7 +97,7 @@ class Database(_Value):
 
     @property
     def replaces_pods(self) -> bool:
-        """Whether pods are replaced when the URL has changed: those that do not get it need not be."""
+        """Whether pods are replaced when the URL has changed: pods that do not get it need not be."""
         named = self.connection.env_prefix if self.connection else self.env_name
         return self.url_change_policy == "Rollout" and bool(named)
 

@@ -22,11 +22,10 @@ log = logging.getLogger(__name__)
 # A refused connection costs little, and the operator sees no changes until the watch is back.
 WATCH_DELAY, LONGEST_WATCH_DELAY = 0.5, 4.0
 
-# For an answer that says no: an API server that has just started gives it for a moment, before it has read
-# its roles; where a namespace is gone, or the rights to it, it will be given for long. And for one that
-# says that it has too much to do.
+# After a refusal. An API server that has just started refuses for a moment, before it has read its roles; if
+# a namespace or the permissions on it are gone, it refuses for long. Also for an overloaded API server.
 LONGEST_REFUSED_DELAY = 30.0
-# So many such answers in a row, which are 3.5 s, are no moment any more.
+# After this many refusals in a row, which take 3.5 s, the refusal counts as lasting.
 REFUSALS = 4
 
 # What ``keep_watching`` yields in addition to the API server's own types of events.
@@ -98,17 +97,17 @@ class Watched[T]:
         self._gone: dict[tuple[Key, str], int] = {}
         self._awaited = set(self._namespaces)
         self._broken: set[str | None] = set()
-        # Whether there is something of a namespace, or of the cluster, to go by.
+        # Whether a namespace, or the cluster, has been listed.
         self.listed: dict[str | None, asyncio.Event] = {each: asyncio.Event() for each in self._namespaces}
-        # Whether there is of all, but those that the API server says no to.
+        # Whether all have been listed, except those that the API server refuses.
         self.synced = asyncio.Event()
 
     def scope(self, namespace: str) -> str | None:
-        """What is watched for the sake of a namespace: it, or, as None, the whole cluster."""
+        """Return what is watched for a namespace: the namespace itself or, as None, the whole cluster."""
         return namespace if namespace in self.listed else None
 
     def is_current(self, namespace: str) -> bool:
-        """Whether all of that namespace is watched now, so that what is not here is nowhere."""
+        """Whether that whole namespace is watched now, so that objects that are not here do not exist."""
         scope = self.scope(namespace)
         return self.listed[scope].is_set() and scope not in self._broken
 

@@ -30,7 +30,7 @@ class Caches:
     """The workers' objects as the watches report them, with a cache for each kind."""
 
     def __init__(self, kube: Kube, namespaces: Sequence[str], changed: Callable[[Key], None]) -> None:
-        """Ask for nothing before ``run``; ``changed`` is told whose object is another than before."""
+        """Send no requests before ``run``; ``changed`` is called with the worker of a changed object."""
         self.all: list[Watched[Any]] = []
 
         def watched[T](

@@ -105,7 +105,7 @@ class _Watcher(threading.Thread):
             await self._run_kopf((), stop_flag)
 
     async def _watch_again(self, namespace: str, stop_flag: asyncio.Event) -> None:
-        """Watch a namespace, for which kopf gives up where it is gone, or the rights to it; others go on."""
+        """Watch one namespace, again and again: kopf gives up if it is gone or not permitted any more."""
         while not stop_flag.is_set():
             try:
                 await self._run_kopf((namespace,), stop_flag)

@@ -539,7 +539,7 @@ def describe(error: BaseException) -> str:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether the same request may succeed later, with nothing changed by anybody."""
+    """Whether the same request may succeed later, without any change."""
     status = _status_of(error)
     passing = (
         status is None
@@ -551,9 +551,10 @@ def is_passing(error: BaseException) -> bool:
 
 
 def says_no(error: BaseException) -> bool:
-    """Whether the API server has answered, and not only that it is not ready.
+    """Whether the API server has answered, other than that it is not ready.
 
-    The same request is then for a later time. One that was away may be back at any moment, and a watch tells.
+    Then the same request should only be retried later. An unavailable API server may be back at any moment,
+    and a watch reports that.
     """
     return isinstance(error, ApiException) and error.status != HTTPStatus.SERVICE_UNAVAILABLE
 
@@ -569,7 +570,7 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 def _status_of(error: BaseException) -> int | None:
-    """Status of the API server's answer; None where there was no answer."""
+    """Return the status of the API server's response; None if there was no response."""
     return error.status if isinstance(error, ApiException) else None
 
 

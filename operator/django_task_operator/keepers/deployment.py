@@ -114,7 +114,7 @@ def _url_changed(worker: Worker) -> Event:
     what = "connection" if database.connection else "URL"
     note = (
         f"The database {what} in Secret {database.secret} has changed, and the task table answers: the pods"
-        f" are replaced, because those that run keep the {what} that they started with."
+        f" are replaced, because running pods keep the {what} with which they were started."
     )
     return Event("Normal", EventReason.DATABASE_URL_CHANGED, note)
 

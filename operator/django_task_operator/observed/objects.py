@@ -291,10 +291,10 @@ class Job(OwnedObject):
 
 
 def _is_scaled_to_zero(manifest: Manifest, *, by: str) -> bool:
-    """Whether somebody has scaled to zero what the manager ``by`` had scaled otherwise.
+    """Whether another client has scaled to zero what the manager ``by`` had set to another number.
 
-    In a scale without replicas there is no field that anybody could be the manager of, so that all that is
-    left of it is that ``by`` is not the manager any more (Kubernetes 1.34).
+    A scale to zero omits the field, so it has no manager: the only trace is that ``by`` no longer manages
+    the replicas (Kubernetes 1.34).
     """
     own = [
         each.get("fieldsV1", {}).get("f:spec", {})

@@ -48,7 +48,7 @@ RETRY_SECONDS = (1.0, 30.0)
 
 _REFUSED = (
     "this operator refuses it in a pod template (podTemplates.restricted in its chart). "
-    "Remove it, or ask whoever installed the operator."
+    "Remove it, or ask the administrator who installed the operator."
 )
 
 
@@ -105,7 +105,7 @@ class Reconciler:
         try:
             done = await self._apply(worker, plan, seen)
         except SpecReplicasChanged:
-            return self._next(Due(0.0, "somebody else has just written spec.replicas"))
+            return self._next(Due(0.0, "another client has just written spec.replicas"))
         return await self._report(done)
 
     def _permitted(self, worker: Worker) -> Worker:
@@ -161,8 +161,8 @@ class Reconciler:
         events = [*migration.events, *outcome.events]
         if outcome.scaled:
             events += self._scaled(plan.decision, seen)
-        # After the Deployment, which must not wait: for a budget of pods that are not there yet, say.
-        # And an autoscaler must not start from another number than that of the pods that there are.
+        # After the Deployment, which must not wait, for example for a budget of pods that do not exist yet.
+        # And an autoscaler must not start from a number other than that of the current pods.
         child_error = None
         if outcome.scaled and not scale_error:
             child_error = await self._keep_children(worker, seen, migration)
@@ -210,7 +210,7 @@ class Reconciler:
         if decision.event is None:
             return []
         telemetry.SCALINGS.labels(self._key.namespace, self._key.name, str(decision.event)).inc()
-        # From zero and back to it an autoscaler cannot go: whoever looks at it alone reads there who did.
+        # An autoscaler cannot scale from or to zero: its own events should say who did.
         at_zero = 0 in {decision.before, decision.replicas}
         autoscaler = seen.autoscaler.uid if seen.autoscaler and at_zero else None
         return [Event("Normal", decision.event, decision.note, autoscaler)]
@@ -229,7 +229,7 @@ class Reconciler:
         else:
             self._backoff.reset()
         if isinstance(turn.apply_error, UserError):
-            dues.append(Due(TROUBLE_SECONDS, f"{turn.apply_error.reason} may have been mended"))
+            dues.append(Due(TROUBLE_SECONDS, f"{turn.apply_error.reason} may have been fixed"))
         if turn.database_error:
             dues.append(Due(TROUBLE_SECONDS, f"{turn.database_error.reason} may be over"))
         return dues

@@ -47,7 +47,7 @@ def volumes(database: Database) -> tuple[list[Manifest], list[Manifest]]:
     ref = database.ssl_root_cert_secret_ref
     if ref is None:
         return [], []
-    # A file of the folder follows the Secret, which one that is mounted alone would not.
+    # A mounted folder is updated when the Secret changes; a file mounted with subPath would not be.
     secret = {"secretName": ref.name, "items": [{"key": ref.key, "path": ROOT_CERT_FILE}]}
     mount = {"name": _VOLUME, "mountPath": ROOT_CERT_FOLDER, "readOnly": True}
     return [{"name": _VOLUME, "secret": secret}], [mount]

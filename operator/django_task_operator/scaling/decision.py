@@ -162,7 +162,7 @@ class Decision:
             return None
         if self.replicas < self.before:
             return EventReason.SCALED_DOWN
-        # More that are held are pods that somebody else added, and that are not to go yet.
+        # If a higher number is held, another client has added pods, and they are kept for now.
         return EventReason.SCALED_UP if self.replicas > self.before and not self.is_held else None
 
 

@@ -51,7 +51,7 @@ class WatchWorkers(Protocol):
     """Reports which DjangoTaskWorkers exist, for as long as it can."""
 
     def __call__(self, observe: Observe, ready: Callable[[], None]) -> Awaitable[None]:
-        """Call ``ready`` once it watches; return if it cannot go on, and stop when cancelled."""
+        """Call ``ready`` once it watches; return if it cannot continue, and stop when cancelled."""
 
 
 class Over(Exception):
@@ -82,7 +82,7 @@ class Operator:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can go on."""
+        """Whether it can continue."""
         return self._phase is not Phase.BROKEN
 
     @property

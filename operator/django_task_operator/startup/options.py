@@ -120,8 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--restrict-pod-templates",
         action="store_true",
-        help="refuse workers whose podTemplate has host namespaces or paths, privileges, a service account or"
-        " a node of its own",
+        help="refuse workers whose podTemplate sets host namespaces or paths, privileges, service accounts or"
+        " node names",
     )
     _add_metrics_api(parser)
     parser.add_argument(

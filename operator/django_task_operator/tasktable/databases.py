@@ -269,7 +269,7 @@ class _Poller:
             self._last_poll = self._loop.time()
 
     async def _asked[T](self, ask: Callable[[], T]) -> T:
-        """What the table answers, in its lane; one that hangs is cut off."""
+        """Query the table in its lane; a query that hangs is interrupted."""
         if self._ended:
             raise ConnectionLost
         hung = self._loop.call_later(HUNG_SECONDS, self._table.interrupt)

@@ -190,4 +190,4 @@ async def test_a_rotated_password_replaces_the_pods_that_have_it(bench: Bench) -
 
     (told,) = [told for told in bench.told() if told.startswith("DatabaseURLChanged")]
     assert "The database connection in Secret hippo has changed" in told
-    assert told.endswith("those that run keep the connection that they started with.")
+    assert told.endswith("running pods keep the connection with which they were started.")

@@ -139,4 +139,4 @@ async def test_when_and_why_the_next_turn_is_due_is_logged(
     assert await bench.turn(reconciler) == pytest.approx(50, abs=0.01)
     assert dues(caplog)[-1][1] == "scaleDownDelaySeconds are over"
     edit(bench, image="")
-    assert (await bench.turn(reconciler), dues(caplog)[-1][1]) == (5, "InvalidSpec may have been mended")
+    assert (await bench.turn(reconciler), dues(caplog)[-1][1]) == (5, "InvalidSpec may have been fixed")

@@ -21,7 +21,7 @@ OPTIONS = Options(instance="operator-1", hash_key=Key(namespace="ops", name="has
 NEW_URL = URL.replace("s3cr", "n3w")
 TOLD = (
     "DatabaseURLChanged: The database URL in Secret shop-db has changed, and the task table answers: the pods"
-    " are replaced, because those that run keep the URL that they started with."
+    " are replaced, because running pods keep the URL with which they were started."
 )
 
 

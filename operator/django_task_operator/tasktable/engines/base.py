@@ -63,7 +63,7 @@ class Place:
                 instead = (
                     "Name the Secret that has the certificate in spec.database.sslRootCertSecretRef"
                     if name.replace("-", "_").lower() in _ROOT_CERTS
-                    else "Where your pods need it, give the operator a URL of its own in "
+                    else "If your pods need it, give the operator its own URL in "
                     "spec.database.operatorUrlSecretRef"
                 )
                 raise InvalidURL(problem=f"{refused} {instead}")
@@ -83,14 +83,14 @@ class Engine(ABC):
     """Django's backend, as in ``DATABASES["default"]["ENGINE"]``."""
 
     schemes: ClassVar[frozenset[str]]
-    """The schemes of a URL that mean it."""
+    """The URL schemes that stand for it."""
 
     clock: ClassVar[str]
-    """SQL for the server's clock at the start of a statement, as a DateTimeField stores an instant."""
+    """SQL for the server's clock at the start of a statement, in the format of a DateTimeField."""
 
     instants_have_zones: ClassVar[bool]
-    """Whether a DateTimeField's column stores an instant; else it is a wall clock's reading in the time zone
-    of the project's ``DATABASES["default"]["TIME_ZONE"]`` or ``TIME_ZONE``, which nobody tells."""
+    """Whether a DateTimeField's column stores an instant. Otherwise it stores the local time in the project's
+    ``DATABASES["default"]["TIME_ZONE"]`` or ``TIME_ZONE``, which the operator does not know."""
 
     equal_names_are_one: ClassVar[bool]
     """Whether the column of queues compares names as Python does; MySQL's ignores case and accents."""
@@ -107,23 +107,23 @@ class Engine(ABC):
     def options(
         self, given: Mapping[str, str], limits: Limits, session_settings: Sequence[str], root_cert: str
     ) -> dict[str, Any]:
-        """``OPTIONS`` of Django's backend.
+        """Return ``OPTIONS`` for Django's backend.
 
         Args:
-            given: the options that the URL has; those that are not for the operator are left out.
-            limits: the time-outs to set.
-            session_settings: of ``session_settings``, those that the connection is to begin with.
-            root_cert: the certificates, as PEM, of the only authorities that may vouch for the server; empty
-                where the worker names none. With them the server is verified, name included, where the URL
-                does not ask for something else.
+            given: the options in the URL; those that are not for the operator are left out.
+            limits: the timeouts to set.
+            session_settings: those of ``session_settings`` with which the connection starts.
+            root_cert: the certificates, as PEM, of the only trusted authorities; empty if the worker names
+                none. With them the server is verified, including its name, unless the URL asks for something
+                else.
         """
 
     @abstractmethod
     def session_settings(self, limits: Limits) -> list[str]:
-        """What every statement is to run under, as ``name=value`` for ``SET LOCAL``.
+        """Return the settings for every statement, as ``name=value`` for ``SET LOCAL``.
 
-        They are options of the connection, or go with each statement where a pooler hands the server's
-        connections around. Empty for a server that has no such thing: see ``session_statements``.
+        They are options of the connection, or are sent with each statement if a pooler shares the server's
+        connections. Empty for a server without such settings: see ``session_statements``.
         """
 
     @abstractmethod
