@@ -175,7 +175,7 @@ class Elector:
         if not valid:
             return
         if not await self._kube.written(LAST_WRITE_SECONDS):
-            log.warning("not released", extra={"lease": str(self._key), "error": "a write is under way"})
+            log.warning("not released", extra={"lease": str(self._key), "error": "a write is in progress"})
             return
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
@@ -209,7 +209,7 @@ class Elector:
             except API_ERRORS as error:
                 # Another operator was faster, which is not a problem.
                 if not has_status(error, HTTPStatus.CONFLICT):
-                    self._tell("the Lease cannot be had", error)
+                    self._tell("lease not available", error)
             else:
                 self._trouble = ""
                 wait = look_again_in(seen, self._clock())

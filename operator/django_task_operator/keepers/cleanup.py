@@ -46,4 +46,4 @@ class CleanupKeeper:
                 log.warning("cleanup not ended", extra={**job, "error": describe(error)})
                 self._rest_until = self._world.clock() + REST_SECONDS
             else:
-                log.info("cleanup ended beside a container", extra=job)
+                log.info("lingering cleanup ended", extra=job)
