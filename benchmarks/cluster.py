@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -36,6 +37,33 @@ def apply(*manifests: Manifest) -> None:
     """Apply manifests; kubectl also accepts JSON."""
     items = {"apiVersion": "v1", "kind": "List", "items": manifests}
     run("kubectl", "apply", "-f", "-", stdin=json.dumps(items))
+
+
+def figures() -> dict[str, float]:
+    """Read the metrics of the operator's pod through the API server."""
+    pod = run(
+        *("kubectl", "get", "pod", "-n", OPERATOR_NAMESPACE),
+        *("-l", "app.kubernetes.io/name=django-task-operator", "--field-selector=status.phase=Running"),
+        *("-o", "jsonpath={.items[0].metadata.name}"),
+    )
+    path = f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{pod}:8080/proxy/metrics"
+    lines = run("kubectl", "get", "--raw", path).splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+def listed(what: str, namespace: str) -> list[Manifest]:
+    """List the objects of a kind in a namespace."""
+    found: list[Manifest] = json.loads(run("kubectl", "get", what, "-n", namespace, "-o", "json"))["items"]
+    return found
+
+
+async def until(probe: Callable[[], object], what: str, *, seconds: float) -> None:
+    """Wait until ``probe``, which runs in a thread, is true; give up after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not await asyncio.to_thread(probe):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not within {seconds:g} s: {what}")
+        await asyncio.sleep(0.2)
 
 
 @contextmanager

@@ -9,11 +9,17 @@ import argparse
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks import cluster
 
 WORKERS = 50
-SETTLE_SECONDS = 20
+# So long without a request the operator is at rest.
+QUIET_SECONDS = 5
+SETTLED_WITHIN_SECONDS = 120
+# What it asks for at rest, too.
+ALWAYS = ('resource="leases"', 'resource="secrets"')
+REQUESTS, SAMPLES = "django_task_operator_api_requests_total", "django_task_operator_sample_seconds_count"
 
 
 @dataclass(frozen=True)
@@ -29,35 +35,48 @@ class Usage:
 
 def usage() -> Usage:
     """Read the metrics of the operator's pod through the API server."""
-    pod = cluster.run(
-        *("kubectl", "get", "pod", "-n", cluster.OPERATOR_NAMESPACE),
-        *("-l", "app.kubernetes.io/name=django-task-operator", "--field-selector=status.phase=Running"),
-        *("-o", "jsonpath={.items[0].metadata.name}"),
-    )
-    path = f"/api/v1/namespaces/{cluster.OPERATOR_NAMESPACE}/pods/{pod}:8080/proxy/metrics"
-    lines = cluster.run("kubectl", "get", "--raw", path).splitlines()
-    figures = {
-        name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")
-    }
-    requests = {
-        name: value
-        for name, value in figures.items()
-        if name.startswith("django_task_operator_api_requests_total")
-    }
+    figures = cluster.figures()
+    requests = {name: value for name, value in figures.items() if name.startswith(REQUESTS)}
     return Usage(
         time.time(),
         figures["process_cpu_seconds_total"],
         figures["process_resident_memory_bytes"] / 2**20,
         requests,
-        figures["django_task_operator_sample_seconds_count"],
+        figures[SAMPLES],
     )
 
 
-async def phase(name: str, tasks: cluster.Tasks, seconds: int, *, active: bool) -> list[str]:
+class Quiet:
+    """Whether the operator has asked for nothing in ``QUIET_SECONDS``, as it is asked again and again."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def __call__(self) -> bool:
+        """Look again."""
+        requests = {
+            name: count
+            for name, count in cluster.figures().items()
+            if name.startswith(REQUESTS) and not any(each in name for each in ALWAYS)
+        }
+        if requests != self._seen:
+            self._seen, self._since = requests, time.monotonic()
+        return time.monotonic() - self._since >= QUIET_SECONDS
+
+
+def _all_count(namespace: str) -> bool:
+    """Whether every worker has said that rows wait for it."""
+    workers = cluster.listed("djtw", namespace)
+    return len(workers) == WORKERS and all(each.get("status", {}).get("pendingTasks") for each in workers)
+
+
+async def phase(name: str, tasks: cluster.Tasks, namespace: str, seconds: int, *, active: bool) -> list[str]:
     """Measure for ``seconds``; return a row of the table."""
     stop = asyncio.Event()
     load = asyncio.create_task(_load(tasks, stop)) if active else None
-    await asyncio.sleep(SETTLE_SECONDS)
+    settled = partial(_all_count, namespace) if active else Quiet()
+    await cluster.until(settled, f"{name}: the workers are settled", seconds=SETTLED_WITHIN_SECONDS)
     before = usage()
     await asyncio.sleep(seconds)
     after = usage()
@@ -105,8 +124,8 @@ async def measure(seconds: int) -> str:
             )
         )
         rows = [
-            await phase("idle", tasks, seconds, active=False),
-            await phase("active: a row a second in each queue", tasks, seconds, active=True),
+            await phase("idle", tasks, namespace, seconds, active=False),
+            await phase("active: a row a second in each queue", tasks, namespace, seconds, active=True),
         ]
     rows.append(["KEDA 2.20.2 on the same cluster", "4-7", "227", "2,999", "active: a status patch a poll"])
     return cluster.table(

@@ -15,6 +15,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,10 @@ async def run(requests: int) -> str:
             )
         )
         path = f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{METRIC}"
-        await asyncio.to_thread(_wait_for_figures, path)
+        await cluster.until(partial(_all_have_figures, path), "the figures come", seconds=120)
+        # The workers' Deployments use the same API server: let them come to rest.
+        await cluster.until(footprint.Quiet(), "the operator is at rest", seconds=120)
+        await cluster.until(partial(_are_settled, namespace), "the Deployments are settled", seconds=120)
         with directly() as operator:
             rows = [
                 await measure(target, namespace, requests, concurrent)
@@ -196,17 +200,21 @@ async def run(requests: int) -> str:
     )
 
 
-def _wait_for_figures(path: str) -> None:
-    for _ in range(120):
-        try:
-            if len(json.loads(cluster.run("kubectl", "get", "--raw", path))["items"]) == WORKERS:
-                # Let the Deployments' controllers settle.
-                time.sleep(20)
-                return
-        except SystemExit:
-            pass
-        time.sleep(1)
-    raise SystemExit("the figures do not come")
+def _all_have_figures(path: str) -> bool:
+    try:
+        return len(json.loads(cluster.run("kubectl", "get", "--raw", path))["items"]) == WORKERS
+    except SystemExit:
+        return False
+
+
+def _are_settled(namespace: str) -> bool:
+    """Whether the Deployments' controller has nothing to do any more."""
+    found = cluster.listed("deployments", namespace)
+    return len(found) == WORKERS and all(
+        each["status"].get("observedGeneration") == each["metadata"]["generation"]
+        and each["status"].get("replicas", 0) == each["spec"]["replicas"]
+        for each in found
+    )
 
 
 def main() -> None:

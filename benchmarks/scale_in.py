@@ -10,13 +10,12 @@ import argparse
 import asyncio
 import random
 
-from benchmarks import cluster, sleepers
+from benchmarks import cluster, footprint, sleepers
 from django_task_operator.cluster.kube import Kube
 
 PODS = 10
 LONG, SHORT = 5, 45
 LONG_SECONDS, SHORT_SECONDS = 60.0, 1.0
-SAMPLED_SECONDS = 1.5
 
 
 async def fall(pods: sleepers.Pods, tasks: sleepers.Sleepers, namespace: str) -> list[str]:
@@ -27,8 +26,12 @@ async def fall(pods: sleepers.Pods, tasks: sleepers.Sleepers, namespace: str) ->
     load = [LONG_SECONDS] * LONG + [SHORT_SECONDS] * SHORT
     random.shuffle(load)
     began = await asyncio.to_thread(tasks.put, load)
-    # Wait until the operator's next poll has counted them: before that, there is no load to decrease.
-    await asyncio.sleep(SAMPLED_SECONDS)
+    # Before the operator has counted them there is no load to decrease. One poll may be under way now;
+    # the second from here sees them all.
+    polls = (await asyncio.to_thread(cluster.figures))[footprint.SAMPLES] + 2
+    await cluster.until(
+        lambda: cluster.figures()[footprint.SAMPLES] >= polls, "the load is counted", seconds=60
+    )
     await asyncio.to_thread(sleepers.patch, namespace, scaling={**scaling, "minReplicas": 0})
     names = {pod["metadata"]["name"] for pod in pods.ready()}
     await pods.until(lambda: not pods.there.keys() - pods.told_to_go.keys(), 300)
