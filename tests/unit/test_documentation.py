@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import django_task_operator
 from django_task_operator import scaling, telemetry
 from django_task_operator.contract import ConditionReason, EventReason
 from django_task_operator.errors import WorkerError
@@ -17,6 +20,12 @@ from django_task_operator.observed.pods import PodTrouble
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "operator" / "django_task_operator"
+
+
+# Errors are known once their modules are imported, whatever else this process has run.
+for module in pkgutil.walk_packages(django_task_operator.__path__, f"{django_task_operator.__name__}."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 
 
 def leaves(kind: type[WorkerError]) -> list[type[WorkerError]]:
@@ -28,6 +37,10 @@ def reasons() -> set[str]:
     """Every reason that a condition or an event can have, by what defines it."""
     errors_ = (reason for kind in leaves(WorkerError) for reason in kind.reasons())
     return {*errors_, *ConditionReason, *EventReason, *scaling.Reason, *PodTrouble}
+
+
+def test_every_room_has_its_reasons_here() -> None:
+    assert {"TableMissing", "SecretMissing", "CrashLooping", "ScaledUp", "AtMaximum"} <= reasons()
 
 
 @pytest.mark.parametrize("reason", sorted(reasons()))
