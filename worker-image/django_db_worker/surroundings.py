@@ -167,7 +167,7 @@ class Surroundings:
         for number in signal.sigpending() & blocked:
             # Without a handler it would end the process: a timer of the task's own, say.
             if signal.getsignal(number) is signal.SIG_DFL:
-                signal.sigtimedwait((number,), 0)
+                _discard(number)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         return ["blocked signals"]
 
@@ -238,8 +238,16 @@ class Surroundings:
             _Trait("warnings that are errors", _fatal_warnings, _set_fatal_warnings),
             _Trait("resource limits", lambda: [resource.getrlimit(each) for each in _LIMITS], _set_limits),
             _Trait("priority", lambda: os.getpriority(os.PRIO_PROCESS, 0), _set_priority),
-            _Trait("user or group", lambda: (os.getresuid(), os.getresgid()), _set_ids),
+            _Trait("user or group", _ids, _set_ids),
         ]
+
+
+def _discard(number: signal.Signals) -> None:
+    """Take a pending signal away; not for ever, should another thread have taken it meanwhile."""
+    if hasattr(signal, "sigtimedwait"):
+        signal.sigtimedwait((number,), 0)
+    else:  # macOS
+        signal.sigwait((number,))
 
 
 def _seen(trait: _Trait) -> object:
@@ -296,7 +304,11 @@ def _set_priority(before: int) -> None:
     os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
-def _set_ids(before: tuple[tuple[int, int, int], tuple[int, int, int]]) -> None:
-    users, groups = before
-    os.setresuid(*users)
-    os.setresgid(*groups)
+def _ids() -> tuple[int, int, int, int]:
+    return os.getuid(), os.geteuid(), os.getgid(), os.getegid()
+
+
+def _set_ids(before: tuple[int, int, int, int]) -> None:
+    user, effective_user, group, effective_group = before
+    os.setreuid(user, effective_user)
+    os.setregid(group, effective_group)

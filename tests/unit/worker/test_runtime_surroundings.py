@@ -217,6 +217,19 @@ def test_a_process_that_cannot_be_put_back_leaves() -> None:
     assert in_a_fork(work) == [[1], True]
 
 
+def test_another_effective_user_is_put_back() -> None:
+    def work() -> list[Any]:
+        around = Surroundings(lambda: None)
+        around.begin()
+        os.seteuid(65534)
+        around.end()
+        return [os.getuid(), os.geteuid(), around.gave_up]
+
+    if os.getuid():
+        pytest.skip("becomes another user")
+    assert in_a_fork(work) == [0, 0, False]
+
+
 def test_what_a_neighbour_may_be_using_waits_until_none_runs() -> None:
     def work() -> list[Any]:
         around = Surroundings(lambda: None)
