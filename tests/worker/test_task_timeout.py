@@ -92,6 +92,16 @@ def test_a_worker_that_ends_ends_it_too(shared: Project) -> None:
     assert shared.result(waiting)["status"] == "READY"
 
 
+def test_a_receiver_that_does_not_return_costs_the_task_nothing(shared: Project) -> None:
+    done = shared.enqueue("note", times=2)
+    worker = shared.worker("--task-timeout=2", "--interval=0.1", POISONED_RECEIVERS="hang")
+    for one in done:
+        assert shared.finished(one)["status"] == "SUCCESSFUL"
+    eventually(lambda: worker.output.count("A receiver of task_finished has run for") >= 2, "both are ended")
+    assert len(shared.entries()) == 2
+    assert worker.terminate() == 0
+
+
 def test_a_killed_process_is_no_time_out(postgres: Project) -> None:
     task = postgres.enqueue_one("nap", 60)
     worker = postgres.worker("--task-timeout=1000", "--interval=0.1")

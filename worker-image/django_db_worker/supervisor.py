@@ -47,9 +47,9 @@ CRASH_LOOP = 4
 
 @dataclass
 class _Overdue:
-    """A task that has run for longer than it may."""
+    """A task that has run for longer than it may, or a receiver of its signals after it."""
 
-    task: uuid.UUID
+    task: uuid.UUID | None
     stack: str | None = None  # None: not known yet
 
 
@@ -366,9 +366,10 @@ class Supervisor:
     def _watch_time(self, child: _Child, pid: int, stacks: Stacks, now: float) -> None:
         limit = self._worker.options.task_timeout
         slots = self._worker.board.of_process(child.number)
-        late = dict(enumerate(slots))
         late = {
-            thread: slot for thread, slot in late.items() if _runs(slot) and slot.seconds_in_state > limit
+            thread: slot
+            for thread, slot in enumerate(slots)
+            if slot.state is State.RUNNING and slot.seconds_in_state > limit
         }
         # The others have ended after all, in time for their own result.
         child.overdue = {
@@ -379,9 +380,9 @@ class Supervisor:
         new = late.keys() - child.overdue.keys()
         for thread in new:
             task = late[thread].task
-            if task is not None:
-                logger.error("Task id=%s has run for more than %d s and will be ended.", task, limit)
-                child.overdue[thread] = _Overdue(task)
+            what = "A receiver of task_finished" if task is None else f"Task id={task}"
+            logger.error("%s has run for more than %d s and will be ended.", what, limit)
+            child.overdue[thread] = _Overdue(task)
         if new:
             self._ask_to_leave(child, now)
             stacks.ask(pid)
@@ -409,9 +410,10 @@ class Supervisor:
     def _kill_overdue(self, child: _Child, pid: int, slots: list[SlotStatus]) -> None:
         limit = self._worker.options.task_timeout
         for thread, overdue in child.overdue.items():
-            child.losses[thread] = Loss(overdue.task, timed_out(limit, overdue.stack or ""))
+            if overdue.task is not None:
+                child.losses[thread] = Loss(overdue.task, timed_out(limit, overdue.stack or ""))
         # Last of all: one that has just ended is not to be killed while it stores its result.
-        if all(_runs(slots[thread]) for thread in child.overdue):
+        if all(slots[thread].state is State.RUNNING for thread in child.overdue):
             logger.error("Worker process %d is replaced: a task in it ran for too long.", child.number + 1)
             self._kill(child, pid)
 
@@ -506,10 +508,6 @@ class Supervisor:
 
     def _metrics(self) -> Answer:
         return Answer(200, exposition(self._worker.board, restarts=self._restarts))
-
-
-def _runs(slot: SlotStatus) -> bool:
-    return slot.state is State.RUNNING and slot.task is not None
 
 
 def _ignore(_signum: int, _frame: FrameType | None) -> None:

@@ -26,6 +26,8 @@ class DiaryConfig(AppConfig):
                 signal.connect(receivers.raises)
                 signal.connect(receivers.raises_later)
             task_finished.connect(receivers.leaves_atomic)
+        elif poisoned == "hang":
+            task_finished.connect(receivers.hangs)
         elif poisoned == "break":
             # Django does not get over these: with one a signal ends.
             task_started.connect(receivers.exits)

@@ -34,6 +34,10 @@ def exits(**kwargs):
     raise SystemExit(9)
 
 
+def hangs(**kwargs):
+    time.sleep(1000)
+
+
 def leaves_atomic(**kwargs):
     transaction.atomic().__enter__()
     Entry.write("in a transaction that nobody ends", "", time.time())
