@@ -22,7 +22,7 @@ pytestmark = pytest.mark.alone
 CHART = ROOT / "charts" / "django-task-operator"
 CRD = "crd/djangotaskworkers.djangotasks.dev"
 # Of the kinds that ``names`` looks for, in the release's namespace and in none.
-OBJECTS = 15
+OBJECTS = 17
 WORKER = {
     "apiVersion": "djangotasks.dev/v1alpha1",
     "kind": "DjangoTaskWorker",
