@@ -123,12 +123,14 @@ class Sessions:
                 self._watch(connection).lent = False
                 if connection.alias not in enclosed:
                     self._clean(connection)
+            if self._left_atomic:
+                # An atomic() in a generator ends when that is collected: not in a transaction of ours.
+                gc.collect()
 
     def between_tasks(self) -> None:
-        """Once nothing refers to the last task any more."""
+        """Once nothing refers to the last task any more, not even its exception."""
         if self._left_atomic:
             self._left_atomic = False
-            # An atomic() in a generator ends when that is collected: not in a transaction of ours, please.
             gc.collect()
 
     def _created(self, *, connection: BaseDatabaseWrapper, **_: Any) -> None:

@@ -5,6 +5,7 @@ import contextvars
 import decimal
 import gc
 import locale
+import logging
 import os
 import re
 import signal
@@ -33,6 +34,7 @@ SESSION = {
     """,
     "sqlite": "SELECT foreign_keys FROM pragma_foreign_keys",
 }
+log = logging.getLogger(__name__)
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 KEPT = []
 
@@ -278,7 +280,19 @@ def leave_generator():
 
 @task
 def leave_cycle():
-    """As before, but the garbage collection finds the time."""
+    """As before, but the garbage collection finds the time: during the next statement, a worker's own."""
+    wrappers = connection.execute_wrappers
+
+    def collect(execute, sql, *args):
+        if DBTaskResult._meta.db_table in sql:
+            wrappers.remove(collect)
+            before = connection.in_atomic_block
+            gc.collect()
+            if connection.in_atomic_block != before:
+                log.error("A transaction of the worker's was torn.")
+        return execute(sql, *args)
+
+    wrappers.append(collect)
     generator = suspended()
     next(generator)
     cycle = [generator]
