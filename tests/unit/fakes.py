@@ -236,7 +236,7 @@ class FakeKube:
         stored = self._objects["deployments", key.namespace, key.name]
         manifest = copy.deepcopy(stored.manifest)
         manifest["spec"]["template"]["spec"] = copy.deepcopy(spec)
-        taken = {"f:spec": {"f:template": {"f:spec": {}}}}
+        taken: Manifest = {"f:spec": {"f:template": {"f:spec": {}}}}
         managed = manifest["metadata"].pop("managedFields", [])
         left = [(entry, _fields_but(entry["fieldsV1"], taken)) for entry in managed]
         manifest["metadata"]["managedFields"] = [
