@@ -35,6 +35,7 @@ class Rivals:
         # The scaling that was last investigated, and when that result expires.
         self._looked_into: Edit | None = None
         self._look_again_at = float("-inf")
+        self._failed = False
 
     async def look(self, deployment: Deployment | None) -> Rival | None:
         """Return the autoscaler that also scales the Deployment, if there is one.
@@ -44,14 +45,17 @@ class Rivals:
         scaled = deployment.scaled if deployment else None
         is_news = scaled is not None and scaled != self._looked_into
         now = self._world.clock()
-        if not (is_news or self._rival) or (not is_news and now < self._look_again_at):
+        rests = now < self._look_again_at and (self._failed or not is_news)
+        if rests or not (is_news or self._rival):
             return self._rival
         self._look_again_at = now + LOOK_AGAIN_SECONDS
         try:
             autoscalers = await self._world.kube.list_autoscalers(self._key.namespace)
         except API_ERRORS as error:
+            self._failed = True
             log.warning("autoscalers not listed", extra={"worker": str(self._key), "error": describe(error)})
             return self._rival
+        self._failed = False
         self._looked_into = scaled
         self._rival = Rival.among(autoscalers, self._key.name)
         return self._rival

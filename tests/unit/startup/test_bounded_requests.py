@@ -79,6 +79,11 @@ def no_longer_driven_by_an_autoscaler(life: Life) -> None:
     life.kube.create("horizontalpodautoscalers", {**manifest, "spec": {}})
 
 
+def scaled_by_another(life: Life) -> None:
+    by = {"manager": "kube-controller-manager", "subresource": "scale", "time": "2026-01-01T12:00:00Z"}
+    life.kube.edit("deployments", "shop", "emails", {"spec": {"replicas": 2}}, by=by)
+
+
 def fewer_pods(life: Life) -> None:
     """Some of those that there are must be marked as the first to go."""
     life.kube.run_pods("shop", "emails", 5)
@@ -102,6 +107,7 @@ def nothing(_: Life) -> None:
         (Always(INVALID, "apply"), delete_deployment),
         (Always(TERMINATING, ""), nothing),
         (Always(TOO_MANY, "annotate"), fewer_pods),
+        (Always(TOO_MANY, "list autoscalers", "apply deployment"), scaled_by_another),
         (Always(TOO_MANY, "get worker"), driven_by_others),
         (Always(TOO_MANY, "write"), driven_by_others),
         (Always(TOO_MANY, "delete"), no_longer_driven_by_an_autoscaler),
