@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 GOLDEN = Path(__file__).parent.parent / "unit" / "resources" / "golden"
+# All but the one whose labels the CRD refuses.
+CASES = sorted(case for case in GOLDEN.iterdir() if case.name != "security")
 
 
 @pytest.fixture
@@ -180,7 +182,7 @@ def test_explain(kubectl: Kubectl, crd: dict[str, Any], path: str, words: str) -
     assert words in " ".join(eventually(shown, f"{path} is published", every_s=0.5).split())
 
 
-@pytest.mark.parametrize("case", sorted(GOLDEN.iterdir()), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("how", [[], ["--server-side"]], ids=["client", "server"])
 def test_a_manifest_that_is_applied_differs_in_nothing(
     kubectl: Kubectl, crd: dict[str, Any], namespace: str, case: Path, how: list[str]
@@ -197,6 +199,8 @@ def test_a_manifest_that_is_applied_differs_in_nothing(
 
 def within(asked: Any, stored: Any, path: str = "spec") -> list[str]:
     """Name what of ``asked`` is not in ``stored`` as it was written."""
+    if isinstance(asked, list) and isinstance(stored, list) and len(asked) == len(stored):
+        asked, stored = dict(enumerate(asked)), dict(enumerate(stored))
     if isinstance(asked, dict) and isinstance(stored, dict):
         return [
             one for name, value in asked.items() for one in within(value, stored.get(name), f"{path}.{name}")

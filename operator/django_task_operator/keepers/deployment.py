@@ -124,9 +124,9 @@ def _how_changed(edit: Edit | None, name: str) -> str:
     change = f"Change the spec of DjangoTaskWorker {name} instead."
     if edit is None:
         return f"changed by someone else and has been restored. {change}"
-    who = f"by {edit.manager} at {edit.time} and has been restored."
-    if not edit.manager:
-        who = "to zero by someone else and has been restored."
+    at = f" at {edit.time}" if edit.time else ""
+    who = f"by {edit.manager}{at}" if edit.manager else "to zero by someone else"
+    who = f"{who} and has been restored."
     if edit.scaled:
         return (
             f"scaled {who} Change spec.scaling.minReplicas and maxReplicas of DjangoTaskWorker {name} "

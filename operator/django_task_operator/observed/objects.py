@@ -94,18 +94,24 @@ class Edit:
         Clients whose fields an apply has since taken over no longer appear. So a client that appears has
         either changed something that has not been reverted yet, or added something that no other client owns.
         """
-        entries = [
-            each
-            for each in manifest["metadata"].get("managedFields") or ()
-            if each.get("manager") != but
-            and "f:spec" in each.get("fieldsV1", ())
-            and (each.get("subresource") == "scale" or not of_scale)
-        ]
-        if _is_scaled_to_zero(manifest, by=but):
+        managed = manifest["metadata"].get("managedFields") or ()
+        own = [each for each in managed if each.get("manager") == but]
+        others = [each for each in managed if each.get("manager") != but and "f:spec" in _fields_of(each)]
+        scales = [each for each in others if each.get("subresource") == "scale"]
+        is_scaled = bool(own) and not any("f:replicas" in _fields_of(each).get("f:spec", {}) for each in own)
+        if is_scaled and not manifest["spec"].get("replicas", 1):
+            # A scale to zero omits the field, so it has no manager: the only trace is that we are none any
+            # more (Kubernetes 1.34).
             return cls("", "", scaled=True)
-        if not entries:
+        if of_scale:
+            others = scales
+        elif own:
+            # The entry of a scale has no time, so it cannot be compared. If we manage the replicas as well,
+            # they are as we want them.
+            others = (scales if is_scaled else ()) or [each for each in others if each not in scales]
+        if not others:
             return None
-        last = max(entries, key=lambda each: each.get("time") or "")
+        last = max(others, key=lambda each: each.get("time") or "")
         return cls(
             manager=last.get("manager") or "",
             time=last.get("time") or "",
@@ -290,19 +296,10 @@ class Job(OwnedObject):
         return self.complete or self.failed is not None
 
 
-def _is_scaled_to_zero(manifest: Manifest, *, by: str) -> bool:
-    """Whether another client has scaled to zero what the manager ``by`` had set to another number.
-
-    A scale to zero omits the field, so it has no manager: the only trace is that ``by`` no longer manages
-    the replicas (Kubernetes 1.34).
-    """
-    own = [
-        each.get("fieldsV1", {}).get("f:spec", {})
-        for each in manifest["metadata"].get("managedFields") or ()
-        if each.get("manager") == by
-    ]
-    replicas = manifest["spec"].get("replicas", 1)
-    return replicas == 0 and bool(own) and not any("f:replicas" in fields for fields in own)
+def _fields_of(entry: Manifest) -> Manifest:
+    """Return the fields of an entry of managedFields."""
+    fields: Manifest = entry.get("fieldsV1") or {}
+    return fields
 
 
 def owner_of(manifest: Manifest) -> Key:

@@ -43,6 +43,9 @@ class Rivals:
         If it is not known whether it still exists, the last result is kept.
         """
         scaled = deployment.scaled if deployment else None
+        if scaled is None:
+            # The next one may look the same: it has no time.
+            self._looked_into = None
         is_news = scaled is not None and scaled != self._looked_into
         now = self._world.clock()
         rests = now < self._look_again_at and (self._failed or not is_news)

@@ -91,6 +91,9 @@ CONTROLLER = {
 }
 
 
+SCALED = {"operation": "Update", "manager": "kubectl", "subresource": "scale", "fieldsV1": REPLICAS}
+
+
 @pytest.mark.parametrize(
     ("replicas", "managed", "edit", "is_scaled"),
     [
@@ -107,9 +110,20 @@ CONTROLLER = {
             [
                 {**OURS, "fieldsV1": TEMPLATE},
                 CONTROLLER,
-                {**THEIRS, "manager": "kubectl", "subresource": "scale", "fieldsV1": REPLICAS},
+                SCALED,
             ],
-            Edit("kubectl", "2026-11-27T22:57:17Z", scaled=True),
+            Edit("kubectl", "", scaled=True),
+            True,
+        ),
+        # Whatever was added before, with a time.
+        (
+            2,
+            [
+                {**OURS, "fieldsV1": TEMPLATE},
+                {**THEIRS, "manager": "kubectl-rollout", "fieldsV1": TEMPLATE},
+                SCALED,
+            ],
+            Edit("kubectl", "", scaled=True),
             True,
         ),
         (0, [{**OURS, "fieldsV1": TEMPLATE}, CONTROLLER], Edit("", "", scaled=True), True),
@@ -163,6 +177,23 @@ def test_who_else_has_changed_a_deployment(
     deployment = Deployment.of(manifest)
     assert deployment.edit == edit
     assert deployment.scaled == (edit if is_scaled else None)
+
+
+def test_a_scaling_that_the_operator_has_taken_over_is_known_and_is_no_edit_to_undo() -> None:
+    both = {"f:spec": REPLICAS["f:spec"] | TEMPLATE["f:spec"]}
+    restarted = {**THEIRS, "manager": "kubectl-rollout", "fieldsV1": TEMPLATE}
+    manifest = {
+        "metadata": {
+            "name": "emails",
+            "uid": "d-1",
+            "generation": 1,
+            "managedFields": [{**OURS, "fieldsV1": both}, SCALED, restarted],
+        },
+        "spec": {"replicas": 2},
+    }
+    deployment = Deployment.of(manifest)
+    assert deployment.scaled == Edit("kubectl", "", scaled=True)
+    assert deployment.edit == Edit("kubectl-rollout", "2026-11-27T22:57:17Z")
 
 
 def test_pods_that_cannot_be_created() -> None:
