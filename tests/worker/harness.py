@@ -204,6 +204,11 @@ class Project:
         assert line, f"the console ended at {do}"
         return json.loads(line)
 
+    def enqueue_each(self, task: str, calls: list[list[Any]]) -> list[str]:
+        """Enqueue a task once for each list of arguments."""
+        ids: list[str] = self.ask("enqueue_each", task=task, calls=calls)
+        return ids
+
     def enqueue(self, task: str, *args: Any, times: int = 1, **using: Any) -> list[str]:
         ids: list[str] = self.ask("enqueue", task=task, args=args, times=times, **using)
         return ids

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import math
 import selectors
 import socket
 import struct
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -63,6 +65,7 @@ class Fault:
     part: Part = Part.REQUEST
     after: int = 0
     seconds: float = 0.0
+    """How long a delay takes, and a silence at the server's side; 0: for ever."""
 
     @property
     def place(self) -> Place:
@@ -74,7 +77,10 @@ def honest(_number: int) -> None:
 
 
 class Proxy:
-    """Passes connections on to a port of this machine; ``faults`` is asked once for each, by its number."""
+    """Passes connections on to a port of this machine.
+
+    ``faults`` is asked for each, by its number, and once more after a delay.
+    """
 
     def __init__(self, port: int, faults: Callable[[int], Fault | None] = honest) -> None:
         self.faults = faults
@@ -134,7 +140,7 @@ class Proxy:
             except OSError:
                 _reset(client)
                 continue
-            passage = _Passage(self, client, server, self.faults(len(self._passages)))
+            passage = _Passage(self, len(self._passages), client, server)
             self._passages.append(passage)
             passage.start()
 
@@ -142,16 +148,15 @@ class Proxy:
 class _Passage(threading.Thread):
     """One connection."""
 
-    def __init__(
-        self, proxy: Proxy, client: socket.socket, server: socket.socket, fault: Fault | None
-    ) -> None:
+    def __init__(self, proxy: Proxy, number: int, client: socket.socket, server: socket.socket) -> None:
         super().__init__(daemon=True)
         self.silent = False
         self.doomed = False
         self._proxy = proxy
         self._client = client
         self._server = server
-        self._fault = fault
+        self._number = number
+        self._fault = proxy.faults(number)
         self._place = Place(0, Part.ANSWER.value, 0)
         for each in (client, server):
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -171,7 +176,7 @@ class _Passage(threading.Thread):
                     self._reset_both()
                     return
                 if self.silent:
-                    self._swallow()
+                    self._swallow(0.0)
                     return
                 for key, _ in ready:
                     if not self._pass_on(key.data):
@@ -208,13 +213,16 @@ class _Passage(threading.Thread):
             case How.CLOSE:
                 pass
             case How.SILENCE:
-                self._swallow()
+                self._swallow(fault.seconds)
             case How.HALF_OPEN:
                 _reset(self._server)
-                self._swallow()
+                self._swallow(0.0)
             case How.DELAY:
                 threading.Event().wait(fault.seconds)
                 target.sendall(rest)
+                # What comes after it is counted from here.
+                self._place = Place(0, self._place.part, 0)
+                self._fault = self._proxy.faults(self._number)
                 return True
         return False
 
@@ -222,22 +230,27 @@ class _Passage(threading.Thread):
         _reset(self._client)
         _reset(self._server)
 
-    def _swallow(self) -> None:
+    def _swallow(self, seconds: float) -> None:
         """Hold both sides and read what the client says, until the proxy is closed.
 
-        The server is not told when the client is gone: in a network that drops packets it would not be.
+        The server is not told when the client is gone: in a network that drops packets it would not be. After
+        ``seconds``, if any, its own system notices.
         """
         self._client.settimeout(TICK_S)
+        until = time.monotonic() + seconds if seconds else math.inf
         gone = False
         while not self._proxy.closed and not self.doomed:
             try:
                 gone = gone or not self._client.recv(CHUNK)
             except TimeoutError:
-                continue
+                pass
             except OSError:
                 gone = True
             if gone:
                 threading.Event().wait(TICK_S)
+            if time.monotonic() > until:
+                until = math.inf
+                _reset(self._server)
 
 
 def _reset(end: socket.socket) -> None:

@@ -152,11 +152,22 @@ def test_a_reset(shouter: Shouter) -> None:
 def test_a_delay(shouter: Shouter) -> None:
     with between(shouter, Fault(How.DELAY, 1, Part.ANSWER, 1, seconds=0.5)) as (_, client):
         begun = time.monotonic()
-        client.sendall(b"one\n")
-        assert client.recv(1) == b"O"
-        assert client.recv(4096) == b"NE\n"
-        assert time.monotonic() - begun >= 0.5
-        assert ask(client, b"two\n") == b"TWO\n", "once only"
+        for line in (b"one\n", b"two\n"):
+            # The next fault is counted from there: it comes in the next turn.
+            client.sendall(line)
+            assert client.recv(1) == line[:1].upper()
+            assert client.recv(4096) == line[1:].upper()
+        assert time.monotonic() - begun >= 1.0
+
+
+def test_a_silence_that_the_server_notices(shouter: Shouter) -> None:
+    with between(shouter, Fault(How.SILENCE, 2, seconds=0.3)) as (_, client):
+        assert ask(client, b"one\n") == b"ONE\n"
+        assert heard(shouter) == b"one\n"
+        client.sendall(b"two\n")
+        assert heard(shouter) == b"<reset>"
+        client.settimeout(SILENT_S)
+        assert rest(client) == b"<silence>"
 
 
 def test_silence_on_demand_leaves_later_connections_alone(shouter: Shouter) -> None:

@@ -21,7 +21,10 @@ A worker of one slot without a health port or a limit has no supervisor: the com
     sessions            what tasks leave behind in their database sessions, and how that ends with them
     task_store          what a slot does with the task table, through lost connections
     claim               the SQL of claiming and storing, for each database
-    database            the slot's connection, and what errors of the database mean
+    database            the slot's connection, kept open and made anew
+    trouble             what errors of the database mean
+    refusal             why PostgreSQL refuses a connection, in any language
+    watchdog            ends what nobody answers
     status_board        what every slot is doing, in memory shared by all processes
     quota               --max-tasks: when a process leaves, and that only one leaves at a time
     stop                how a slot learns that it should end

@@ -52,7 +52,9 @@ def give_back(alias: str, row: Row, worker_id: str) -> None:
     fields: dict[str, Any] = {"status": TaskResultStatus.READY, "worker_ids": worker_ids}
     if not worker_ids:
         fields["started_at"] = None
-    _rows(alias).filter(pk=row.pk, status=TaskResultStatus.RUNNING).update(**fields)
+    # Not a later claim of the same row: this statement may reach the server late, and twice.
+    claimed = _rows(alias).filter(pk=row.pk, status=TaskResultStatus.RUNNING, started_at=row.started_at)
+    claimed.update(**fields)
 
 
 def find_claim(alias: str, wanted: Wanted, worker_id: str, since: datetime) -> Row | None:
@@ -90,7 +92,7 @@ def open_table(connection: BaseDatabaseWrapper, wanted: Wanted, *, model_signals
         return OrmTable(connection, wanted)
     if connection.vendor == "postgresql":
         return PostgresTable(connection, wanted)
-    if connection.vendor == "mysql" and connection.features.has_select_for_update_skip_locked:
+    if connection.vendor == "mysql":
         return LockingTable(connection, wanted)
     return OrmTable(connection, wanted)
 
@@ -118,7 +120,11 @@ class OrmTable:
         if self._wanted.excluded:
             rows = rows.exclude(queue_name__in=self._wanted.excluded)
         with exclusive_transaction(alias):
-            row = rows.get_locked()
+            if self.connection.features.has_select_for_update_skip_locked:
+                row = rows.get_locked()
+            else:
+                # Upstream's own refuses MariaDB before 10.6.
+                row = rows.select_for_update().first()
             if row is not None:
                 row.claim(worker_id)
             return row
@@ -164,10 +170,12 @@ class _SqlTable:
                 self._where_values.extend(queues)
         where.append(f"({c['run_after']} = %s OR {c['run_after']} <= %s)")
         self._where_values.append(self._value("run_after", get_date_max()))
+        # MariaDB before 10.6 cannot: there each waits for the one before it.
+        skip = "SKIP LOCKED" if connection.features.has_select_for_update_skip_locked else ""
         self._pick = (
             f"FROM {self._table} WHERE {' AND '.join(where)} "
             f"ORDER BY {c['priority']} DESC, {c['run_after']}, {c['enqueued_at']} "
-            "LIMIT 1 FOR UPDATE SKIP LOCKED"
+            f"LIMIT 1 FOR UPDATE {skip}"
         )
         settings = ", ".join(
             f"{c[name]} = {self._json if name == 'return_value' else '%s'}" for name in FINISHED_FIELDS

@@ -2,20 +2,22 @@
 
 import logging
 import os
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from django.db import (
-    DatabaseError,
-    InterfaceError,
-    OperationalError,
-    ProgrammingError,
-    connections,
-)
+from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
+from .errors import RefusedError
+from .refusal import ask_why
 from .sessions import discard
 from .stop import Stop
+from .trouble import Trouble, is_understood, reason, trouble_of
+from .watchdog import ANSWER_SECONDS, CUT_SECONDS, Watchdog, has_hung_up, keep_alive
 
 logger = logging.getLogger("django_tasks_db")
 
@@ -23,143 +25,181 @@ FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 5.0
 # PostgreSQL's JENTRY_OFFLENMASK. It says so itself, but libpq then takes minutes to show where.
 PG_LARGEST = 2**28 - 1
+# Where the project's OPTIONS do not say. psycopg's own is 130 s, and mysqlclient's the kernel's two minutes.
+CONNECT_SECONDS = 10
+# For an answer to `SELECT 1`, which waits for no lock.
+PROBE_SECONDS = 5.0
+# A worker that is refused for so long ends, so that it is started anew with a new password.
+REFUSED_SECONDS = 60.0
 
-MISSING_TABLE = {"42P01", "42703", 1146, 1054}
-# A connection that survived a failover and now points at a standby: only a new one helps.
-READ_ONLY = {"25006", 1290, 1836}
-# Deadlock, serialization failure, lock timeout: somebody else's turn, try again.
-CONTENTION = {"40P01", "40001", "55P03", 1205, 1213, 1020}
-
-
-def code_of(error: BaseException) -> str | int | None:
-    """The SQLSTATE or MySQL's number of a database error."""
-    cause = error.__cause__ or error
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    if state is not None:
-        return str(state)
-    first = cause.args[0] if cause.args else None
-    return first if isinstance(first, int) else None
-
-
-def is_contention(error: BaseException) -> bool:
-    """Whether another worker was in the way: the same statement will work later."""
-    return isinstance(error, OperationalError) and (
-        code_of(error) in CONTENTION or "is locked" in str(error).lower()
-    )
-
-
-def is_missing_table(error: BaseException) -> bool:
-    """Whether the table, or a column of it, is not there."""
-    if not isinstance(error, OperationalError | ProgrammingError):
-        return False
-    return code_of(error) in MISSING_TABLE or str(error).startswith(("no such table", "no such column"))
-
-
-def reason(error: BaseException) -> str:
-    """Why a connection failed, in words that cannot hold a host, a user, a name or a password.
-
-    Messages of servers and drivers quote those freely, each in its own way, so only known phrases pass.
-    """
-    text = str(error).lower()
-    found = next((words for phrase, words in REASONS.items() if phrase in text), None)
-    if found is not None:
-        return found
-    code = code_of(error)
-    return type(error).__name__ if code is None else f"{type(error).__name__} {code}"
-
-
-REASONS = {
-    "connection refused": "connection refused",
-    "name or service not known": "unknown host name",
-    "could not translate host name": "unknown host name",
-    "failed to resolve host": "unknown host name",
-    "name resolution": "host name cannot be resolved",
-    "no route to host": "no route to host",
-    "network is unreachable": "network is unreachable",
-    "no such file": "no such socket or file",
-    "unable to open database file": "cannot open the database file",
-    "password authentication failed": "password authentication failed",
-    "no password supplied": "no password supplied",
-    "access denied": "access denied",
-    "no pg_hba.conf entry": "the server admits no such connection (pg_hba.conf)",
-    "unknown database": "no such database",
-    "too many clients": "too many connections",
-    "too many connections": "too many connections",
-    "connection slots are reserved": "too many connections",
-    "couldn't get a connection": "no free connection in the pool",
-    "starting up": "the server is starting up",
-    "shutting down": "the server is shutting down",
-    "in recovery mode": "the server is in recovery",
-    "read-only": "the server is read-only",
-    "terminating connection": "the server ended the connection",
-    "closed the connection": "the server closed the connection",
-    "gone away": "the server closed the connection",
-    "lost connection": "the server closed the connection",
-    "certificate": "TLS certificate refused",
-    "ssl": "TLS failed",
-    "timed out": "timed out",
-    "timeout": "timed out",
-    "does not exist": "no such database or user",
-}
+_watchdog = Watchdog()
 
 
 class OutageLog:
     """One line when the database goes and one when it is back, however many slots and processes notice.
 
-    A pipe holds one byte; whoever reads it speaks for all until it puts it back.
+    A pipe holds one byte; whoever reads it speaks for all until it puts it back. There is one for a database
+    that is away and one for a table that is busy.
     """
 
     def __init__(self) -> None:
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.write(self._writer, b"x")
+        self._tokens = {trouble: _token() for trouble in (Trouble.AWAY, Trouble.BUSY)}
 
-    def lost(self, error: BaseException) -> bool:
-        """Log that the database does not answer; return whether this slot is the one that did."""
-        try:
-            os.read(self._reader, 1)
-        except BlockingIOError:
-            return False
-        logger.warning("The database does not answer (%s). Trying until it does.", reason(error))
-        return True
+    def away(self, error: BaseException) -> bool:
+        """Log that the database cannot be used; return whether this slot is the one that did."""
+        taken = self._take(Trouble.AWAY)
+        if taken:
+            if trouble_of(error) is Trouble.LOST:
+                logger.warning("The database does not answer (%s). Trying until it does.", reason(error))
+            else:
+                logger.warning("The database cannot be used (%s). Trying until it can.", reason(error))
+        return taken
 
     def back(self, seconds: float) -> None:
         """Log that it answers again."""
         logger.warning("The database answers again after %.1f s.", seconds)
-        os.write(self._writer, b"x")
+        self.put_back(Trouble.AWAY)
+
+    def busy(self, error: BaseException) -> bool:
+        """Log that a statement was ended, again and again; return whether this slot is the one that did."""
+        taken = self._take(Trouble.BUSY)
+        if taken:
+            logger.warning("The task table is busy (%s). Trying until it is not.", reason(error))
+        return taken
+
+    def free(self, seconds: float) -> None:
+        """Log that statements work again."""
+        logger.warning("The task table works again after %.1f s.", seconds)
+        self.put_back(Trouble.BUSY)
+
+    def _take(self, trouble: Trouble) -> bool:
+        try:
+            os.read(self._tokens[trouble][0], 1)
+        except BlockingIOError:
+            return False
+        return True
+
+    def put_back(self, trouble: Trouble) -> None:
+        """Let others speak."""
+        os.write(self._tokens[trouble][1], b"x")
+
+
+def _token() -> tuple[int, int]:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.write(writer, b"x")
+    return reader, writer
 
 
 class Link:
     """The calling thread's connection to the task table."""
 
     def __init__(self, alias: str, stop: Stop, outages: OutageLog, on_wait: Callable[[], None]) -> None:
-        """`on_wait` is called before every attempt to connect again."""
+        """`on_wait` is called before every attempt to connect."""
         self.alias = alias
         self._on_wait = on_wait
         self._stop = stop
         self._outages = outages
+        # Since a statement last worked.
         self._failures = 0
+        self._pause_seconds = 0.0
+        # What this slot has logged, and since when that is so.
+        self._said: dict[Trouble, float] = {}
+        self._refused_since: float | None = None
+        _limit_connecting(self.connection)
+        connection_created.connect(_connected, dispatch_uid="django_db_worker")
 
     @property
     def connection(self) -> BaseDatabaseWrapper:
         """The thread's connection."""
         return connections[self.alias]
 
-    def tidy(self) -> None:
-        """Between tasks: close connections that are broken or past the age that the project set.
+    def open(self, *, even_when_stopping: bool) -> bool:
+        """Have a connection that is not known to be broken, however long that takes; False if asked to stop.
 
-        CONN_MAX_AGE 0, Django's default, means "at the end of a request" and a slot's loop has none: taken
-        literally it costs a new connection for every task.
+        With `even_when_stopping` only a request to end at once counts: a result waits to be stored.
+        Without it raises RefusedError when the user or the password has been refused for a minute.
         """
+        while True:
+            if self._pause_seconds and not self._pause(even_when_stopping=even_when_stopping):
+                return False
+            if self._is_open():
+                return True
+            self._on_wait()
+            try:
+                with self.answering():
+                    self.connection.ensure_connection()
+            except (DatabaseError, InterfaceError) as error:
+                self._not_connected(error, may_end=not even_when_stopping)
+            else:
+                self._refused_since = None
+                return True
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Around a statement of the slot's own: it raises when there is no answer within half a minute."""
+        if self.connection.vendor == "sqlite":
+            yield
+            return
+        with _watchdog.limit(self.connection, ANSWER_SECONDS, CUT_SECONDS):
+            yield
+
+    def met(self, error: BaseException) -> Trouble:
+        """Take note of an error; what is left to do about it at once is in the answer.
+
+        LOST, AWAY, BUSY: call `open`, which waits, and try again. After LOST and AWAY it is not known whether
+        a commit took place.
+        """
+        trouble = trouble_of(error)
         connection = self.connection
-        if connection.close_at is not None and not connection.settings_dict["CONN_MAX_AGE"]:
-            connection.close_at = None
-        for each in connections.all(initialized_only=True):
-            each.close_if_unusable_or_obsolete()
+        if connection.in_atomic_block:
+            # In a transaction that somebody else has begun, as tests of a project do.
+            return Trouble.OTHER
+        if trouble in {Trouble.OTHER, Trouble.NOT_MIGRATED} and connection.connection is None:
+            trouble = Trouble.LOST
+        if trouble is Trouble.DENIED:
+            trouble = Trouble.AWAY
+        if trouble in {Trouble.LOST, Trouble.AWAY}:
+            self.renew()
+            # A connection may break for once; one that opens and breaks again is an outage.
+            self._fail(at_once=trouble is Trouble.LOST)
+            if self._pause_seconds:
+                self._say(Trouble.AWAY, error)
+        elif trouble is Trouble.BUSY:
+            self._fail()
+            # A deadlock now and then is how databases work.
+            if self._failures > 1:
+                self._say(Trouble.BUSY, error)
+                # Perhaps the session has a limit that a task has set.
+                self.renew()
+        return trouble
+
+    def worked(self) -> None:
+        """A statement went through: the next failure is a new one."""
+        self._failures = 0
+        if self._said:
+            for trouble, since in self._said.items():
+                tell = self._outages.back if trouble is Trouble.AWAY else self._outages.free
+                tell(time.monotonic() - since)
+            self._said.clear()
+
+    def check(self) -> None:
+        """After a long time without a statement: drop a connection that has silently broken meanwhile."""
+        if self._is_open() and not self.connection.in_atomic_block:
+            try:
+                with (
+                    _watchdog.limit(self.connection, PROBE_SECONDS, 0.0),
+                    self.connection.cursor() as cursor,
+                ):
+                    cursor.execute("SELECT 1")
+                    cursor.fetchone()
+            except (DatabaseError, InterfaceError):
+                self.renew()
 
     def renew(self) -> None:
         """Let the next statement open a new connection, with a session that nobody has changed."""
-        self._drop()
+        if not self.connection.in_atomic_block:
+            discard(self.connection)
 
     def largest_value(self) -> tuple[int, str] | None:
         """How many bytes the server takes in one value, and the limit's name, if there is a limit."""
@@ -171,52 +211,102 @@ class Link:
             cursor.execute("SELECT @@max_allowed_packet")
             return int(cursor.fetchone()[0]), "max_allowed_packet"
 
-    def is_lost(self, error: BaseException) -> bool:
-        """Whether the error means that this connection no longer works."""
-        if not isinstance(error, OperationalError | InterfaceError | DatabaseError):
-            return False
-        connection = self.connection
-        if connection.connection is None or code_of(error) in READ_ONLY:
-            return True
-        if not isinstance(error, OperationalError | InterfaceError):
-            return False
-        return not connection.is_usable()
+    def tidy(self) -> None:
+        """Between tasks: close connections that are broken or past the age that the project set.
 
-    def reconnect(self, *, even_when_stopping: bool) -> bool:
-        """Try until the database answers; return False when asked to stop meanwhile.
-
-        With `even_when_stopping` only a request to end at once counts: a result waits to be stored.
+        CONN_MAX_AGE 0, Django's default, means "at the end of a request" and a slot's loop has none: taken
+        literally it costs a new connection for every task.
         """
-        began = time.monotonic()
-        speaks = False
-        while True:
-            self._on_wait()
-            self._drop()
-            # The first time at once. A connection that opens and then fails again counts as a failure too.
-            if self._failures and not self._pause(even_when_stopping=even_when_stopping):
-                return False
-            self._failures += 1
-            try:
-                self.connection.ensure_connection()
-            except (DatabaseError, InterfaceError) as failure:
-                speaks = speaks or self._outages.lost(failure)
+        connection = self.connection
+        if connection.close_at is not None and not connection.settings_dict["CONN_MAX_AGE"]:
+            connection.close_at = None
+        for each in connections.all(initialized_only=True):
+            if each.errors_occurred and each.vendor != "sqlite":
+                # Then Django asks the server.
+                with _watchdog.limit(each, PROBE_SECONDS, 0.0):
+                    each.close_if_unusable_or_obsolete()
             else:
-                if speaks:
-                    self._outages.back(time.monotonic() - began)
-                return True
+                each.close_if_unusable_or_obsolete()
 
-    def worked(self) -> None:
-        """A statement went through: the next failure is a new one."""
-        self._failures = 0
+    def _is_open(self) -> bool:
+        connection = self.connection
+        if connection.connection is None:
+            return False
+        if connection.in_atomic_block or not has_hung_up(connection.connection):
+            return True
+        # Found before anything was sent: nothing is in doubt.
+        self.renew()
+        return False
+
+    def _not_connected(self, error: BaseException, *, may_end: bool) -> None:
+        # Half a connection is none.
+        self.renew()
+        if not is_understood(error) or type(error.__cause__).__name__ == "PoolTimeout":
+            error = ask_why(self.connection) or error
+        self._fail()
+        self._say(Trouble.AWAY, error)
+        if trouble_of(error) is not Trouble.DENIED:
+            self._refused_since = None
+            return
+        now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+        elif may_end and now - self._refused_since >= REFUSED_SECONDS:
+            raise RefusedError from error
+
+    def _fail(self, *, at_once: bool = False) -> None:
+        self._failures += 1
+        if at_once and self._failures == 1:
+            return
+        delay = min(FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 10), LONGEST_RETRY_SECONDS)
+        # Not all at once: they would be in one another's way again.
+        self._pause_seconds = delay * random.uniform(0.5, 1.0)  # noqa: S311
 
     def _pause(self, *, even_when_stopping: bool) -> bool:
-        delay = min(FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 10), LONGEST_RETRY_SECONDS)
+        delay, self._pause_seconds = self._pause_seconds, 0.0
         if not even_when_stopping:
             return not self._stop.wait(delay)
         if not self._stop.at_once:
             time.sleep(delay)
         return not self._stop.at_once
 
-    def _drop(self) -> None:
-        if not self.connection.in_atomic_block:
-            discard(self.connection)
+    def _say(self, trouble: Trouble, error: BaseException) -> None:
+        if trouble not in self._said:
+            say = self._outages.away if trouble is Trouble.AWAY else self._outages.busy
+            if say(error):
+                self._said[trouble] = time.monotonic()
+
+    def close(self) -> None:
+        """Let the other slots log what this one noticed."""
+        for trouble in self._said:
+            self._outages.put_back(trouble)
+        self._said.clear()
+
+
+def _limit_connecting(connection: BaseDatabaseWrapper) -> None:
+    """Have drivers give up connecting to the task table's database, where the project has not said when.
+
+    PyMySQL limits only the first of its steps; its limits for every answer are lifted once it is connected.
+    """
+    options: dict[str, Any] = connection.settings_dict["OPTIONS"]
+    driver = getattr(getattr(connection, "Database", None), "__name__", None)
+    elsewhere = "service" in options or "PGCONNECT_TIMEOUT" in os.environ or "read_default_file" in options
+    if driver in {"psycopg", "psycopg2", "MySQLdb", "pymysql"} and not elsewhere:
+        options.setdefault("connect_timeout", CONNECT_SECONDS)
+    if driver == "pymysql" and not {"read_timeout", "write_timeout"} & options.keys():
+        options["read_timeout"] = options["write_timeout"] = CONNECT_SECONDS
+        _unlimited.add(connection.alias)
+    _watched.add(connection.alias)
+
+
+# Databases that have a task table, and those of them whose connections read and write without a limit.
+_watched: set[str] = set()
+_unlimited: set[str] = set()
+
+
+def _connected(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
+    if connection.alias in _watched:
+        raw: Any = connection.connection
+        keep_alive(raw, connection.settings_dict["OPTIONS"])
+        if connection.alias in _unlimited:
+            raw._read_timeout = raw._write_timeout = None  # noqa: SLF001

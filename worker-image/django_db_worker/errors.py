@@ -31,4 +31,11 @@ class AbandonedError(Exception):
     """The worker gives up what it cannot finish any more."""
 
     def __str__(self) -> str:
-        return "Asked to end at once while the database did not answer: a row stays RUNNING."
+        return "Asked to end at once while the database did not answer: a row may stay RUNNING."
+
+
+class RefusedError(Exception):
+    """The database has refused the worker's credentials for a minute: a new process may have better ones."""
+
+    def __str__(self) -> str:
+        return "The database has refused the user or the password for a minute: ending, to be started anew."

@@ -17,7 +17,7 @@ from django.utils.autoreload import DJANGO_AUTORELOAD_ENV, run_with_reloader
 
 from .after_fork import SETTING, Hook
 from .database import OutageLog
-from .errors import AbandonedError, NotMigratedError
+from .errors import AbandonedError, NotMigratedError, RefusedError
 from .memory import volunteer
 from .options import Options
 from .quota import Quota, RecycleToken
@@ -33,7 +33,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 PARENT_CHECK_SECONDS = 1.0
 
 # How a supervised process ends, for its supervisor.
-DONE, CRASHED, RECYCLE, NOT_MIGRATED = 0, 1, 3, 5
+DONE, CRASHED, RECYCLE, NOT_MIGRATED, REFUSED = 0, 1, 3, 5, 6
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Worker:
 def run_here(worker: Worker) -> None:
     """Run the only slot of an unsupervised worker in this thread: upstream's worker, with its signals.
 
-    Raises NotMigratedError, and AbandonedError.
+    Raises NotMigratedError, RefusedError and AbandonedError.
     """
     stop = Stop()
     slot = worker.slot(0, 0, stop, Quota(worker.options.max_tasks))
@@ -168,7 +168,7 @@ def run_supervised(worker: Worker, place: Place) -> int:
         seats = [_Seat(worker, place, thread, stop, quota) for thread in range(threads)]
         with _kept(stop) as surroundings:
             ends = [seats[0].run()] if threads == 1 else _run_threads(seats, stop)
-    for end in (NOT_MIGRATED, CRASHED):
+    for end in (NOT_MIGRATED, REFUSED, CRASHED):
         if end in ends:
             return end
     return RECYCLE if first.leaving or surroundings.gave_up else DONE
@@ -218,6 +218,8 @@ class _Seat:
             self._slot.run()
         except NotMigratedError:
             end = NOT_MIGRATED
+        except RefusedError:
+            end = REFUSED
         except AbandonedError as error:
             logger.error("%s", error)  # noqa: TRY400
             end = CRASHED

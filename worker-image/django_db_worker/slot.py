@@ -152,6 +152,7 @@ class Slot:
             self._idle(random.random())  # noqa: S311
         while self._turn():
             pass
+        self._task_store.close()
         self._status.enter(State.ENDED)
 
     def settle(self, error: BaseException) -> None:

@@ -18,11 +18,18 @@ from types import FrameType
 
 from . import memory, process
 from .after_fork import warn_of_threads
-from .errors import PROCESS_DIED, AbandonedError, NotMigratedError, grew_too_large, timed_out
+from .errors import (
+    PROCESS_DIED,
+    AbandonedError,
+    NotMigratedError,
+    RefusedError,
+    grew_too_large,
+    timed_out,
+)
 from .health import Answer, HealthServer
 from .memory import Verdict
 from .metrics import exposition
-from .process import CRASHED, DONE, NOT_MIGRATED, RECYCLE, STOP_SIGNALS, Loss, Place, Worker
+from .process import CRASHED, DONE, NOT_MIGRATED, RECYCLE, REFUSED, STOP_SIGNALS, Loss, Place, Worker
 from .quota import RecycleToken
 from .stacks import Stacks
 from .status_board import SlotStatus, State
@@ -101,7 +108,7 @@ class Supervisor:
     def run(self) -> int:
         """Work until all processes have ended for good; return the exit code.
 
-        Raises NotMigratedError, and AbandonedError.
+        Raises NotMigratedError, RefusedError and AbandonedError.
         """
         handled = (*STOP_SIGNALS, signal.SIGCHLD)
         # The numbers arrive through the pipe; a handler only keeps the default action away. The pipe is
@@ -124,6 +131,8 @@ class Supervisor:
             self._selector.close()
         if self._exit == NOT_MIGRATED:
             raise NotMigratedError
+        if self._exit == REFUSED:
+            raise RefusedError
         if any(slot.unsettled for slot in self._worker.board.all):
             raise AbandonedError
         return self._exit or 0
@@ -219,8 +228,8 @@ class Supervisor:
             self._recycled = None
             self._recycle_token.put_back()
         child.overdue.clear()
-        if code == NOT_MIGRATED:
-            self._stop(NOT_MIGRATED)
+        if code in {NOT_MIGRATED, REFUSED}:
+            self._stop(code)
         elif child.asked_to_leave is not None and code in {DONE, RECYCLE, -signal.SIGKILL}:
             child.failures = 0
             self._replace(child, slots, 0.0, done=False)

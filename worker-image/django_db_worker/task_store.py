@@ -13,18 +13,24 @@ from django_tasks_db.models import DBTaskResult
 
 from . import claim, outcome
 from .claim import Table, Wanted
-from .database import Link, OutageLog, is_contention, is_missing_table, reason
+from .database import Link, OutageLog
 from .errors import AbandonedError, NotMigratedError
 from .outcome import Row
 from .status_board import SlotStatus, State
 from .stop import Stop
+from .trouble import Trouble, reason
 
 logger = logging.getLogger("django_tasks_db")
 
 Result = TypeVar("Result")
 
-STORE_ATTEMPTS = 10
-STORE_PAUSE_SECONDS = 0.1
+# After a task that ran for longer, its connection is tried before the result goes to it.
+LONG_SECONDS = 5.0
+# A commit whose connection broke may still take place: when to look for what it claimed, once more.
+LATE_LOOKS_SECONDS = (1.0, 5.0, 30.0)
+
+IN_DOUBT = {Trouble.LOST, Trouble.AWAY}
+TRIED_AGAIN = {*IN_DOUBT, Trouble.BUSY}
 
 
 class TaskStore:
@@ -51,57 +57,68 @@ class TaskStore:
         self._alias = router.db_for_write(DBTaskResult)
         self._link = Link(self._alias, stop, outages, on_wait=lambda: status.enter(State.DISCONNECTED))
         self._table: Table | None = None
+        # When to look (monotonic) for a claim that may have been made since (the row's clock).
+        self._late_looks: list[tuple[float, datetime]] = []
 
     def claim(self) -> tuple[Row | None, bool]:
         """The next row, and whether the table was looked at: not when it was locked, or asked to stop.
 
-        Raises NotMigratedError.
+        Raises NotMigratedError, and RefusedError.
         """
         while True:
+            self._status.enter(State.CLAIMING)
+            if self._late_look_is_due():
+                row = self._look_late()
+                if row is not None:
+                    return row, True
+            if not self._link.open(even_when_stopping=False):
+                return None, False
             self._status.enter(State.CLAIMING)
             self._status.doubt = True
             since = timezone.now()
             try:
-                row = self._open().claim(self._worker_id, None)
+                with self._link.answering():
+                    row = self._open().claim(self._worker_id, None)
             except (DatabaseError, InterfaceError) as error:
-                if self._link.is_lost(error):
-                    row = self._claimed_after_all(since)
-                    if row is None and not self._stop.requested:
-                        continue
-                    return self._noted(row), False
-                # The database has answered: nothing was claimed.
-                self._noted(None)
-                if is_contention(error):
-                    return None, False
-                if is_missing_table(error):
-                    raise NotMigratedError from error
-                raise
-            self._link.worked()
-            self._status.note_claim()
-            return self._noted(row), True
+                row = self._claimed_after_all(self._link.met(error), error, since)
+                self._noted(row)
+                if row is not None or self._stop.requested:
+                    return row, False
+            else:
+                self._link.worked()
+                self._status.note_claim()
+                return self._noted(row), True
 
     def finish_and_claim(self, finished: Row) -> Row | None:
         """Store a row's result and claim the next row, in one commit."""
+        self._begin_storing()
+        if self._late_look_is_due():
+            # Before anything else is claimed in this slot's name.
+            self.finish(finished)
+            return None
+        if not self._link.open(even_when_stopping=True):
+            raise AbandonedError
         self._status.enter(State.FINISHING)
         self._status.doubt = True
         since = timezone.now()
         try:
-            outcome.check_size(finished, self._link.largest_value)
-            row = self._open().claim(self._worker_id, finished)
+            with self._link.answering():
+                outcome.check_size(finished, self._link.largest_value)
+                row = self._open().claim(self._worker_id, finished)
         except Exception as error:  # noqa: BLE001
             row = None
-            if self._link.is_lost(error):
-                self._wait()
-                row = self._persist(lambda: self._find_claim(since))
+            if isinstance(error, DatabaseError | InterfaceError) and self._link.met(error) in IN_DOUBT:
+                row = self._find_claim(since)
             # The result alone: it may be the claim that cannot be made now.
             self._store(finished)
-        self._link.worked()
-        self._status.note_claim()
+        else:
+            self._link.worked()
+            self._status.note_claim()
         return self._noted(row)
 
     def finish(self, finished: Row) -> None:
         """Store a row's result."""
-        self._status.enter(State.FINISHING)
+        self._begin_storing()
         self._store(finished)
         self._noted(None)
 
@@ -118,7 +135,9 @@ class TaskStore:
         """
         key = self._status.task
         if self._status.doubt:
-            row = self._persist(lambda: self._find_claim(self._began))
+            row = self._persist(
+                lambda: claim.find_claim(self._alias, self._wanted, self._worker_id, self._began)
+            )
             if row is not None and row.pk != key:
                 self.give_back(row)
                 row = None
@@ -131,6 +150,14 @@ class TaskStore:
     def tidy(self) -> None:
         """Between tasks: drop connections that a task broke."""
         self._link.tidy()
+
+    def close(self) -> None:
+        """At the end: give back what was claimed without anybody's knowledge."""
+        if self._late_looks:
+            row = self._look_late()
+            if row is not None:
+                self.give_back(row)
+        self._link.close()
 
     def _open(self) -> Table:
         # A task may have done away with the connection that was there before.
@@ -145,18 +172,46 @@ class TaskStore:
         self._status.doubt = False
         return row
 
-    def _claimed_after_all(self, since: datetime) -> Row | None:
-        """Wait for the database; the row of a claim whose answer was lost, if its commit took status."""
-        while self._link.reconnect(even_when_stopping=False):
-            try:
-                return self._find_claim(since)
-            except (DatabaseError, InterfaceError) as error:  # noqa: PERF203
-                if not self._link.is_lost(error):
-                    raise
-        return None
+    def _begin_storing(self) -> None:
+        took_long = self._status.state is State.RUNNING and self._status.seconds_in_state > LONG_SECONDS
+        self._status.enter(State.FINISHING)
+        if took_long:
+            self._link.check()
+
+    def _claimed_after_all(self, trouble: Trouble, error: Exception, since: datetime) -> Row | None:
+        """The row of a claim whose answer was lost, if its commit took place; waits for the database.
+
+        Raises what the claim did where that says that nothing was claimed, and nothing will be.
+        """
+        if trouble in IN_DOUBT:
+            return self._find_claim(since)
+        if trouble is Trouble.BUSY:
+            return None
+        self._noted(None)
+        if trouble is Trouble.NOT_MIGRATED:
+            raise NotMigratedError from error
+        raise error
 
     def _find_claim(self, since: datetime) -> Row | None:
-        return claim.find_claim(self._alias, self._wanted, self._worker_id, since)
+        row = self._look(since)
+        if row is None:
+            now = time.monotonic()
+            self._late_looks += [(now + seconds, since) for seconds in LATE_LOOKS_SECONDS]
+        return row
+
+    def _look(self, since: datetime) -> Row | None:
+        return self._persist(lambda: claim.find_claim(self._alias, self._wanted, self._worker_id, since))
+
+    def _late_look_is_due(self) -> bool:
+        return bool(self._late_looks) and min(self._late_looks)[0] <= time.monotonic()
+
+    def _look_late(self) -> Row | None:
+        """Between tasks, when no row should be RUNNING in this slot's name."""
+        since = min(since for _, since in self._late_looks)
+        row = self._look(since)
+        now = time.monotonic()
+        self._late_looks = [look for look in self._late_looks if look[0] > now and row is None]
+        return self._noted(row)
 
     def _store(self, row: Row) -> None:
         """Store a result; where the database refuses it, that it was refused; at the least, that it is there.
@@ -164,8 +219,6 @@ class TaskStore:
         Raises the refusal if not even that can be written: then it is not the row's doing.
         """
         error = self._refusal(row)
-        if error is not None and is_contention(error):
-            raise error
         if isinstance(error, DatabaseError | InterfaceError):
             # Perhaps a session that a task has changed, by a way that nobody sees.
             self._link.renew()
@@ -196,23 +249,17 @@ class TaskStore:
         return None
 
     def _persist(self, operation: Callable[[], Result]) -> Result:
-        """Do it, however long the database stays away; raises AbandonedError when asked to end at once."""
-        attempts = 0
+        """Do it, however long the database is away or busy; raises AbandonedError if asked to end at once."""
         while True:
+            if not self._link.open(even_when_stopping=True):
+                raise AbandonedError
+            self._status.enter(State.FINISHING)
             try:
-                result = operation()
-            except (DatabaseError, InterfaceError) as error:  # noqa: PERF203
-                if self._link.is_lost(error):
-                    self._wait()
-                    continue
-                attempts += 1
-                if not is_contention(error) or attempts == STORE_ATTEMPTS:
+                with self._link.answering():
+                    result = operation()
+            except (DatabaseError, InterfaceError) as error:
+                if self._link.met(error) not in TRIED_AGAIN:
                     raise
-                time.sleep(STORE_PAUSE_SECONDS)
             else:
                 self._link.worked()
                 return result
-
-    def _wait(self) -> None:
-        if not self._link.reconnect(even_when_stopping=True):
-            raise AbandonedError

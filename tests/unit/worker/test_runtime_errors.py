@@ -5,14 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from django.db import DataError, InterfaceError, OperationalError, ProgrammingError
-from django_db_worker.database import code_of, is_contention, is_missing_table, reason
+from django.db import InterfaceError, OperationalError
+from django_db_worker.trouble import reason
 
 SECRETS = ("db.internal", "10.2.3.4", "shop_user", "hunter2", "shop_db", "fe80::1")
-
-
-class DriverError(Exception):
-    sqlstate = "57P01"
 
 
 @pytest.mark.parametrize(
@@ -57,38 +53,13 @@ def test_reasons_name_no_secret(error: Exception, expected: str) -> None:
     assert not any(secret in reason(error) for secret in SECRETS)
 
 
-def test_the_code_is_the_drivers() -> None:
-    error = OperationalError("terminating connection")
-    error.__cause__ = DriverError()
-    assert code_of(error) == "57P01"
-    assert code_of(OperationalError(1205, "Lock wait timeout exceeded")) == 1205
-    assert code_of(OperationalError("no code")) is None
-    assert code_of(OperationalError()) is None
-
-
-def test_a_missing_table() -> None:
-    assert is_missing_table(
-        ProgrammingError(1146, "Table 'shop.django_tasks_database_dbtaskresult' doesn't exist")
-    )
-    assert is_missing_table(OperationalError("no such table: django_tasks_database_dbtaskresult"))
-    assert is_missing_table(OperationalError(1054, "Unknown column 'x' in 'field list'"))
-    assert not is_missing_table(ProgrammingError(1142, "SELECT command denied"))
-    assert not is_missing_table(DataError("no such table"))
-
-
-def test_contention() -> None:
-    assert is_contention(OperationalError("database is locked"))
-    assert is_contention(OperationalError(1213, "Deadlock found when trying to get lock"))
-    assert not is_contention(OperationalError("server closed the connection unexpectedly"))
-    assert not is_contention(ProgrammingError(1205, "of another kind"))
-
-
 @pytest.mark.parametrize("level", ["0", "1", "2"])
 def test_no_sentence_is_lost_where_python_optimizes(level: str) -> None:
     script = """
-from django_db_worker.errors import AbandonedError, NotMigratedError
+from django_db_worker.errors import AbandonedError, NotMigratedError, RefusedError
 print(NotMigratedError())
 print(AbandonedError())
+print(RefusedError())
 """
     told = subprocess.run(
         [sys.executable, "-c", script],
@@ -99,5 +70,6 @@ print(AbandonedError())
     )
     assert told.stdout.splitlines() == [
         "The table of django-tasks-db is missing or older than the package: run `manage.py migrate`.",
-        "Asked to end at once while the database did not answer: a row stays RUNNING.",
+        "Asked to end at once while the database did not answer: a row may stay RUNNING.",
+        "The database has refused the user or the password for a minute: ending, to be started anew.",
     ]

@@ -332,3 +332,13 @@ def beats():
     from beating import beats as in_this_process  # noqa: PLC0415
 
     return in_this_process()
+
+
+@task
+def count(path, number):
+    """Write down that it ran, where no database is needed for it."""
+    # Short enough that the kernel writes it at once, whoever else does.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{number}\n".encode())
+    os.close(descriptor)
+    return number

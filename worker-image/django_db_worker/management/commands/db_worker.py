@@ -7,7 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
-from django.db import OperationalError, connections, router
+from django.db import DatabaseError, InterfaceError, connections, router
 from django.utils import timezone
 from django.utils.log import AdminEmailHandler
 from django_tasks_db.compat import TASKS_LOGGER, task_backends
@@ -17,15 +17,16 @@ from django_tasks_db.models import DBTaskResult
 from django_db_worker import options as asked
 from django_db_worker.after_fork import SETTING, load
 from django_db_worker.claim import Wanted
-from django_db_worker.database import OutageLog, reason
-from django_db_worker.errors import AbandonedError, NotMigratedError
+from django_db_worker.database import OutageLog
+from django_db_worker.errors import AbandonedError, NotMigratedError, RefusedError
 from django_db_worker.listeners import find_listeners
 from django_db_worker.memory import quantity, used_by
 from django_db_worker.options import LONGEST_TIMEOUT, MOST, Options, OptionsError, whole_number
-from django_db_worker.process import Worker, run_here, run_reloaded
+from django_db_worker.process import REFUSED, Worker, run_here, run_reloaded
 from django_db_worker.slot import SlotOptions
 from django_db_worker.status_board import StatusBoard
 from django_db_worker.supervisor import Supervisor
+from django_db_worker.trouble import reason
 
 STUCK_SECONDS = 60.0
 
@@ -94,7 +95,7 @@ class Command(UpstreamCommand):
         """
         try:
             super().check(*args, **kwargs)
-        except OperationalError as error:
+        except (DatabaseError, InterfaceError) as error:
             logger.warning("Django's system checks were left out: no database (%s).", reason(error))
 
     def configure_logging(self, verbosity: int | None) -> None:
@@ -144,6 +145,8 @@ class Command(UpstreamCommand):
             self._run(worker, reload=reload)
         except (NotMigratedError, AbandonedError) as error:
             raise CommandError(str(error)) from error
+        except RefusedError as error:
+            raise CommandError(str(error), returncode=REFUSED) from error
 
     def _run(self, worker: Worker, *, reload: bool) -> None:
         if worker.options.supervised:

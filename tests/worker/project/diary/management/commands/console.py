@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from django.core.management.base import BaseCommand
 from django.core.serializers.json import DjangoJSONEncoder
+from django.db import transaction
 from django.utils import timezone
 from django.utils.module_loading import import_string
 from django_tasks_db.models import DBTaskResult
@@ -27,6 +28,20 @@ class Command(BaseCommand):
             using["run_after"] = timezone.now() + timedelta(seconds=using["run_after"])
         task = import_string(task if "." in task else f"chores.{task}").using(**using)
         return [str(task.enqueue(*args, **(kwargs or {})).id) for _ in range(times)]
+
+    def do_enqueue_each(self, *, task, calls):
+        task = import_string(f"chores.{task}")
+        with transaction.atomic():
+            return [str(task.enqueue(*args).id) for args in calls]
+
+    def do_lock(self, *, id):  # noqa: A002
+        """Keep a row from everybody else until unlocked."""
+        transaction.set_autocommit(False)
+        return DBTaskResult.objects.select_for_update().filter(id=id).exists()
+
+    def do_unlock(self):
+        transaction.rollback()
+        transaction.set_autocommit(True)
 
     def do_insert(self, *, times, **fields):
         """Rows as no task would write them, or very many of them."""
