@@ -50,10 +50,10 @@ class Authority:
         """The authority's own certificate."""
         return self._certificate.public_bytes(PEM).decode()
 
-    def sign(self, address: str) -> tuple[str, str]:
-        """The certificate and the private key of a server at an IP address, as PEM."""
+    def sign(self, host: str) -> tuple[str, str]:
+        """The certificate and the private key of a server at a name or an IP address, as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
-        alternatives = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
+        alternatives = x509.SubjectAlternativeName([_host(host)])
         signed_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
             _builder(_name("a server"), self._certificate.subject, key.public_key())
@@ -64,6 +64,13 @@ class Authority:
         clear = serialization.NoEncryption()
         private = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, clear)
         return certificate.public_bytes(PEM).decode(), private.decode()
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _name(common_name: str) -> x509.Name:

@@ -92,6 +92,34 @@ class Server:
         with self.connect("postgres") as connection:
             connection.execute(composed)
 
+    @property
+    def name(self) -> str:
+        """The host's name, as the pods say it."""
+        return f"postgres.{self.kubectl.namespace}.svc"
+
+    def speaks_tls(self, certificate: str, key: str) -> None:
+        """Offer TLS from now on."""
+        files = {"tls.crt": certificate, "tls.key": key}
+        for name, text in files.items():
+            encoded = base64.b64encode(text.encode()).decode()
+            # PostgreSQL refuses a key that others may read.
+            script = f"umask 077 && echo {encoded} | base64 -d >{DATA}/{name}"
+            self.kubectl("exec", "deployment/postgres", "--", "sh", "-c", script)
+        settings_of_tls = {"ssl_cert_file": "tls.crt", "ssl_key_file": "tls.key", "ssl": "on"}
+        with self.connect("postgres") as connection:
+            for name, value in settings_of_tls.items():
+                change = sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value))
+                connection.execute(change)
+            connection.execute("SELECT pg_reload_conf()")
+        eventually(self._has_tls, "PostgreSQL offers TLS")
+
+    def _has_tls(self) -> bool:
+        try:
+            with self.connect("postgres") as connection:
+                return bool(connection.pgconn.ssl_in_use)
+        except psycopg.OperationalError:
+            return False
+
     def answers(self) -> bool:
         try:
             self.connect("postgres").close()
@@ -139,8 +167,7 @@ class Database:
     @property
     def url(self) -> str:
         """As the pods say it."""
-        password, namespace = self.server.password, self.server.kubectl.namespace
-        return f"postgres://postgres:{password}@postgres.{namespace}.svc:5432/{self.name}"
+        return f"postgres://postgres:{self.server.password}@{self.server.name}:5432/{self.name}"
 
     @contextmanager
     def user(
@@ -232,6 +259,16 @@ class Database:
             )
             return {user for (user,) in found}
 
+    def is_encrypted(self, application: str) -> bool:
+        """Whether every connection of an application to this database is, and there is one."""
+        with self.server.connect("postgres") as connection:
+            found = connection.execute(
+                "SELECT bool_and(ssl) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)"
+                " WHERE datname = %s AND application_name = %s",
+                [self.name, application],
+            )
+            return bool(found.fetchone() == (True,))
+
     def end_clients(self, application: str) -> None:
         with self.server.connect("postgres") as connection:
             for pid in self.clients(application):
@@ -278,9 +315,7 @@ class User:
         change = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(self.name), sql.Literal(password))
         with self.database.server.connect("postgres") as connection:
             connection.execute(change)
-        server = self.database.server
-        at_server = f"postgres.{server.kubectl.namespace}.svc:5432"
-        return f"postgres://{self.name}:{password}@{at_server}/{self.database.name}"
+        return f"postgres://{self.name}:{password}@{self.database.server.name}:5432/{self.database.name}"
 
     def end_clients(self) -> None:
         with self.database.server.connect("postgres") as connection:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from tests.authorities import Authority
 from tests.e2e.conftest import SPEC, put_secret
-from tests.e2e.postgres import chores
+from tests.e2e.postgres import Server, chores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,23 +67,28 @@ def test_the_operator_has_a_user_of_its_own_that_may_count_and_settle_and_nothin
         assert database.users("django-task-operator") == {user.name}
 
 
-def test_the_pods_get_the_certificate_of_the_authority_as_a_file(
-    make_worker: MakeWorker, database: Database, here: Kubectl
+def test_the_operator_and_the_pods_verify_a_server_by_an_authority_of_the_users_own(
+    make_worker: MakeWorker, here: Kubectl
 ) -> None:
-    certificate = Authority.make().pem
-    put_secret(here, "authority", **{"root.pem": certificate})
-    # The server of the tests has no TLS.
-    put_secret(here, "database", DATABASE_URL=f"{database.url}?sslmode=disable")
-    worker = make_worker(
-        database={
-            "urlSecretRef": {"name": "database"},
-            "sslRootCertSecretRef": {"name": "authority", "key": "root.pem"},
-        },
-        scaling={"minReplicas": 1},
-    )
-    worker.scales_to(1)
+    authority = Authority.make()
+    server = Server.start(here)
+    server.make_template()
+    server.speaks_tls(*authority.sign(server.name))
+    with server.database() as database:
+        # Whoever does not ask for TLS is let in too, so the URL insists.
+        put_secret(here, "database", DATABASE_URL=f"{database.url}?sslmode=verify-full")
+        put_secret(here, "authority", **{"root.pem": Authority.make("another").pem})
+        worker = make_worker(
+            database={
+                "urlSecretRef": {"name": "database"},
+                "sslRootCertSecretRef": {"name": "authority", "key": "root.pem"},
+            },
+        )
+        worker.becomes("DatabaseReachable", "False", "TLSFailed", within=60)
 
-    (pod,) = worker.pod_names
-    assert here("exec", pod, "--", "sh", "-c", 'cat "$DATABASE_SSL_ROOT_CERT"') == certificate
-    assert here("exec", pod, "--", "sh", "-c", 'cat "$PGSSLROOTCERT"') == certificate
-    database.finish(database.enqueue(chores.add, 1, 2))
+        put_secret(here, "authority", **{"root.pem": authority.pem})
+        worker.becomes("DatabaseReachable", "True", "Sampled", within=60)
+        (result,) = database.finish(database.enqueue(chores.add, 1, 2))
+        assert str(result.status) == "SUCCESSFUL"
+        assert database.is_encrypted("django-task-operator")
+        here("delete", "djtw", "--all", "--wait=false")
