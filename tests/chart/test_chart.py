@@ -277,6 +277,10 @@ def test_arguments_follow_the_values() -> None:
         "--lease=django-task-operator",
         "--hash-key-secret=django-task-operator-hash-key",
         f"--runtime-image=django-task-worker:{version}",
+        "--refuse-database-network=127.0.0.0/8",
+        "--refuse-database-network=::1/128",
+        "--refuse-database-network=169.254.0.0/16",
+        "--refuse-database-network=fe80::/10",
         "--metrics-api-service=django-task-operator-metrics-api",
         "--metrics-api-port=8443",
         "--metrics-api-owner=django-task-operator-metrics-api",
@@ -286,6 +290,7 @@ def test_arguments_follow_the_values() -> None:
     worker_image = {"repository": "registry.example/worker", "tag": "2", "revision": "b"}
     values: dict[str, Any] = {"watchNamespaces": ["a", "b"], "logLevel": "debug", "logFormat": "text"}
     values |= {"metricsApi": {"enabled": False}, "podTemplates": {"restricted": True}}
+    values["databaseNetworks"] = {"allowed": ["10.0.0.0/8"], "refused": []}
     assert arguments({**values, "workerImage": worker_image}) == [
         "--watch-namespace=a",
         "--watch-namespace=b",
@@ -296,6 +301,7 @@ def test_arguments_follow_the_values() -> None:
         "--hash-key-secret=django-task-operator-hash-key",
         "--runtime-image=registry.example/worker:2",
         "--runtime-revision=b",
+        "--allow-database-network=10.0.0.0/8",
         "--restrict-pod-templates",
     ]
 

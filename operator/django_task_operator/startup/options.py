@@ -12,6 +12,7 @@ from django_task_operator.metrics_api.serving import Settings
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.runtime import RUN_AS_USER
 from django_task_operator.spec import Key
+from django_task_operator.tasktable import Networks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ class Options:
         port: where the probes and metrics are served.
         runtime: where runtime Injected is copied from, and the user that the pods run as.
         restrict_pod_templates: whether pod templates may not have what leads out of the namespace.
+        database_networks: where the operator may connect to databases.
         kubeconfig: the cluster's, outside of it; None for the service account of the pod.
         metrics_api: how external metrics are served; None if they are not.
         lease: only the operator that holds it is active; None if this operator is the only one.
@@ -42,6 +44,7 @@ class Options:
     port: int = 8080
     runtime: RuntimeSource = field(default_factory=lambda: RuntimeSource(RUNTIME_IMAGE))
     restrict_pod_templates: bool = False
+    database_networks: Networks = field(default_factory=Networks)
     kubeconfig: str | None = None
     metrics_api: Settings | None = None
     lease: Key | None = None
@@ -73,6 +76,7 @@ class Options:
                 RUN_AS_USER if given.pod_security == "restricted" else None,
             ),
             restrict_pod_templates=given.restrict_pod_templates,
+            database_networks=_networks(parser, given, environment),
             kubeconfig=given.kubeconfig,
             metrics_api=_metrics_api(given, namespace or "default"),
             lease=_own(given.lease, namespace),
@@ -122,6 +126,21 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="refuse workers whose podTemplate sets host namespaces or paths, privileges, service accounts or"
         " node names",
+    )
+    parser.add_argument(
+        "--allow-database-network",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="connect to databases in this network only; may be given several times (default: in all)",
+    )
+    parser.add_argument(
+        "--refuse-database-network",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="connect to no database in this network, nor to the API server's address; may be given several"
+        " times, and takes precedence over those that are allowed",
     )
     _add_metrics_api(parser)
     parser.add_argument(
@@ -199,6 +218,19 @@ def _add_metrics_api(parser: argparse.ArgumentParser) -> None:
         metavar="HOURS",
         help="how long a certificate that the operator makes is valid (default: %(default)g)",
     )
+
+
+def _networks(
+    parser: argparse.ArgumentParser, given: argparse.Namespace, environment: Mapping[str, str]
+) -> Networks:
+    refused = list(given.refuse_database_network)
+    # Kubernetes sets it in every pod.
+    if refused and (api_server := environment.get("KUBERNETES_SERVICE_HOST")):
+        refused.append(api_server)
+    try:
+        return Networks.parse(given.allow_database_network, refused)
+    except ValueError as error:
+        parser.error(f"--allow-database-network, --refuse-database-network: {error}")
 
 
 def _metrics_api(given: argparse.Namespace, namespace: str) -> Settings | None:

@@ -20,7 +20,7 @@ from django_task_operator.reconcile.fleet import Fleet
 from django_task_operator.reconcile.queues import ServedQueues
 from django_task_operator.reconcile.wakeups import WakeUps
 from django_task_operator.startup.lifecycle import Operator
-from django_task_operator.tasktable import Databases
+from django_task_operator.tasktable import Databases, TaskTable
 from django_task_operator.world import World
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Outside:
             kube=kube,
             permit=permit if options.lease else UNLIMITED,
             elector=Elector(kube, options.lease, options.instance, permit) if options.lease else None,
-            databases=Databases(),
+            databases=Databases(open_table=functools.partial(TaskTable, networks=options.database_networks)),
             watch_workers=functools.partial(watch_workers, options.watch_namespaces),
         )
 

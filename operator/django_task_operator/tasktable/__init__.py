@@ -16,6 +16,7 @@ from django_task_operator.tasktable.errors import (
     PermissionDenied,
     UnsupportedDatabase,
 )
+from django_task_operator.tasktable.networks import Networks
 from django_task_operator.tasktable.root_cert import root_cert
 from django_task_operator.tasktable.table import TaskTable
 from django_task_operator.tasktable.url import DatabaseURL
@@ -42,6 +43,7 @@ __all__ = [
     "InvalidRootCert",
     "InvalidURL",
     "Listing",
+    "Networks",
     "Observation",
     "PermissionDenied",
     "QueueDemand",

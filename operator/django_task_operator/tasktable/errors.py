@@ -36,6 +36,10 @@ class HostIsLoopback(DatabaseError):
     template = "The URL's host is localhost or a loopback address, which for the operator is its own pod, without a database. If the pods connect through a sidecar proxy (Cloud SQL, RDS), give the operator its own URL in spec.database.operatorUrlSecretRef."
 
 
+class HostNotAllowed(DatabaseError):
+    template = "The operator may not connect to the address of the database's host: databaseNetworks in the operator's chart excludes it. Use another host, or ask whoever installed the operator."
+
+
 class ConnectionRefused(DatabaseError):
     template = "The database's host refuses connections on this port. Is the database running, and is the port right?"
 

@@ -19,8 +19,10 @@ from django_task_operator.tasktable.errors import (
     ConnectionRefused,
     DatabaseFailed,
     HostIsLoopback,
+    HostNotAllowed,
 )
 from django_task_operator.tasktable.failures import classified
+from django_task_operator.tasktable.networks import Networks, addresses_of
 from django_task_operator.tasktable.queues import is_indexed, layout, unserved_queues
 from django_task_operator.tasktable.running import MOST_ROWS, StartTimes, running_rows, settle_row
 from django_task_operator.tasktable.statement import compile_statement
@@ -47,6 +49,8 @@ log = logging.getLogger(__name__)
 SEARCH_SECONDS = 0.5
 # How soon a new index is noticed.
 INDEX_SECONDS = 60.0
+
+EVERYWHERE = Networks()
 
 
 class Table(Protocol):
@@ -103,10 +107,16 @@ class TaskTable:
     """
 
     def __init__(
-        self, url: DatabaseURL, *, connect_timeout: float = 5.0, statement_timeout: float = 10.0
+        self,
+        url: DatabaseURL,
+        *,
+        networks: Networks = EVERYWHERE,
+        connect_timeout: float = 5.0,
+        statement_timeout: float = 10.0,
     ) -> None:
-        """Store where the table is; timeouts are in seconds."""
+        """Store where the table is, and which networks it may be in; timeouts are in seconds."""
         self._url = url
+        self._networks = networks
         self._engine = url.engine
         self._limits = Limits(connect_timeout, statement_timeout)
         self._connection: BaseDatabaseWrapper | None = None
@@ -234,6 +244,19 @@ class TaskTable:
         self._pooled = True
         return self._connect()
 
+    def _require_allowed_host(self) -> None:
+        """Check where the URL's hosts are, before anything is sent there.
+
+        Raises:
+            HostIsLoopback: a host is the operator's own pod, which is not allowed.
+            HostNotAllowed: a host is in another network that is not allowed.
+        """
+        if self._networks == EVERYWHERE:
+            return
+        hosts = f"{self._url.host},{self._url.options.get('hostaddr', '')}"
+        if not all(map(self._networks.permit, addresses_of(hosts))):
+            raise HostIsLoopback if self._url.is_loopback else HostNotAllowed
+
     def _connect(self) -> BaseDatabaseWrapper:
         connection = self._connection = orm.new_connection(self._url, self._limits, pooled=self._pooled)
         with connection.cursor() as cursor:
@@ -245,6 +268,8 @@ class TaskTable:
         return connection
 
     def _asked[T](self, ask: Callable[[BaseDatabaseWrapper], T]) -> T:
+        if self._connection is None:
+            self._require_allowed_host()
         try:
             return ask(self._connected())
         except Exception as error:  # noqa: BLE001  the one door that drivers' exceptions come through

@@ -10,6 +10,7 @@ from django_task_operator.metrics_api.serving import Settings
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.spec import Key
 from django_task_operator.startup.options import Options
+from django_task_operator.tasktable import Networks
 
 POD = {"POD_NAME": "operator-1", "POD_NAMESPACE": "ops"}
 METRICS_API = Settings(
@@ -40,6 +41,10 @@ METRICS_API = Settings(
             {"runtime": RuntimeSource("worker:1", run_as_user=None)},
         ),
         ("--restrict-pod-templates", {"restrict_pod_templates": True}),
+        (
+            "--allow-database-network 10.0.0.0/8 --refuse-database-network 10.1.0.0/16",
+            {"database_networks": Networks.parse(["10.0.0.0/8"], ["10.1.0.0/16"])},
+        ),
         ("--kubeconfig /tmp/config", {"kubeconfig": "/tmp/config"}),
         ("--lease operator", {"lease": Key(namespace="ops", name="operator")}),
         ("--hash-key-secret kept", {"hash_key": Key(namespace="ops", name="kept")}),
