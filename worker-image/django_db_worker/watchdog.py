@@ -50,19 +50,20 @@ def keep_alive(raw: Any, options: Mapping[str, object]) -> None:
     descriptor = socket_of(raw)
     if descriptor is None or options.get("keepalives") in {0, "0"}:
         return
+    # macOS lacks some of them.
     wanted = {
-        "keepalives_idle": (socket.TCP_KEEPIDLE, IDLE_SECONDS),
-        "keepalives_interval": (socket.TCP_KEEPINTVL, PROBE_SECONDS),
-        "keepalives_count": (socket.TCP_KEEPCNT, PROBES),
-        "tcp_user_timeout": (socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_SECONDS * 1000),
+        "keepalives_idle": ("TCP_KEEPIDLE", IDLE_SECONDS),
+        "keepalives_interval": ("TCP_KEEPINTVL", PROBE_SECONDS),
+        "keepalives_count": ("TCP_KEEPCNT", PROBES),
+        "tcp_user_timeout": ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_SECONDS * 1000),
     }
     with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as end:
         if end.family not in {socket.AF_INET, socket.AF_INET6}:
             return
         end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, (option, value) in wanted.items():
-            if name not in options:
-                end.setsockopt(socket.IPPROTO_TCP, option, value)
+            if name not in options and hasattr(socket, option):
+                end.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def has_hung_up(raw: Any) -> bool:
@@ -72,13 +73,13 @@ def has_hung_up(raw: Any) -> bool:
         return False
     poll = select.poll()
     # Errors and hang-ups are reported unasked. There may be data to read, too: why the server hangs up.
-    poll.register(descriptor, select.POLLRDHUP)
+    # macOS reports only what is closed on both sides.
+    poll.register(descriptor, getattr(select, "POLLRDHUP", 0))
     return bool(poll.poll(0))
 
 
-def cut(raw: Any) -> None:
+def cut(descriptor: int | None) -> None:
     """End a connection from another thread: who waits for its answer reads that there is no more."""
-    descriptor = socket_of(raw)
     if descriptor is not None:
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as end:
             end.shutdown(socket.SHUT_RDWR)
@@ -91,6 +92,9 @@ class _Watched:
         # Held while the watchdog acts on it, so that what it does never meets the next statement.
         self.lock = threading.Lock()
         self.connection: BaseDatabaseWrapper | None = None
+        # The driver's connection and its socket when it began.
+        self.raw: Any = None
+        self.descriptor: int | None = None
         self.cancel_at: float | None = None
         self.cut_at: float | None = None
 
@@ -112,16 +116,19 @@ class Watchdog:
         later the connection is cut. Either way the driver raises.
         """
         watched = self._mine()
+        raw: Any = connection.connection
+        # Now, because mysqlclient does not tell another thread.
+        descriptor = socket_of(raw) if raw is not None else None
         now = time.monotonic()
         with watched.lock:
-            watched.connection = connection
+            watched.connection, watched.raw, watched.descriptor = connection, raw, descriptor
             watched.cancel_at, watched.cut_at = now + seconds, now + seconds + cut_seconds
         try:
             yield
         finally:
             # Waits for a request to end it that is under way: late it would hit the next statement.
             with watched.lock:
-                watched.connection = watched.cancel_at = watched.cut_at = None
+                watched.connection = watched.raw = watched.cancel_at = watched.cut_at = None
 
     def _mine(self) -> _Watched:
         if self._pid != os.getpid():
@@ -164,7 +171,8 @@ class Watchdog:
                 return
             if watched.cut_at is not None and watched.cut_at <= now:
                 watched.cancel_at = watched.cut_at = None
-                cut(raw)
+                # Another one than in the beginning may have another socket under the same number.
+                cut(watched.descriptor if raw is watched.raw else socket_of(raw))
             elif watched.cancel_at is not None and watched.cancel_at <= now:
                 watched.cancel_at = None
                 _cancel(raw)

@@ -22,9 +22,13 @@ class Driver:
 
     def __init__(self, end: socket.socket) -> None:
         self.end = end
+        self.thread = threading.current_thread()
         self.asked_to_cancel = threading.Event()
 
     def fileno(self) -> int:
+        if threading.current_thread() is not self.thread:
+            # As mysqlclient 2.3 does.
+            raise RuntimeError("already in use from another thread")
         return self.end.fileno()
 
     def cancel_safe(self, *, timeout: float) -> None:
@@ -32,11 +36,16 @@ class Driver:
         self.asked_to_cancel.set()
 
 
+class PyMySQL:
+    def __init__(self, end: socket.socket) -> None:
+        self._sock = end
+
+
 class Wrapper:
     """Django's connection, likewise."""
 
     def __init__(self, driver: Driver | None) -> None:
-        self.connection = driver
+        self.connection: Driver | PyMySQL | None = driver
 
 
 @pytest.fixture
@@ -88,6 +97,20 @@ def test_a_project_may_not_want_it(ends: tuple[socket.socket, socket.socket], no
     assert kernel(ends[0]) == before
 
 
+def test_a_system_that_has_less(
+    ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = kernel(ends[0])
+    with monkeypatch.context() as macos:
+        macos.delattr("socket.TCP_KEEPIDLE")
+        macos.delattr("socket.TCP_USER_TIMEOUT")
+        macos.delattr("select.POLLRDHUP")
+        keep_alive(Driver(ends[0]), {})
+        assert not has_hung_up(Driver(ends[0]))
+    left = ("keepalives_idle", "tcp_user_timeout")
+    assert kernel(ends[0]) == OURS | {name: before[name] for name in left}
+
+
 def test_a_socket_that_has_no_such_thing() -> None:
     one, other = socket.socketpair()
     with one, other:
@@ -102,7 +125,7 @@ def test_no_socket_at_all(raw: Any) -> None:
     assert socket_of(raw) is None
     assert not has_hung_up(raw)
     keep_alive(raw, {})
-    cut(raw)
+    cut(socket_of(raw))
 
 
 def test_who_hangs_up_is_noticed_before_anything_is_sent(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -138,8 +161,8 @@ def test_a_connection_that_is_still_being_made(
     monkeypatch.setattr(watchdog, "TICK_SECONDS", 0.05)
     wrapper = Wrapper(None)
     with Watchdog().limit(wrapper, 0.0, 0.0):  # type: ignore[arg-type]
-        # Django has it before it has set it up.
-        wrapper.connection = Driver(ends[0])
+        # Django has it before it has set it up. PyMySQL tells its socket to every thread.
+        wrapper.connection = PyMySQL(ends[0])
         assert ends[0].recv(1) == b""
 
 
@@ -152,6 +175,7 @@ def test_another_threads_statement_is_left_alone(
     ended = threading.Event()
 
     def impatient() -> None:
+        # Made here: it is this thread's.
         with dog.limit(Wrapper(Driver(ends[0])), 0.0, 0.0):  # type: ignore[arg-type]
             ends[0].recv(1)
         ended.set()
