@@ -11,6 +11,13 @@ from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "django-task-operator"
 
+PSYCOPG_POOL = (
+    "psycopg-pool",
+    "3.3.3",
+    "psycopg_pool-3.3.3-py3-none-any.whl",
+    "9b9cd6a4fcec47a410f7e82d408540e7f77b478509e91b44c1a5457a13e5ff37",
+)
+
 
 def fetch(package: str, version: str, file: str, sha256: str, *, source: bool = False) -> Path:
     """The one file of a package's version, without its dependencies."""

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from tests.databases import docker
 from tests.worker.harness import FINISHED, RUNTIME, Project
-from tests.worker.packages import fetch
+from tests.worker.packages import PSYCOPG_POOL, fetch
 from tests.worker.poisons import POISONS, TEXT, Poison
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from tests.databases import Server
 
 SHAPES = {"1": [], "1x2": ["--threads=2"], "2x2": ["--processes=2", "--threads=2"]}
-POOL = (
-    "psycopg-pool",
-    "3.3.3",
-    "psycopg_pool-3.3.3-py3-none-any.whl",
-    "9b9cd6a4fcec47a410f7e82d408540e7f77b478509e91b44c1a5457a13e5ff37",
-)
 # Innocent tasks after each poison: several slots take them in any order.
 INNOCENTS = 2
 
@@ -120,7 +114,7 @@ def test_poison_where_the_project_listens_to_the_model(
 def test_poison_with_a_pool_of_connections(postgres: Project) -> None:
     """What is given back to psycopg's pool comes out of it again, session and all."""
     more = json.dumps({"POOL": {"min_size": 2, "max_size": 4}})
-    path = f"{RUNTIME}{os.pathsep}{fetch(*POOL)}"
+    path = f"{RUNTIME}{os.pathsep}{fetch(*PSYCOPG_POOL)}"
     poisoned(
         postgres, of("postgres"), SHAPES["1x2"], SECOND_DATABASE="1", MORE_SETTINGS=more, PYTHONPATH=path
     )
