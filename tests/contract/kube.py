@@ -232,6 +232,21 @@ class KubeContract:
         error = await refused(cluster.kube.scale_deployment(self.key(cluster, "nobody"), 0))
         assert error.status == 404
 
+    async def test_a_pod_spec_is_replaced_as_a_whole(self, cluster: Cluster) -> None:
+        made = await cluster.kube.apply_object(DEPLOYMENTS, self.deployment(cluster), uid=None)
+        containers = [*made["spec"]["template"]["spec"]["containers"], {"name": "sidecar", "image": "mesh:1"}]
+        await cluster.edit(DEPLOYMENTS, NAME, {"spec": {"template": {"spec": {"containers": containers}}}})
+        wanted = copy.deepcopy(self.deployment(cluster)["spec"]["template"]["spec"])
+        replace = cluster.kube.replace_pod_spec
+        refusals = [
+            (await refused(replace(key, NOBODY, wanted))).status
+            for key in (self.key(cluster), self.key(cluster, "nobody"))
+        ]
+        assert refusals == [422, 404]
+        replaced = await replace(self.key(cluster), made["metadata"]["uid"], wanted)
+        assert [each["name"] for each in replaced["spec"]["template"]["spec"]["containers"]] == ["worker"]
+        assert replaced["metadata"]["generation"] == 3
+
     async def test_only_the_object_of_the_uid_is_deleted(self, cluster: Cluster) -> None:
         made = await cluster.kube.apply_object(DEPLOYMENTS, self.deployment(cluster), uid=None)
         await cluster.kube.delete_object(DEPLOYMENTS, self.key(cluster), NOBODY)
