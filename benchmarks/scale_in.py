@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+from functools import partial
 
-from benchmarks import cluster, footprint, sleepers
+from benchmarks import cluster, sleepers
 from django_task_operator.cluster.kube import Kube
 
 PODS = 10
@@ -26,12 +27,8 @@ async def fall(pods: sleepers.Pods, tasks: sleepers.Sleepers, namespace: str) ->
     load = [LONG_SECONDS] * LONG + [SHORT_SECONDS] * SHORT
     random.shuffle(load)
     began = await asyncio.to_thread(tasks.put, load)
-    # Before the operator has counted them there is no load to decrease. One poll may be under way now;
-    # the second from here sees them all.
-    polls = (await asyncio.to_thread(cluster.figures))[footprint.SAMPLES] + 2
-    await cluster.until(
-        lambda: cluster.figures()[footprint.SAMPLES] >= polls, "the load is counted", seconds=60
-    )
+    # Before the operator has counted them there is no load to decrease.
+    await cluster.until(partial(tasks.polled, began), "the load is counted", seconds=60)
     await asyncio.to_thread(sleepers.patch, namespace, scaling={**scaling, "minReplicas": 0})
     names = {pod["metadata"]["name"] for pod in pods.ready()}
     await pods.until(lambda: not pods.there.keys() - pods.told_to_go.keys(), 300)

@@ -72,6 +72,18 @@ class Sleepers(cluster.Tasks):
         self._rows.objects.bulk_create(rows)
         return time.time()
 
+    def polled(self, since: float) -> bool:
+        """Whether a statement of the operator's has begun since then, by the same clock, and ended."""
+        from django.db import connection
+
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'django-task-operator'"
+                " AND state = 'idle' AND query_start > to_timestamp(%s)",
+                [since],
+            )
+            return bool(cursor.fetchone()[0])
+
     def all(self) -> list[Any]:
         """Return every row."""
         return list(self._rows.objects.all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -66,3 +67,9 @@ class TestReal(KubeContract):
         yield cluster
         for each in (kube, *cluster.opened):
             await each.close()
+        # A TLS connection that was closed ends when the server has said so, too. One that the end of the
+        # loop overtakes would be called a leak.
+        transports = list(vars(asyncio.get_running_loop())["_transports"].values())
+        async with asyncio.timeout(60):
+            while any(each._sock for each in transports):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
