@@ -197,6 +197,21 @@ def test_a_manifest_that_is_applied_differs_in_nothing(
     assert within(manifest["spec"], stored) == []
 
 
+@pytest.mark.parametrize(("how", "is_kept"), [(["apply"], False), (["apply", "--server-side"], True)])
+def test_a_null_that_removes_a_field_of_the_pod_arrives_as_the_page_on_platforms_says(
+    kubectl: Kubectl, crd: dict[str, Any], namespace: str, how: list[str], is_kept: bool
+) -> None:
+    here = kubectl.within(namespace)
+    containers = [{"name": "worker", "startupProbe": None}]
+    change = {
+        "metadata": {"name": "emails", "namespace": namespace},
+        "spec": {"podTemplate": {"spec": {"containers": containers}}},
+    }
+    here(*how, "-f", "-", manifest=changed(MINIMAL, change))
+    stored = json.loads(here("get", "djtw", "emails", "-ojson"))["spec"]["podTemplate"]["spec"]
+    assert ("startupProbe" in stored["containers"][0]) == is_kept
+
+
 def within(asked: Any, stored: Any, path: str = "spec") -> list[str]:
     """Name what of ``asked`` is not in ``stored`` as it was written."""
     if isinstance(asked, list) and isinstance(stored, list) and len(asked) == len(stored):
