@@ -14,9 +14,16 @@ def burn() -> None:
 
 
 @task
-def rise(seconds: float) -> float:
-    time.sleep(seconds)
-    return seconds
+def rise(loaves: int) -> int:
+    """Ends once so many of its kind have been started: then all of them run, for none ends before."""
+    from django_tasks_db.models import DBTaskResult  # noqa: PLC0415 - the test reads the tasks without a project
+
+    kind = DBTaskResult.objects.filter(task_path="bakery.tasks.rise")
+    for _ in range(1800):
+        if kind.exclude(status="READY").count() >= loaves:
+            return loaves
+        time.sleep(0.1)
+    raise TimeoutError(f"{loaves} loaves never rose together")
 
 
 @task(priority=10)
