@@ -8,6 +8,7 @@ statement that has taken too long (`Watchdog`). A task's own statements may take
 
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -151,6 +152,8 @@ class Watchdog:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def _watch(self) -> None:
+        # A signal that this thread gets would not wake the main thread from what it waits for.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         # Daemon: it ends with its process.
         pause = threading.Event()
         while not pause.wait(TICK_SECONDS):

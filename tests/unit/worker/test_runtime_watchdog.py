@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django_db_worker import watchdog
 from django_db_worker.watchdog import Watchdog, cut, has_hung_up, keep_alive, socket_of
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,6 +155,22 @@ def test_a_statement_without_an_answer_is_ended(
         assert driver.asked_to_cancel.wait(PATIENCE_S)
         assert ends[0].recv(1) == b"", "cut"
     assert ends[1].recv(1) == b"", "the other end is told"
+
+
+def test_signals_are_for_other_threads(ends: tuple[socket.socket, socket.socket]) -> None:
+    with Watchdog().limit(Wrapper(Driver(ends[0])), PATIENCE_S, PATIENCE_S):  # type: ignore[arg-type]
+        thread = [each for each in threading.enumerate() if each.name == "watchdog"][-1]
+        status = Path(f"/proc/self/task/{thread.native_id}/status")
+        # Bit 14 is SIGTERM, the fifteenth signal.
+        eventually(lambda: _blocked(status.read_text()) >> 14 & 1, "blocked")
+    assert (
+        not _blocked(Path(f"/proc/self/task/{threading.main_thread().native_id}/status").read_text()) >> 14
+        & 1
+    )
+
+
+def _blocked(status: str) -> int:
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:")), 16)
 
 
 def test_a_connection_that_is_still_being_made(
