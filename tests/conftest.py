@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -30,6 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=ROOT / "build" / "kubeconfig",
         help="the cluster that the tests use (default: the one that `make cluster` makes)",
     )
+
+
+def pytest_configure() -> None:
+    # Whoever ends a run, which may be in the background, where Ctrl+C is ignored: fixtures end their servers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
