@@ -30,7 +30,8 @@ A worker of one slot without a health port or a limit has no supervisor: the com
     stop                how a slot learns that it should end
     after_fork          what the project starts in each process: DB_WORKER_AFTER_FORK
     memory              how much a process takes, and what follows: --max-memory-per-process
-    stacks              where the threads of another process are, for --task-timeout
+    overdue             what is waited for before a task ends that runs for too long: --task-timeout
+    stacks              where the threads of another process are, for that
     surroundings        what tasks change of their process, and how it is put back
     listeners           which signals the project listens to
     health, metrics     /healthz, /readyz and /metrics

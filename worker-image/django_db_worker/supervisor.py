@@ -10,7 +10,6 @@ import selectors
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from .errors import (
 from .health import Answer, HealthServer
 from .memory import Verdict
 from .metrics import exposition
+from .overdue import KILL_AFTER_SECONDS, Overdue, may_finish
 from .process import CRASHED, DONE, NOT_MIGRATED, RECYCLE, REFUSED, STOP_SIGNALS, Loss, Place, Worker
 from .quota import RecycleToken
 from .stacks import Stacks
@@ -42,7 +42,6 @@ FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
 # Connecting to an address that swallows packets takes the kernel two minutes to give up.
 STUCK_CONNECTING_SECONDS = 300.0
-KILL_AFTER_SECONDS = 5.0
 TICK_SECONDS = 1.0
 RECYCLE_TICK_SECONDS = 0.05
 MEMORY_TICK_SECONDS = 0.25
@@ -50,14 +49,6 @@ MEMORY_TICK_SECONDS = 0.25
 LAST_RESULTS_SECONDS = 2.0
 
 CRASH_LOOP = 4
-
-
-@dataclass
-class _Overdue:
-    """A task that has run for longer than it may, or a receiver of its signals after it."""
-
-    task: uuid.UUID | None
-    stack: str | None = None  # None: not known yet
 
 
 @dataclass
@@ -71,7 +62,7 @@ class _Child:
     failures: int = 0  # quick ones, in a row
     given_up_since: float | None = None
     stacks: Stacks | None = None
-    overdue: dict[int, _Overdue] = field(default_factory=dict)  # by thread
+    overdue: dict[int, Overdue] = field(default_factory=dict)  # by thread
     asked_to_leave: float | None = None  # since when: it will be replaced, whatever its exit code
     killed: bool = False
     doomed_since: float | None = None  # it has grown so much that it will be killed
@@ -391,7 +382,7 @@ class Supervisor:
             task = late[thread].task
             what = "A receiver of task_finished" if task is None else f"Task id={task}"
             logger.error("%s has run for more than %d s and will be ended.", what, limit)
-            child.overdue[thread] = _Overdue(task)
+            child.overdue[thread] = Overdue(task)
         if new:
             self._ask_to_leave(child, now)
             stacks.ask(pid)
@@ -401,20 +392,9 @@ class Supervisor:
                     overdue.stack = stacks.read(slots[thread].thread)
         if child.overdue and all(each.stack is not None for each in child.overdue.values()):
             others = [slot for thread, slot in enumerate(slots) if thread not in child.overdue]
-            if not any(self._may_finish(child, slot, now) for slot in others):
+            leaving_seconds = None if child.asked_to_leave is None else now - child.asked_to_leave
+            if not any(may_finish(slot, self._is_stuck(slot), leaving_seconds) for slot in others):
                 self._kill_overdue(child, pid, slots)
-
-    def _may_finish(self, child: _Child, slot: SlotStatus, now: float) -> bool:
-        """Whether to wait for this slot of a process that is to be killed."""
-        if slot.state is State.RUNNING:
-            # For as long as it may run itself.
-            return True
-        if slot.state in {State.FINISHING, State.DISCONNECTED}:
-            # A result is being stored, maybe once the database is back.
-            return not self._is_stuck(slot)
-        if slot.state is State.ENDED or child.asked_to_leave is None:
-            return False
-        return now - child.asked_to_leave < KILL_AFTER_SECONDS
 
     def _kill_overdue(self, child: _Child, pid: int, slots: list[SlotStatus]) -> None:
         limit = self._worker.options.task_timeout
