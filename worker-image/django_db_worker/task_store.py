@@ -135,9 +135,7 @@ class TaskStore:
         """
         key = self._status.task
         if self._status.doubt:
-            row = self._persist(
-                lambda: claim.find_claim(self._alias, self._wanted, self._worker_id, self._began)
-            )
+            row = self._look(self._began)
             if row is not None and row.pk != key:
                 self.give_back(row)
                 row = None
