@@ -77,8 +77,8 @@ class Observer:
             database.operator_url_secret_ref.name if database.operator_url_secret_ref else database.secret
         )
         try:
-            url = await self._operators_url(database)
-            seen = replace(seen, url_hash=await self._hash(worker))
+            url, pods_url = await self._urls(database)
+            seen = replace(seen, url_hash=await self._hash(worker, pods_url))
             authority = ""
             if ref := database.ssl_root_cert_secret_ref:
                 text = await self._read(ref, "sslRootCertSecretRef")
@@ -117,17 +117,24 @@ class Observer:
             in_trouble=failing or self._url_refused,
         )
 
-    async def _operators_url(self, database: Database) -> str:
-        """The URL that the operator uses.
+    async def _urls(self, database: Database) -> tuple[str, str | None]:
+        """The URL that the operator uses, and that of new pods; None if that is another and not known.
 
         Raises:
-            WorkerError: it cannot be read.
+            WorkerError: the operator's cannot be read.
         """
-        if ref := database.operator_url_secret_ref:
-            url = await self._read(ref, "operatorUrlSecretRef")
-            self.redact.learn(url)
-            return url
-        return await self._pods_url(database)
+        ref = database.operator_url_secret_ref
+        if ref is None:
+            url = await self._pods_url(database)
+            return url, url
+        url = await self._read(ref, "operatorUrlSecretRef")
+        self.redact.learn(url)
+        try:
+            # Even if no hash of it is needed, because messages of the pods may quote it.
+            return url, await self._pods_url(database)
+        except WorkerError:
+            # The kubelet reports pods that cannot start.
+            return url, None
 
     async def _pods_url(self, database: Database) -> str:
         if database.connection:
@@ -154,15 +161,11 @@ class Observer:
         check_parts(parts, url)
         return url
 
-    async def _hash(self, worker: Worker) -> str | None:
+    async def _hash(self, worker: Worker, url: str | None) -> str | None:
         """Hash the URL that new pods get; None if it is not known or not needed."""
-        try:
-            # Even if it is not needed, because messages of the pods may quote it.
-            url = await self._pods_url(worker.spec.database)
-        except WorkerError:
-            # If the operator has another one: the kubelet reports pods that cannot start.
+        if url is None or not worker.spec.database.replaces_pods:
             return None
-        key = await self._world.hash_key.get() if worker.spec.database.replaces_pods else None
+        key = await self._world.hash_key.get()
         return url_hash(key, worker.uid, url) if key else None
 
     def _subscribe(self, worker: Worker, url: DatabaseURL) -> Subscription:
