@@ -154,15 +154,8 @@ class Kube:
             ApiException: status 404 or 409 if there is no worker with that name and uid.
         """
         try:
-            return await self._json(
-                "PATCH",
-                f"{WORKERS.path_of(key)}/status",
-                query={"fieldManager": FIELD_MANAGER},
-                body=[
-                    {"op": "test", "path": "/metadata/uid", "value": uid},
-                    {"op": "add", "path": "/status", "value": status},
-                ],
-                content=JSON_PATCH,
+            return await self._patch_if(
+                uid, f"{WORKERS.path_of(key)}/status", {"op": "add", "path": "/status", "value": status}
             )
         except ApiException as refused:
             # It says no more of a test that failed.
@@ -242,17 +235,8 @@ class Kube:
         Raises:
             ApiException: if there is no Deployment of that name and uid.
         """
-        patch: list[Manifest] = [
-            {"op": "test", "path": "/metadata/uid", "value": uid},
-            {"op": "replace", "path": "/spec/template/spec", "value": spec},
-        ]
-        return await self._json(
-            "PATCH",
-            DEPLOYMENTS.path_of(key),
-            query={"fieldManager": FIELD_MANAGER},
-            body=patch,
-            content="application/json-patch+json",
-        )
+        change = {"op": "replace", "path": "/spec/template/spec", "value": spec}
+        return await self._patch_if(uid, DEPLOYMENTS.path_of(key), change)
 
     async def list_autoscalers(self, namespace: str) -> list[Manifest]:
         """List every HorizontalPodAutoscaler of a namespace, whoever created it."""
@@ -406,6 +390,16 @@ class Kube:
     async def _apply(self, path: str, body: Manifest, *, force: bool) -> Manifest:
         query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
         return await self._json("PATCH", path, query=query, body=body, content="application/apply-patch+yaml")
+
+    async def _patch_if(self, uid: str, path: str, change: Manifest) -> Manifest:
+        """Make one change of an object, if it is that very one."""
+        return await self._json(
+            "PATCH",
+            path,
+            query={"fieldManager": FIELD_MANAGER},
+            body=[{"op": "test", "path": "/metadata/uid", "value": uid}, change],
+            content=JSON_PATCH,
+        )
 
     async def _json(
         self,
