@@ -46,6 +46,25 @@ def start(project: Project, port: int, *flags: str, manage: str = "manage.py") -
     return worker
 
 
+def start_impatient(project: Project, port: int, folder: Path) -> Worker:
+    """Two processes that are called stuck after six seconds; both have connected, and neither has a task.
+
+    One that is still connecting is given five minutes: a machine with little time to give may have started
+    the one long before the other.
+    """
+    worker = start(project, port, "--processes=2", manage="impatient.py")
+    folder.mkdir()
+    project.enqueue("meet", str(folder), 2, times=2)
+
+    def rest() -> bool:
+        seen = metrics(port)
+        finished = seen["django_db_worker_tasks_finished_total status=SUCCESSFUL"]
+        return finished == 2 and seen["django_db_worker_slots_active"] == 0
+
+    eventually(rest, "both have worked and have nothing to do")
+    return worker
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_counts_over_all_processes(postgres: Project, port: int, layout: list[str]) -> None:
     worker = start(postgres, port, *layout)
@@ -75,9 +94,9 @@ def test_counts_over_all_processes(postgres: Project, port: int, layout: list[st
 
 def test_a_long_task_is_neither_sick_nor_unready(postgres: Project, tmp_path: Path, port: int) -> None:
     gate = tmp_path / "gate"
-    worker = start(postgres, port, "--processes=2", manage="impatient.py")
+    worker = start_impatient(postgres, port, tmp_path / "both")
     task = postgres.enqueue_one("hold", str(gate))
-    worker.runs()
+    worker.runs(3)
     busy = int(postgres.result(task)["worker_ids"][0].rpartition("/")[2].partition(".")[0])
     processes = children(worker.pid)
     # The other one stands still from now on. When that is noticed, the task has run for longer.
@@ -150,14 +169,14 @@ def test_unready_but_alive_without_a_database(own_server: tuple[Project, Server]
     assert worker.terminate() == 0
 
 
-def test_a_process_that_hangs_is_noticed_and_replaced(postgres: Project, port: int) -> None:
-    worker = start(postgres, port, "--processes=2", manage="impatient.py")
+def test_a_process_that_hangs_is_noticed_and_replaced(postgres: Project, tmp_path: Path, port: int) -> None:
+    worker = start_impatient(postgres, port, tmp_path / "both")
     stopped = children(worker.pid)[0]
     os.kill(stopped, signal.SIGSTOP)
     code, text = eventually(lambda: (page := get(port, "/healthz"))[0] == 503 and page, "it is noticed")
     assert (code, text) == (503, "stuck: 1.1\n")
     postgres.enqueue("nothing", times=5)
-    postgres.all_finished(5)
+    postgres.all_finished(7)
     eventually(lambda: stopped not in children(worker.pid), "it is gone")
     eventually(lambda: get(port, "/healthz")[0] == 200 and len(children(worker.pid)) == 2, "it is replaced")
     assert "Worker process 1 is stuck. It will be replaced." in worker.output

@@ -1,4 +1,4 @@
-"""manage.py with a worker that calls a slot stuck after three seconds, where the real one waits a minute."""
+"""manage.py with a worker that calls a slot stuck after six seconds, where the real one waits a minute."""
 
 import os
 import sys
@@ -12,5 +12,5 @@ django.setup()
 from django_db_worker.management.commands import db_worker  # noqa: E402
 
 assert db_worker.STUCK_SECONDS == 60
-db_worker.STUCK_SECONDS = 3
+db_worker.STUCK_SECONDS = 6
 execute_from_command_line(sys.argv)
