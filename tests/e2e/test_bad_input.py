@@ -154,7 +154,7 @@ def test_a_pod_that_the_namespace_forbids_is_explained_and_the_mended_one_runs(
     template = SPEC["podTemplate"]["spec"]
     worker = make_worker(podTemplate={"spec": {**template, "hostNetwork": True}})
     message = worker.becomes("Stalled", "True", "PodsRejected")
-    assert "restricted" in message
+    assert 'violates PodSecurity "restricted:latest": host namespaces (hostNetwork=true)' in message
     assert worker.warns("PodsRejected") == message
     worker.patch(podTemplate={"spec": {"hostNetwork": None}})
 

@@ -1,4 +1,4 @@
-"""What platform teams' clusters do to pods: OpenShift's users, the containers of a service mesh."""
+"""What platform teams' clusters do to pods: OpenShift's users, the containers of a mesh, policies."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from tests.e2e.conftest import SPEC
 from tests.e2e.harness import eventually
-from tests.e2e.mesh import RESTRICTED, mesh
 from tests.e2e.postgres import chores
 from tests.e2e.release import NAME, Release
+from tests.e2e.webhooks import RESTRICTED, admission_policy, mesh, policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,6 +102,44 @@ def test_a_migration_that_fails_in_a_mesh_is_said(
         )
         message = worker.becomes("Stalled", "True", "MigrationFailed", within=60)
         assert "nowhere" in message
+
+
+COST_CENTER = {"metadata": {"labels": {"cost-center": "4711"}}}
+
+
+def test_the_words_of_a_policy_that_refuses_the_deployment_are_quoted(
+    make_worker: MakeWorker, database: Database, kubectl: Kubectl, here: Kubectl, namespace: str
+) -> None:
+    with policy(kubectl, here, namespace):
+        worker = make_worker()
+        message = worker.becomes("Stalled", "True", "DeploymentRejected")
+        assert message == (
+            'The API server refuses the Deployment: admission webhook "webhook.example.org" denied the '
+            f"request: resource Deployment/{namespace}/worker was blocked due to the following policies "
+            "require-cost-center: check-for-label: 'validation error: the label `cost-center` is required. "
+            "rule check-for-label failed at path /spec/template/metadata/labels/cost-center/'"
+        )
+        assert worker.warns("DeploymentRejected") == message
+        worker.patch(podTemplate={**SPEC["podTemplate"], **COST_CENTER})
+        assert database.statuses(database.finish(database.enqueue(chores.add, 1, 2))) == ["SUCCESSFUL"]
+        worker.becomes("Stalled", "False")
+
+
+def test_the_words_of_a_policy_that_refuses_the_pods_are_quoted(
+    make_worker: MakeWorker, database: Database, kubectl: Kubectl, here: Kubectl, namespace: str
+) -> None:
+    results = database.enqueue(chores.add, 1, 2)
+    with admission_policy(kubectl, here, namespace):
+        worker = make_worker()
+        message = worker.becomes("Stalled", "True", "PodsRejected")
+        assert (
+            f"ValidatingAdmissionPolicy '{namespace}' with binding '{namespace}' denied request: "
+            "every pod needs a label cost-center (ask the platform team)"
+        ) in message
+        assert worker.warns("PodsRejected") == message
+        worker.patch(podTemplate={**SPEC["podTemplate"], **COST_CENTER})
+        assert database.statuses(database.finish(results)) == ["SUCCESSFUL"]
+        worker.becomes("Stalled", "False")
 
 
 def test_a_namespace_that_is_gone_keeps_no_other_from_being_served(
