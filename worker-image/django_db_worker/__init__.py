@@ -15,6 +15,7 @@ A worker of one slot without a health port or a limit has no supervisor: the com
     management/         the commands: arguments in, a worker or a clean-up out
     options             the command line as one value, refused where it cannot work
     supervisor          starts, watches, replaces, ends processes; answers the health port; never connects
+    child               one process, as the supervisor sees it
     process             one process: its signals, its slots, how it ends
     slot                the loop: claim, run, store, tell
     outcome             what a row says about the end of its task, in a form that a database takes
@@ -29,9 +30,12 @@ A worker of one slot without a health port or a limit has no supervisor: the com
     quota               --max-tasks: when a process leaves, and that only one leaves at a time
     stop                how a slot learns that it should end
     after_fork          what the project starts in each process: DB_WORKER_AFTER_FORK
-    memory              how much a process takes, and what follows: --max-memory-per-process
-    overdue             what is waited for before a task ends that runs for too long: --task-timeout
-    stacks              where the threads of another process are, for that
+    memory_watch        replaces processes that grow: --max-memory-per-process
+    memory              how much memory a process uses, and what follows from it
+    time_watch          ends tasks that run for too long: --task-timeout
+    overdue             which tasks those are, and what is waited for before they are ended
+    stacks              where the threads of another process are
+    stuck               for how long a slot may do something other than run a task
     surroundings        what tasks change of their process, and how it is put back
     listeners           which signals the project listens to
     health, metrics     /healthz, /readyz and /metrics

@@ -4,6 +4,7 @@ import enum
 import os
 import re
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def judge(used: int, limit: int, *, scarce: bool) -> Verdict:
     if used <= limit:
         return Verdict.KEEP
     return Verdict.KILL if scarce or used > TOLERANCE * limit else Verdict.LEAVE
+
+
+def judge_all(sizes: Sequence[int], limit: int, *, scarce: bool) -> list[Verdict]:
+    """Decide about all processes; where memory is scarce, only the largest has to give way."""
+    largest = max(sizes, default=0)
+    return [judge(used, limit, scarce=scarce and used == largest) for used in sizes]
 
 
 def quantity(text: str) -> int:

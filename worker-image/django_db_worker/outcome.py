@@ -4,7 +4,9 @@ A task may raise what cannot be printed and return what cannot be written down: 
 """
 
 import json
+import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from traceback import format_exception, format_tb
 from typing import Any
 
@@ -22,6 +24,14 @@ LARGE = 256 * 1024
 STATEMENT_OVERHEAD = 4 * 1024
 # What even a table that is odd in several ways has room for.
 LEAST_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class LostTask:
+    """A task whose process ended while it ran, and the error that its row will show."""
+
+    task: uuid.UUID
+    error: BaseException
 
 
 def succeed(row: Row, value: object) -> None:

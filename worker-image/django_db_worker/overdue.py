@@ -1,6 +1,7 @@
-"""Tasks that have run for longer than they may, and what is waited for before their process is killed."""
+"""Which tasks have run for longer than they may, and what is waited for before their process is killed."""
 
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .status_board import SlotStatus, State
@@ -16,6 +17,31 @@ class Overdue:
     # None for a receiver of task_finished, whose task has its result.
     task: uuid.UUID | None
     stack: str | None = None  # None: not known yet
+
+
+def update(known: Mapping[int, Overdue], slots: Sequence[SlotStatus], limit: float) -> dict[int, Overdue]:
+    """Return which tasks of a process are overdue, by thread: those that still are, and new ones.
+
+    A task that has ended after all, in time for its own result, is no longer among them.
+    """
+    late = {
+        thread: slot.task
+        for thread, slot in enumerate(slots)
+        if slot.state is State.RUNNING and slot.seconds_in_state > limit
+    }
+    return {
+        thread: known[thread] if thread in known and known[thread].task == task else Overdue(task)
+        for thread, task in late.items()
+    }
+
+
+def seconds_left(known: Mapping[int, Overdue], slots: Sequence[SlotStatus], limit: float) -> list[float]:
+    """Return for each running task that is not known to be overdue in how many seconds it will be."""
+    return [
+        limit - slot.seconds_in_state
+        for thread, slot in enumerate(slots)
+        if slot.state is State.RUNNING and thread not in known
+    ]
 
 
 def may_finish(slot: SlotStatus, is_stuck: bool, leaving_seconds: float | None) -> bool:  # noqa: FBT001

@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from .database import OutageLog
 from .errors import AbandonedError, NotMigratedError, RefusedError
 from .memory import volunteer
 from .options import Options
+from .outcome import LostTask
 from .quota import Quota, RecycleToken
 from .slot import Slot, SlotOptions
 from .stacks import Stacks
@@ -37,22 +37,14 @@ DONE, CRASHED, RECYCLE, NOT_MIGRATED, REFUSED = 0, 1, 3, 5, 6
 
 
 @dataclass(frozen=True)
-class Loss:
-    """A task that did not survive its process, and what its row will say."""
-
-    task: uuid.UUID
-    error: BaseException
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a supervised process is: what is its own, beside what all share."""
+class ProcessContext:
+    """What a supervisor gives to one of its processes, beside the `Worker` that all share."""
 
     number: int
-    supervisor: int  # its process id
-    token: RecycleToken
+    supervisor_pid: int
+    recycle_token: RecycleToken
     stacks: Stacks | None
-    losses: Mapping[int, Loss]  # by thread: what the process before this one has left to settle
+    lost_tasks: Mapping[int, LostTask]  # by thread: those of the process before this one, to be settled
 
 
 @dataclass(frozen=True)
@@ -132,19 +124,19 @@ def run_reloaded(worker: Worker) -> None:
         run_with_reloader(work)
 
 
-def run_supervised(worker: Worker, place: Place) -> int:
+def run_supervised(worker: Worker, context: ProcessContext) -> int:
     """Run one process's slots, in a fork of its own; return how it ended.
 
     SIGTERM and SIGINT ask it to stop, however often: systemd and terminals send them to a whole group.
     SIGQUIT, from the supervisor, ends it at once.
     """
     volunteer()
-    if place.stacks is not None:
-        place.stacks.arm()
-    first = worker.board.slot(place.number, 0)
-    stop = Stop(parent=place.supervisor, told=lambda: first.stopping)
+    if context.stacks is not None:
+        context.stacks.arm()
+    first = worker.board.slot(context.number, 0)
+    stop = Stop(parent=context.supervisor_pid, told=lambda: first.stopping)
     replaced = not worker.options.batch
-    quota = Quota(worker.options.max_tasks, lambda: not replaced or place.token.take(first))
+    quota = Quota(worker.options.max_tasks, lambda: not replaced or context.recycle_token.take(first))
     threads = worker.options.threads
 
     def asked(signum: int, _: FrameType | None) -> None:
@@ -165,27 +157,27 @@ def run_supervised(worker: Worker, place: Place) -> int:
             except Exception:
                 logger.exception("The function that %s names failed, so the process ends.", SETTING)
                 return CRASHED
-        seats = [_Seat(worker, place, thread, stop, quota) for thread in range(threads)]
+        runners = [_SlotRunner(worker, context, thread, stop, quota) for thread in range(threads)]
         with _kept(stop) as surroundings:
-            ends = [seats[0].run()] if threads == 1 else _run_threads(seats, stop)
+            ends = [runners[0].run()] if threads == 1 else _run_threads(runners, stop)
     for end in (NOT_MIGRATED, REFUSED, CRASHED):
         if end in ends:
             return end
     return RECYCLE if first.leaving or surroundings.gave_up else DONE
 
 
-def settle(worker: Worker, losses: Sequence[Mapping[int, Loss]], error: BaseException) -> None:
+def settle(worker: Worker, lost_tasks: Sequence[Mapping[int, LostTask]], error: BaseException) -> None:
     """Store the end of every task whose process is gone; for a fork of its own, at the very end.
 
-    `losses` has what is known of each process's tasks, by thread; all others get `error`.
+    `lost_tasks` has what is known of each process's tasks, by thread; all others fail with `error`.
     """
     for process in range(worker.options.processes):
         for thread in range(worker.options.threads):
             status = worker.board.slot(process, thread)
             if status.unsettled:
-                loss = losses[process].get(thread)
+                lost = lost_tasks[process].get(thread)
                 slot = worker.slot(process, thread, Stop(), Quota(None))
-                slot.settle(loss.error if loss is not None and loss.task == status.task else error)
+                slot.settle(lost.error if lost is not None and lost.task == status.task else error)
 
 
 def log_signal(signum: int, *, second: bool) -> None:
@@ -199,22 +191,24 @@ def log_signal(signum: int, *, second: bool) -> None:
         )
 
 
-class _Seat:
-    """A slot with the thread that runs it."""
+class _SlotRunner:
+    """Runs one slot of a process in the thread that calls it."""
 
-    def __init__(self, worker: Worker, place: Place, thread: int, stop: Stop, quota: Quota) -> None:
-        self._slot = worker.slot(place.number, thread, stop, quota)
-        self._status = worker.board.slot(place.number, thread)
-        self._loss = place.losses.get(thread)
+    def __init__(
+        self, worker: Worker, context: ProcessContext, thread: int, stop: Stop, quota: Quota
+    ) -> None:
+        self._slot = worker.slot(context.number, thread, stop, quota)
+        self._status = worker.board.slot(context.number, thread)
+        self._lost = context.lost_tasks.get(thread)
         self._stop = stop
         self.name = self._slot.worker_id.rpartition("/")[2]
 
     def run(self) -> int:
-        """Work, in the calling thread; return how that ended."""
+        """Settle what the last process has lost, then work; return how that ended."""
         self._status.thread = threading.get_ident()
         try:
-            if self._loss is not None and self._loss.task == self._status.task:
-                self._slot.settle(self._loss.error)
+            if self._lost is not None and self._lost.task == self._status.task:
+                self._slot.settle(self._lost.error)
             self._slot.run()
         except NotMigratedError:
             end = NOT_MIGRATED
@@ -235,27 +229,29 @@ class _Seat:
         return end
 
 
-def _run_threads(seats: list[_Seat], stop: Stop) -> list[int]:
+def _run_threads(runners: list[_SlotRunner], stop: Stop) -> list[int]:
     ends: list[int] = []
     done_reader, done_writer = os.pipe()
 
-    def work(seat: _Seat) -> None:
+    def work(runner: _SlotRunner) -> None:
         end = CRASHED
         try:
-            end = seat.run()
+            end = runner.run()
         finally:
             ends.append(end)
             os.write(done_writer, b"x")
 
-    threads = [threading.Thread(target=work, args=(seat,), name=seat.name, daemon=True) for seat in seats]
+    threads = [
+        threading.Thread(target=work, args=(runner,), name=runner.name, daemon=True) for runner in runners
+    ]
     for thread in threads:
         thread.start()
     # The main thread has to stay in Python's reach: signal handlers run in it.
     poll = select.poll()
     poll.register(done_reader, select.POLLIN)
-    while len(ends) < len(seats):
+    while len(ends) < len(runners):
         if poll.poll(PARENT_CHECK_SECONDS * 1000):
-            os.read(done_reader, len(seats))
+            os.read(done_reader, len(runners))
         stop.asked()
     for thread in threads:
         thread.join()

@@ -12,27 +12,24 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import FrameType
 
-from . import memory, process
+from . import process
 from .after_fork import warn_of_threads
-from .errors import (
-    PROCESS_DIED,
-    AbandonedError,
-    NotMigratedError,
-    RefusedError,
-    grew_too_large,
-    timed_out,
-)
+from .child import Child
+from .errors import PROCESS_DIED, AbandonedError, NotMigratedError, RefusedError
 from .health import Answer, HealthServer
-from .memory import Verdict
+from .memory_watch import TICK_SECONDS as MEMORY_TICK_SECONDS
+from .memory_watch import MemoryWatch
 from .metrics import exposition
-from .overdue import KILL_AFTER_SECONDS, Overdue, may_finish
-from .process import CRASHED, DONE, NOT_MIGRATED, RECYCLE, REFUSED, STOP_SIGNALS, Loss, Place, Worker
+from .overdue import KILL_AFTER_SECONDS
+from .process import CRASHED, DONE, NOT_MIGRATED, RECYCLE, REFUSED, STOP_SIGNALS, ProcessContext, Worker
 from .quota import RecycleToken
 from .stacks import Stacks
-from .status_board import SlotStatus, State
+from .status_board import State
+from .stuck import StuckLimits
+from .time_watch import TimeWatch
 
 logger = logging.getLogger("django_tasks_db")
 
@@ -40,33 +37,10 @@ QUICK_SECONDS = 10.0
 QUICK_FAILURES = 5
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
-# Connecting to an address that swallows packets takes the kernel two minutes to give up.
-STUCK_CONNECTING_SECONDS = 300.0
 TICK_SECONDS = 1.0
 RECYCLE_TICK_SECONDS = 0.05
-MEMORY_TICK_SECONDS = 0.25
-# How long a process that is to be killed may still store the results of tasks that have finished.
-LAST_RESULTS_SECONDS = 2.0
 
 CRASH_LOOP = 4
-
-
-@dataclass
-class _Child:
-    """The worker's nth process: the one that runs, or when the next one is due."""
-
-    number: int
-    pid: int | None = None
-    started: float = 0.0
-    due: float | None = 0.0  # when to start a process here; None: never again
-    failures: int = 0  # quick ones, in a row
-    given_up_since: float | None = None
-    stacks: Stacks | None = None
-    overdue: dict[int, Overdue] = field(default_factory=dict)  # by thread
-    asked_to_leave: float | None = None  # since when: it will be replaced, whatever its exit code
-    killed: bool = False
-    doomed_since: float | None = None  # it has grown so much that it will be killed
-    losses: dict[int, Loss] = field(default_factory=dict)  # by thread: for the next process to settle
 
 
 class Supervisor:
@@ -75,21 +49,26 @@ class Supervisor:
     def __init__(self, worker: Worker, *, stuck_seconds: float) -> None:
         """Raises OSError when the health port cannot be had."""
         self._worker = worker
-        self._stuck_seconds = stuck_seconds
-        timed = worker.options.task_timeout > 0
+        options = worker.options
+        self._stuck_limits = StuckLimits(stuck_seconds, worker.slot_options.interval)
         self._children = [
-            _Child(number, stacks=Stacks() if timed else None) for number in range(worker.options.processes)
+            Child(number, worker.board.of_process(number), Stacks() if options.task_timeout else None)
+            for number in range(options.processes)
         ]
+        self._time_watches = [
+            TimeWatch(child, child.stacks, options.task_timeout, self._stuck_limits)
+            for child in self._children
+            if child.stacks is not None
+        ]
+        self._memory_watch = MemoryWatch(options.max_memory) if options.max_memory is not None else None
         self._recycle_token = RecycleToken()
-        self._recycled: _Child | None = None
-        self._restarts = 0
+        self._recycled: Child | None = None
         self._stop_signals = 0
-        self._measured = 0.0
         self._exit: int | None = None
         self._ended_at_once: float | None = None
         self._selector = selectors.DefaultSelector()
         pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
-        port = worker.options.health_port
+        port = options.health_port
         self._health = HealthServer(port, pages, self._selector) if port is not None else None
         self._signals, self._signals_writer = os.pipe()
         os.set_blocking(self._signals, False)
@@ -141,10 +120,9 @@ class Supervisor:
 
     def _wait(self, now: float) -> None:
         due = [child.due - now for child in self._children if child.pid is None and child.due is not None]
-        due += [deadline - now for deadline in self._deadlines(now)]
-        asking = any(child.overdue for child in self._children)
-        tick = MEMORY_TICK_SECONDS if self._worker.options.max_memory is not None else TICK_SECONDS
-        if self._recycled is not None or asking:
+        due += [seconds for watch in self._time_watches for seconds in watch.seconds_left()]
+        tick = MEMORY_TICK_SECONDS if self._memory_watch is not None else TICK_SECONDS
+        if self._recycled is not None or any(watch.waiting for watch in self._time_watches):
             tick = RECYCLE_TICK_SECONDS
         for key, _ in self._selector.select(max(0.0, min([tick, *due]))):
             key.data()
@@ -153,19 +131,21 @@ class Supervisor:
 
     # Processes
 
-    def _start(self, child: _Child) -> None:
-        slots = self._worker.board.of_process(child.number)
-        for slot in slots:
+    def _start(self, child: Child) -> None:
+        for slot in child.slots:
             slot.enter(State.NEW)
             slot.leaving = slot.stopping = False
         worker = self._worker
         if child.started:
             worker = replace(worker, slot_options=replace(worker.slot_options, startup_delay=False))
-        place = Place(child.number, os.getpid(), self._recycle_token, child.stacks, dict(child.losses))
-        child.pid = self._fork(lambda: process.run_supervised(worker, place))
-        child.started, child.due = time.monotonic(), None
-        child.given_up_since = child.asked_to_leave = child.doomed_since = None
-        child.killed = False
+        context = ProcessContext(
+            number=child.number,
+            supervisor_pid=os.getpid(),
+            recycle_token=self._recycle_token,
+            stacks=child.stacks,
+            lost_tasks=dict(child.lost_tasks),
+        )
+        child.has_started(self._fork(lambda: process.run_supervised(worker, context)), time.monotonic())
 
     def _fork(self, work: Callable[[], int]) -> int:
         """Run `work` in a process of its own, whose exit code it returns; return the process id."""
@@ -211,46 +191,46 @@ class Supervisor:
                 child.pid = None
                 self._ended(child, os.waitstatus_to_exitcode(status))
 
-    def _ended(self, child: _Child, code: int) -> None:
-        slots = self._worker.board.of_process(child.number)
-        for slot in slots:
+    def _ended(self, child: Child, code: int) -> None:
+        for slot in child.slots:
             slot.enter(State.ENDED)
         if self._recycled is child:
             self._recycled = None
             self._recycle_token.put_back()
-        child.overdue.clear()
         if code in {NOT_MIGRATED, REFUSED}:
             self._stop(code)
-        elif child.asked_to_leave is not None and code in {DONE, RECYCLE, -signal.SIGKILL}:
-            child.failures = 0
-            self._replace(child, slots, 0.0, done=False)
+        elif child.leaving_since is not None and code in {DONE, RECYCLE, -signal.SIGKILL}:
+            child.quick_failures = 0
+            self._replace(child, 0.0, done=False)
         elif code in {DONE, RECYCLE}:
-            child.failures = 0
-            self._replace(child, slots, 0.0 if code == RECYCLE else FIRST_BACKOFF_SECONDS, done=code == DONE)
+            child.quick_failures = 0
+            self._replace(child, 0.0 if code == RECYCLE else FIRST_BACKOFF_SECONDS, done=code == DONE)
         else:
-            self._crashed(child, slots, code)
+            self._crashed(child, code)
 
-    def _crashed(self, child: _Child, slots: list[SlotStatus], code: int) -> None:
+    def _crashed(self, child: Child, code: int) -> None:
         if self._ended_at_once is not None:
             return
         how = f"by signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"with exit code {code}"
-        self._restarts += 1
+        child.restarts += 1
         quick = time.monotonic() - child.started < QUICK_SECONDS
-        child.failures = child.failures + 1 if quick else 0
-        delay = min(FIRST_BACKOFF_SECONDS * 2 ** max(child.failures - 1, 0), LONGEST_BACKOFF_SECONDS)
+        child.quick_failures = child.quick_failures + 1 if quick else 0
+        delay = min(FIRST_BACKOFF_SECONDS * 2 ** max(child.quick_failures - 1, 0), LONGEST_BACKOFF_SECONDS)
         logger.error("Worker process %d ended %s.", child.number + 1, how)
         # A task that kills its process is that task's failure: it will not come again.
-        if child.failures >= QUICK_FAILURES and not any(slot.task for slot in slots):
+        if child.quick_failures >= QUICK_FAILURES and not any(slot.task for slot in child.slots):
             logger.error(
-                "Worker process %d failed %d times in a row. Giving up.", child.number + 1, child.failures
+                "Worker process %d failed %d times in a row. Giving up.",
+                child.number + 1,
+                child.quick_failures,
             )
             self._stop(CRASH_LOOP)
-        self._replace(child, slots, delay, done=False)
+        self._replace(child, delay, done=False)
 
-    def _replace(self, child: _Child, slots: list[SlotStatus], delay: float, *, done: bool) -> None:
+    def _replace(self, child: Child, delay: float, *, done: bool) -> None:
         done = self._exit is not None or self._stop_signals > 0 or (done and self._worker.options.batch)
-        if slots[0].leaving:
-            slots[0].leaving = False
+        if child.slots[0].leaving:
+            child.slots[0].leaving = False
             self._recycled = child
         if not done:
             child.due = time.monotonic() + delay
@@ -275,27 +255,16 @@ class Supervisor:
         if self._exit is None:
             self._exit = code
             for child in self._children:
-                self._ask_to_stop(child)
+                child.ask_to_stop()
         for child in self._children:
             child.due = None
-
-    def _ask_to_stop(self, child: _Child) -> None:
-        """Have a process claim nothing more; what runs is finished."""
-        if child.pid is not None:
-            # A task may keep the signal from its process. It reads this when the task has ended.
-            self._worker.board.slot(child.number, 0).stopping = True
-            os.kill(child.pid, signal.SIGTERM)
 
     def _end_at_once(self) -> None:
         self._stop(0)
         if self._ended_at_once is None:
             self._ended_at_once = time.monotonic()
-            self._send(signal.SIGQUIT)
-
-    def _send(self, signum: signal.Signals) -> None:
-        for child in self._children:
-            if child.pid is not None:
-                os.kill(child.pid, signum)
+            for child in self._children:
+                child.send(signal.SIGQUIT)
 
     def _settle(self) -> None:
         """Store the failure of tasks that were killed with their process, where no new process will."""
@@ -311,7 +280,7 @@ class Supervisor:
             for signum in (*STOP_SIGNALS, signal.SIGALRM):
                 signal.signal(signum, signal.SIG_DFL)
             signal.alarm(int(KILL_AFTER_SECONDS))
-            process.settle(self._worker, [child.losses for child in self._children], error)
+            process.settle(self._worker, [child.lost_tasks for child in self._children], error)
             return DONE
 
         os.waitpid(self._fork(work), 0)
@@ -321,160 +290,32 @@ class Supervisor:
     def _watch(self) -> None:
         now = time.monotonic()
         if self._ended_at_once is not None and now - self._ended_at_once > KILL_AFTER_SECONDS:
-            self._send(signal.SIGKILL)
+            for child in self._children:
+                child.send(signal.SIGKILL)
         # The next process may leave once the fresh one works: never all at once.
         fresh = self._recycled
-        if fresh is not None and any(each.claims for each in self._worker.board.of_process(fresh.number)):
+        if fresh is not None and any(slot.claims for slot in fresh.slots):
             self._recycled = None
             self._recycle_token.put_back()
         for child in self._children:
             if child.pid is not None:
-                self._watch_child(child, child.pid, now)
-            if child.pid is not None and child.stacks is not None and not child.killed:
-                self._watch_time(child, child.pid, child.stacks, now)
-        self._watch_memory(now)
+                self._watch_stuck(child, now)
+        for watch in self._time_watches:
+            watch.watch(now)
+        if self._memory_watch is not None:
+            self._memory_watch.watch(self._children, now)
 
-    def _watch_child(self, child: _Child, pid: int, now: float) -> None:
-        slots = self._worker.board.of_process(child.number)
-        if child.given_up_since is None:
-            if any(self._is_stuck(slot) for slot in slots):
+    def _watch_stuck(self, child: Child, now: float) -> None:
+        if child.stuck_since is None:
+            if any(map(self._stuck_limits.exceeded_by, child.slots)):
                 logger.error("Worker process %d is stuck. It will be replaced.", child.number + 1)
-                child.given_up_since = now
-                self._ask_to_stop(child)
-        elif now - child.given_up_since > KILL_AFTER_SECONDS and all(
-            # What still runs beside the stuck slot may finish.
-            slot.state is not State.RUNNING
-            for slot in slots
+                child.stuck_since = now
+                child.ask_to_stop()
+        # What still runs beside the stuck slot may finish.
+        elif now - child.stuck_since > KILL_AFTER_SECONDS and not any(
+            slot.state is State.RUNNING for slot in child.slots
         ):
-            os.kill(pid, signal.SIGKILL)
-
-    # Tasks that run for longer than they may: their process claims nothing more, says where it is, and is
-    # killed when nothing else runs in it. The next process there stores what became of them.
-
-    def _deadlines(self, now: float) -> list[float]:
-        limit = self._worker.options.task_timeout
-        if not limit:
-            return []
-        return [
-            now + limit - slot.seconds_in_state
-            for child in self._children
-            if child.pid is not None
-            for thread, slot in enumerate(self._worker.board.of_process(child.number))
-            if slot.state is State.RUNNING and thread not in child.overdue
-        ]
-
-    def _watch_time(self, child: _Child, pid: int, stacks: Stacks, now: float) -> None:
-        limit = self._worker.options.task_timeout
-        slots = self._worker.board.of_process(child.number)
-        late = {
-            thread: slot
-            for thread, slot in enumerate(slots)
-            if slot.state is State.RUNNING and slot.seconds_in_state > limit
-        }
-        # The others have ended after all, in time for their own result.
-        child.overdue = {
-            thread: overdue
-            for thread, overdue in child.overdue.items()
-            if thread in late and late[thread].task == overdue.task
-        }
-        new = late.keys() - child.overdue.keys()
-        for thread in new:
-            task = late[thread].task
-            what = "A receiver of task_finished" if task is None else f"Task id={task}"
-            logger.error("%s has run for more than %d s and will be ended.", what, limit)
-            child.overdue[thread] = Overdue(task)
-        if new:
-            self._ask_to_leave(child, now)
-            stacks.ask(pid)
-        elif stacks.answered():
-            for thread, overdue in child.overdue.items():
-                if overdue.stack is None:
-                    overdue.stack = stacks.read(slots[thread].thread)
-        if child.overdue and all(each.stack is not None for each in child.overdue.values()):
-            others = [slot for thread, slot in enumerate(slots) if thread not in child.overdue]
-            leaving_seconds = None if child.asked_to_leave is None else now - child.asked_to_leave
-            if not any(may_finish(slot, self._is_stuck(slot), leaving_seconds) for slot in others):
-                self._kill_overdue(child, pid, slots)
-
-    def _kill_overdue(self, child: _Child, pid: int, slots: list[SlotStatus]) -> None:
-        limit = self._worker.options.task_timeout
-        for thread, overdue in child.overdue.items():
-            if overdue.task is not None:
-                child.losses[thread] = Loss(overdue.task, timed_out(limit, overdue.stack or ""))
-        # Last of all: one that has just ended is not to be killed while it stores its result.
-        if all(slots[thread].state is State.RUNNING for thread in child.overdue):
-            logger.error("Worker process %d is replaced: a task in it ran for too long.", child.number + 1)
-            self._kill(child, pid)
-
-    # Processes that grow: above the limit they leave between tasks, and are killed before the kernel has to
-    # choose one.
-
-    def _watch_memory(self, now: float) -> None:
-        limit = self._worker.options.max_memory
-        if limit is None or now - self._measured < MEMORY_TICK_SECONDS / 2:
-            return
-        self._measured = now
-        sizes = [
-            (memory.used_by(child.pid) or 0, child, child.pid)
-            for child in self._children
-            if child.pid is not None and not child.killed
-        ]
-        largest = max((used for used, _, _ in sizes), default=0)
-        scarce = largest > limit and memory.is_scarce()
-        for used, child, pid in sizes:
-            verdict = memory.judge(used, limit, scarce=scarce and used == largest)
-            if verdict is Verdict.KILL:
-                self._kill_large(child, pid, now, memory.in_mib(used))
-            elif verdict is Verdict.LEAVE and child.asked_to_leave is None:
-                logger.warning(
-                    "Worker process %d uses %s of memory, more than --max-memory-per-process (%s). "
-                    "It is replaced when its tasks have finished.",
-                    child.number + 1,
-                    memory.in_mib(used),
-                    memory.in_mib(limit),
-                )
-                self._ask_to_leave(child, now)
-
-    def _kill_large(self, child: _Child, pid: int, now: float, used: str) -> None:
-        if child.doomed_since is None:
-            child.doomed_since = now
-        self._ask_to_leave(child, now)
-        slots = self._worker.board.of_process(child.number)
-        storing = any(slot.state is State.FINISHING for slot in slots)
-        if storing and now - child.doomed_since < LAST_RESULTS_SECONDS:
-            return
-        limit = memory.in_mib(self._worker.options.max_memory or 0)
-        error = grew_too_large(used, limit, shared=len(slots) > 1)
-        for thread, slot in enumerate(slots):
-            if slot.task is not None:
-                child.losses[thread] = Loss(slot.task, error)
-        self._kill(child, pid)
-        logger.error(
-            "Worker process %d uses %s of memory, far more than --max-memory-per-process (%s). It is killed.",
-            child.number + 1,
-            used,
-            limit,
-        )
-
-    def _kill(self, child: _Child, pid: int) -> None:
-        child.killed = True
-        self._restarts += 1
-        os.kill(pid, signal.SIGKILL)
-
-    def _ask_to_leave(self, child: _Child, now: float) -> None:
-        """Have a process end after what runs in it, to be replaced."""
-        if child.asked_to_leave is None:
-            child.asked_to_leave = now
-            self._ask_to_stop(child)
-
-    def _is_stuck(self, slot: SlotStatus) -> bool:
-        state = slot.state
-        if state in {State.RUNNING, State.ENDED}:
-            return False
-        limit = STUCK_CONNECTING_SECONDS if state is State.DISCONNECTED else self._stuck_seconds
-        if state is State.IDLE:
-            limit += self._worker.slot_options.interval
-        return slot.seconds_in_state > limit
+            child.send(signal.SIGKILL)
 
     # Pages
 
@@ -483,8 +324,8 @@ class Supervisor:
             f"{child.number + 1}.{thread + 1}"
             for child in self._children
             if child.pid is not None
-            for thread, slot in enumerate(self._worker.board.of_process(child.number))
-            if self._is_stuck(slot)
+            for thread, slot in enumerate(child.slots)
+            if self._stuck_limits.exceeded_by(slot)
         ]
         return Answer(503, f"stuck: {', '.join(stuck)}\n") if stuck else Answer(200, "ok\n")
 
@@ -496,7 +337,9 @@ class Supervisor:
         return Answer(503, "no slot has looked at the task table\n")
 
     def _metrics(self) -> Answer:
-        return Answer(200, exposition(self._worker.board, restarts=self._restarts))
+        return Answer(
+            200, exposition(self._worker.board, restarts=sum(child.restarts for child in self._children))
+        )
 
 
 def _ignore(_signum: int, _frame: FrameType | None) -> None:

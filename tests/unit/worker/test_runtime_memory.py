@@ -6,7 +6,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
-from django_db_worker.memory import MIB, Verdict, is_scarce, judge, quantity, used_by, volunteer
+from django_db_worker.memory import MIB, Verdict, is_scarce, judge, judge_all, quantity, used_by, volunteer
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,20 @@ from django_db_worker.memory import MIB, Verdict, is_scarce, judge, quantity, us
 )
 def test_what_becomes_of_a_process(used: int, *, scarce: bool, verdict: Verdict) -> None:
     assert judge(used, 1000, scarce=scarce) is verdict
+
+
+@pytest.mark.parametrize(
+    ("sizes", "scarce", "verdicts"),
+    [
+        ([], False, []),
+        ([1001, 900, 1400], False, [Verdict.LEAVE, Verdict.KEEP, Verdict.LEAVE]),
+        # Where memory runs out, the largest makes room.
+        ([1001, 900, 1400], True, [Verdict.LEAVE, Verdict.KEEP, Verdict.KILL]),
+        ([1600, 1501, 100], False, [Verdict.KILL, Verdict.KILL, Verdict.KEEP]),
+    ],
+)
+def test_what_becomes_of_all_processes(sizes: list[int], *, scarce: bool, verdicts: list[Verdict]) -> None:
+    assert judge_all(sizes, 1000, scarce=scarce) == verdicts
 
 
 @pytest.mark.parametrize(
