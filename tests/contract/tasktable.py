@@ -244,6 +244,16 @@ class TaskTableContract:
         assert stocked.became() == [Became("READY", ("a", "b"), started=False)]
         assert self.demand(stocked, DEFAULT).ready == 1
 
+    @pytest.mark.parametrize("earlier", [(), ("a",), ("a", "b/1.2")], ids=len)
+    def test_a_row_is_settled_as_if_it_had_not_been_claimed(
+        self, stocked: Stocked, earlier: tuple[str, ...]
+    ) -> None:
+        stocked.put([Row(status="RUNNING", workers=(*earlier, "c"), started=-7, run_after=-100)])
+        (row,) = stocked.table.running().rows
+        assert stocked.table.settle(row, Requeued(counted=False))
+        assert stocked.became() == [Became("READY", earlier, started=False)]
+        assert self.demand(stocked, DEFAULT).ready == 1
+
     def test_only_the_one_row_is_settled_and_once(self, stocked: Stocked) -> None:
         stocked.put([Row(status="RUNNING", workers=("a",), started=-7, enqueued=-age) for age in (9, 8, 7)])
         rows = stocked.table.running().rows

@@ -28,6 +28,9 @@ LONGEST_REFUSED_DELAY = 30.0
 # After this many refusals in a row, which take 3.5 s, the refusal counts as lasting.
 REFUSALS = 4
 
+# Of how many deleted objects of a kind the last state is kept.
+MOST_DEPARTED = 1000
+
 # What ``keep_watching`` yields in addition to the API server's own types of events.
 EXPIRED, BROKEN, REFUSED = "EXPIRED", "BROKEN", "REFUSED"
 
@@ -95,6 +98,7 @@ class Watched[T]:
         self._objects: dict[Key, dict[str, tuple[int, T]]] = {}
         # The versions at which objects were deleted, so that the response to an earlier write restores none.
         self._gone: dict[tuple[Key, str], int] = {}
+        self._departed: dict[tuple[Key, str], T] = {}
         self._awaited = set(self._namespaces)
         self._broken: set[str | None] = set()
         # Whether a namespace, or the cluster, has been listed.
@@ -120,6 +124,10 @@ class Watched[T]:
         known = self._objects.get(worker, {}).get(name)
         return known[1] if known else None
 
+    def departed(self, worker: Key, name: str) -> T | None:
+        """Return the last state of an object of the worker that was deleted, if that was not long ago."""
+        return self._departed.get((worker, name))
+
     def put(self, manifest: Manifest) -> None:
         """Store an object, unless a newer state of it is already known.
 
@@ -141,6 +149,10 @@ class Watched[T]:
         """Remove an object that is gone."""
         owner, name = self._owner(manifest), manifest["metadata"]["name"]
         self._gone[owner, name] = int(manifest["metadata"]["resourceVersion"])
+        self._departed.pop((owner, name), None)
+        self._departed[owner, name] = self.digest(manifest)
+        if len(self._departed) > MOST_DEPARTED:
+            del self._departed[next(iter(self._departed))]
         if self._objects.get(owner, {}).pop(name, None):
             self._changed(owner)
         if not self._objects.get(owner):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # characters, but those of workers have at most 51.
 _POD_NAME = re.compile(r"(?P<replica_set>.+)-[a-z0-9]{5}")
 # Kubernetes truncates times to the second.
-_SECOND = timedelta(seconds=1)
+SECOND = timedelta(seconds=1)
 
 
 class Fate(StrEnum):
@@ -37,11 +37,19 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A RUNNING row of a worker's own pods, and what happened to its process."""
+    """A RUNNING row of a worker's own pods, and what happened to its process.
+
+    Args:
+        row: the row.
+        pod: the name of the pod whose process claimed it.
+        fate: what happened to that process.
+        excuse: why that cannot be the fault of the row's task, worded to follow "because"; empty if it can.
+    """
 
     row: RunningRow
     pod: str
     fate: Fate
+    excuse: str = ""
 
 
 def pod_of(worker_id: str) -> str:
@@ -108,9 +116,9 @@ def _fate_in(pod: Pod, row: RunningRow, newest: RunningRow) -> Fate:
         return Fate.ALIVE
     if pod.running_since is None:
         # A row claimed by a container that the kubelet has not reported yet is more recent.
-        has_stopped = pod.ended_at is not None and started_at < pod.ended_at + _SECOND
+        has_stopped = pod.ended_at is not None and started_at < pod.ended_at + SECOND
         return Fate.STOPPED if has_stopped else Fate.ALIVE
     # Within the second in which one container ended and the next one started, it is not known which of them
     # claimed the row, unless the slot has claimed another since: a slot runs one task at a time.
-    since = pod.running_since if row is newest else pod.running_since + _SECOND
+    since = pod.running_since if row is newest else pod.running_since + SECOND
     return Fate.RESTARTED if pod.restarts and started_at < since else Fate.ALIVE

@@ -12,6 +12,7 @@ from django_task_operator.cluster.kube import API_ERRORS, describe
 from django_task_operator.contract import EventReason
 from django_task_operator.due import Due
 from django_task_operator.keepers.evidence import Fate, own_replica_sets, traces
+from django_task_operator.keepers.excuses import excused
 from django_task_operator.observed.pods import Pod
 from django_task_operator.resources.labels import MANAGED_SELECTOR
 from django_task_operator.tasktable import DatabaseError, Failed, PermissionDenied, Requeued
@@ -210,7 +211,13 @@ class OrphanKeeper:
             manifests = await self._world.kube.list_pods(worker.key.namespace, selector)
             pods = {pod.name: pod for pod in map(Pod.of, manifests)}
         judged = traces(listing.rows, pods, own)
-        return [trace for trace in judged if trace.fate is not Fate.ALIVE and _claim(trace) in ripe]
+        dead = [trace for trace in judged if trace.fate is not Fate.ALIVE and _claim(trace) in ripe]
+        departed = {
+            trace.pod: pod
+            for trace in dead
+            if trace.fate is Fate.GONE and (pod := self._world.caches.pods.departed(worker.key, trace.pod))
+        }
+        return excused(dead, pods | departed)
 
     async def _deal_with(
         self, worker: Worker, orphans: list[Trace], subscription: Subscription
@@ -249,8 +256,8 @@ class OrphanKeeper:
 def settlement_of(trace: Trace, policy: Orphans) -> Settlement:
     """Return how a proven orphan is settled, with the message of its task's error."""
     requeues = trace.row.attempts - 1
-    if policy.policy == "Requeue" and requeues < policy.max_requeues:
-        return Requeued()
+    if policy.policy == "Requeue" and (trace.excuse or requeues < policy.max_requeues):
+        return Requeued(counted=not trace.excuse)
     words = f"The pod {trace.pod} that ran this task {trace.fate}, and the task had not finished."
     if policy.policy == "Requeue":
         words += (
@@ -264,19 +271,29 @@ def _claim(trace: Trace) -> _Claim:
     return trace.row.key, trace.row.since
 
 
+def _counted(settlement: Settlement) -> bool | None:
+    return settlement.counted if isinstance(settlement, Requeued) else None
+
+
 def _told(settled: list[tuple[Trace, Settlement]]) -> Iterator[Event]:
-    for outcome, kind, reason, became in (
-        (Failed, "Warning", EventReason.TASK_FAILED, "FAILED"),
-        (Requeued, "Normal", EventReason.TASK_REQUEUED, "READY again"),
+    for counted, kind, reason, became in (
+        (None, "Warning", EventReason.TASK_FAILED, "FAILED"),
+        (True, "Normal", EventReason.TASK_REQUEUED, "READY again"),
+        (False, "Normal", EventReason.TASK_REQUEUED, "READY again"),
     ):
-        these = [trace for trace, settlement in settled if isinstance(settlement, outcome)]
+        these = [trace for trace, settlement in settled if _counted(settlement) is counted]
         for trace in these[:MOST_EVENTS]:
             note = (
                 f"{trace.row.task_path} ({trace.row.id}) is {became}: "
                 f"the pod {trace.pod} that ran it {trace.fate}."
             )
+            if counted is False:
+                note += f" This attempt does not count, because {trace.excuse}."
             yield Event(kind, reason, note)  # type: ignore[arg-type]  # of a Literal in a tuple
         if more := these[MOST_EVENTS:]:
             paths = ", ".join(sorted({trace.row.task_path for trace in more}))
             note = f"{len(more)} more tasks are {became} because their pods are gone: {paths}"
+            if counted is False:
+                causes = "; ".join(sorted({trace.excuse for trace in more}))
+                note += f". These attempts do not count, because {causes}."
             yield Event(kind, reason, note)  # type: ignore[arg-type]

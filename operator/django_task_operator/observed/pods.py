@@ -7,12 +7,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from django_task_operator.observed.deaths import disruption_of, shortage_of
 from django_task_operator.redaction import Foreign
 from django_task_operator.resources.pod_template import CONTAINER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from django_task_operator.observed.deaths import Shortage
     from django_task_operator.spec import Manifest
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -47,6 +49,11 @@ class Pod:
         restarts: how often the container was restarted.
         running_since: when the running container was started; None if none is running.
         ended_at: when the previous container, or the last one, ended; None if none has.
+        began_at: when that container had started.
+        out_of_memory: whether that container was killed because it had no memory left.
+        shortage: whose memory that was, if its worker had said so.
+        disruption: who ends or ended the pod for a reason that is not of its own making, worded to follow
+            "the pod"; empty if nobody does.
         trouble: what keeps one of its containers from running, if anything does.
         detail: details of the trouble.
         crashed_at: when one of its containers last ended with an error and was restarted.
@@ -65,6 +72,10 @@ class Pod:
     restarts: int = 0
     running_since: datetime | None = None
     ended_at: datetime | None = None
+    began_at: datetime | None = None
+    out_of_memory: bool = False
+    shortage: Shortage | None = None
+    disruption: str = ""
     trouble: PodTrouble | None = None
     detail: str = ""
     crashed_at: datetime | None = None
@@ -93,6 +104,10 @@ class Pod:
             restarts=container.get("restartCount", 0),
             running_since=_time((state.get("running") or {}).get("startedAt")),
             ended_at=_time(ended.get("finishedAt")),
+            began_at=_time(ended.get("startedAt")),
+            out_of_memory=ended.get("reason") == "OOMKilled",
+            shortage=shortage_of(ended),
+            disruption=disruption_of(status),
             **_trouble(status)._asdict(),
         )
 

@@ -98,7 +98,7 @@ def settle_row(connection: BaseDatabaseWrapper, row: RunningRow, settlement: Set
     # The types of a query that does not run at once are not part of Django's stubs.
     rows: Any = DBTaskResult.objects.filter(status="RUNNING", started_at=row.since)
     update = rows.query.chain(sql.UpdateQuery)
-    update.add_update_values(_changes(settlement))
+    update.add_update_values(_changes(row, settlement))
     text, params = update.get_compiler(connection=connection).as_sql()
     # As the database returned it: MariaDB's column is a uuid or a text, depending on what created the table.
     text = f"{text} AND {connection.ops.quote_name('id')} = %s"
@@ -107,7 +107,7 @@ def settle_row(connection: BaseDatabaseWrapper, row: RunningRow, settlement: Set
         return bool(cursor.rowcount)
 
 
-def _changes(settlement: Settlement) -> dict[str, object]:
+def _changes(row: RunningRow, settlement: Settlement) -> dict[str, object]:
     if isinstance(settlement, Failed):
         return {
             "status": "FAILED",
@@ -115,7 +115,9 @@ def _changes(settlement: Settlement) -> dict[str, object]:
             "exception_class_path": settlement.exception_class_path,
             "traceback": settlement.traceback,
         }
-    return {"status": "READY", "started_at": None}
+    ready: dict[str, object] = {"status": "READY", "started_at": None}
+    # These were listed with the claim that the update looks for, and only another claim changes them.
+    return ready if settlement.counted else {**ready, "worker_ids": list(row.earlier)}
 
 
 def _row(
@@ -129,4 +131,4 @@ def _row(
     # Django would decode JSON, but the drivers do not.
     ids: list[str] = json.loads(worker_ids) if isinstance(worker_ids, str) else worker_ids
     since = None if started_at is None else engine.instant(started_at)
-    return RunningRow(key, task_path, queue, ids[-1] if ids else "", len(ids), since)
+    return RunningRow(key, task_path, queue, ids[-1] if ids else "", len(ids), since, earlier=tuple(ids[:-1]))

@@ -129,6 +129,7 @@ class RunningRow:
             or if the time zone is not known.
         reading: the same as stored in the row, if the time zone is not known: it distinguishes and orders the
             claims of the row, but must not be compared with any clock.
+        earlier: the worker ids of the earlier claims, oldest first.
     """
 
     key: Any
@@ -138,6 +139,7 @@ class RunningRow:
     attempts: int
     started_at: datetime | None
     reading: datetime | None = None
+    earlier: tuple[str, ...] = ()
 
     @property
     def since(self) -> datetime | None:
@@ -179,7 +181,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """A settled row becomes READY again; its worker ids show how often it was claimed."""
+    """A settled row becomes READY again; its worker ids show how often it was claimed.
+
+    Args:
+        counted: whether the claim that ends here stays among the worker ids. If not, the row is as it was
+            before that claim.
+    """
+
+    counted: bool = True
 
 
 type Settlement = Failed | Requeued

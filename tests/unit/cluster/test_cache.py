@@ -103,6 +103,16 @@ def test_put_and_drop() -> None:
     assert cache.news() == []
 
 
+def test_the_last_state_of_what_is_gone_is_known_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_task_operator.cluster.cache.MOST_DEPARTED", 2)
+    cache = Cache()
+    cache.watched.put(pod("a", 1, value="x"))
+    assert cache.watched.departed(EMAILS, "a") is None
+    for version, name in enumerate("abca", start=2):
+        cache.watched.drop(pod(name, version, value=f"last of {name}"))
+    assert [cache.watched.departed(EMAILS, name) for name in "abc"] == ["last of a", None, "last of c"]
+
+
 def test_what_does_not_matter_wakes_nobody() -> None:
     cache = Cache()
     cache.watched.put(pod("a", 1, value="x"))

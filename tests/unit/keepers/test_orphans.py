@@ -141,6 +141,51 @@ async def test_requeued_while_it_may_be(bench: Bench) -> None:
     assert "spec.orphans.maxRequeues is 2" in last.traceback
 
 
+async def test_the_attempt_of_an_innocent_bystander_does_not_count(bench: Bench) -> None:
+    """And those of the one that grew do: it fails in the end."""
+    here = await shop(bench, policy="Requeue", maxRequeues=2)
+    pod = here.pods[0]
+    greedy, failing = (bench.databases.run(f"{pod}/1.{thread}", attempts=2 + thread) for thread in (0, 1))
+    bystander = bench.databases.run(f"{pod}/2.1", attempts=9)
+    took = f"Short of memory (9 of 10 MiB): process 1 takes 8 MiB for tasks {greedy.id}, {failing.id}."
+    again = running_status(since=EPOCH + timedelta(days=9), restarts=1, ended=EPOCH + timedelta(days=8))
+    again["containerStatuses"][0]["lastState"]["terminated"] |= {
+        "startedAt": "2000-01-01T00:00:00Z",
+        "reason": "OOMKilled",
+        "message": took,
+    }
+    bench.kube.edit("pods", "shop", pod, {"status": again})
+    await here.turn()
+    await here.turn(after=GRACE)
+
+    settled = {row.id: settlement for row, settlement in bench.databases.settled}
+    assert settled[greedy.id] == Requeued()
+    assert isinstance(settled[failing.id], Failed)
+    assert settled[bystander.id] == Requeued(counted=False)
+    why = f"another task ({', '.join(sorted([greedy.id, failing.id]))}) had taken the memory of its container"
+    assert f"This attempt does not count, because {why}." in bench.told()[-1]
+    assert bystander.id in bench.told()[-1]
+
+
+async def test_the_attempts_of_an_evicted_pod_do_not_count(bench: Bench) -> None:
+    here = await shop(bench, policy="Requeue", maxRequeues=0)
+    evicted, deleted = here.pods
+    rows = [bench.databases.run(pod, attempts=5) for pod in here.pods]
+    conditions = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]
+    bench.kube.edit("pods", "shop", evicted, {"status": {"conditions": conditions}})
+    here.remove(evicted)
+    here.remove(deleted)
+    await here.turn()
+    await here.turn(after=GRACE)
+
+    assert here.settled() == ["Requeued", "Failed"]
+    assert bench.databases.settled[0] == (rows[0], Requeued(counted=False))
+    assert bench.told()[-1] == (
+        f"TaskRequeued: orders.tasks.send ({rows[0].id}) is READY again: the pod {evicted} that ran it is "
+        "gone. This attempt does not count, because the pod was evicted through the API."
+    )
+
+
 @given(st.integers(0, 6), st.integers(1, 9))
 def test_no_task_is_started_more_often_than_it_may_be(most: int, attempts: int) -> None:
     manifest = worker_manifest(orphans={"policy": "Requeue", "maxRequeues": most})

@@ -74,8 +74,11 @@ class FakeTaskTable:
         self._fail()
         for number, (key, mine) in enumerate(self._keyed()):
             if mine.status == "RUNNING" and row.started_at and self._running(key, mine) == row:
-                failed = isinstance(settlement, Failed)
-                self.rows[number] = replace(mine, status="FAILED" if failed else "READY")
+                if isinstance(settlement, Failed):
+                    self.rows[number] = replace(mine, status="FAILED")
+                else:
+                    workers = mine.workers if settlement.counted else row.earlier
+                    self.rows[number] = replace(mine, status="READY", workers=workers)
                 self.settled[number] = settlement
                 return True
         return False
@@ -98,7 +101,15 @@ class FakeTaskTable:
     def _running(self, key: str, row: Row) -> RunningRow:
         started_at = None if row.started is None else self.now + dt.timedelta(seconds=row.started)
         worker_id = row.workers[-1] if row.workers else ""
-        return RunningRow(key, "orders.tasks.send", row.queue, worker_id, len(row.workers), started_at)
+        return RunningRow(
+            key,
+            "orders.tasks.send",
+            row.queue,
+            worker_id,
+            len(row.workers),
+            started_at,
+            earlier=row.workers[:-1],
+        )
 
     def close(self) -> None:
         self.closed = True

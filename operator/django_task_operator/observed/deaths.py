@@ -1,0 +1,62 @@
+"""What a pod's status says about its end: which task took the memory, or who else ended the pod."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# What the worker's supervisor writes to its container's termination message while memory is short
+# (worker-image/django_db_worker/shortage.py). The whole message must be this line: with
+# FallbackToLogsOnError, it is otherwise the end of a log, which may quote the line of an earlier shortage.
+_SHORTAGE = re.compile(r"Short of memory \([^()\n]+\): process \d+ (?P<processes>[^\n]+)\.\s*")
+_TASK = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+
+# Reasons of the condition DisruptionTarget (k8s.io/api/core/v1 and the controllers that set it), in words
+# that follow "the pod".
+_DISRUPTIONS = {
+    "PreemptionByScheduler": "was preempted by a pod of higher priority",
+    "DeletionByTaintManager": "was removed from its node because of a taint",
+    "EvictionByEvictionAPI": "was evicted through the API",
+    "DeletionByPodGC": "was on a node that no longer exists",
+}
+# The kubelet gives all its reasons to end a pod the same condition, and tells them apart in status.reason.
+# "Evicted" is left out: what it evicts a pod for, such as memory or disk space, the pod may have used itself.
+_BY_KUBELET = {
+    "Terminated": "was on a node that shut down",
+    "Preempting": "was preempted by a critical pod",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """A container that was killed when it had no memory left, after its worker had said who took it.
+
+    Args:
+        tasks: ids of the tasks whose processes had grown most; never empty.
+    """
+
+    tasks: frozenset[str]
+
+
+def shortage_of(terminated: Mapping[str, Any]) -> Shortage | None:
+    """Read how a container ended; None if it was not for a lack of memory, or if nobody knows whose."""
+    found = _SHORTAGE.fullmatch(terminated.get("message") or "")
+    if terminated.get("reason") != "OOMKilled" or not found:
+        return None
+    tasks = frozenset(_TASK.findall(found["processes"]))
+    return Shortage(tasks) if tasks else None
+
+
+def disruption_of(status: Mapping[str, Any]) -> str:
+    """Return who ends or ended a pod that cannot be to blame for it, worded to follow "the pod"; else ""."""
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
+            reason = condition.get("reason", "")
+            if reason == "TerminationByKubelet":
+                return _BY_KUBELET.get(status.get("reason", ""), "")
+            return _DISRUPTIONS.get(reason, "")
+    return ""
