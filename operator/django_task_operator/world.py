@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
     from django_task_operator.cluster.caches import Caches
     from django_task_operator.cluster.hash_key import HashKey
-    from django_task_operator.cluster.kube import Kube, WritePermit
+    from django_task_operator.cluster.kube import Kube
     from django_task_operator.cluster.secrets import Secrets
+    from django_task_operator.cluster.transport import WritePermit
     from django_task_operator.metrics_api.availability import MetricsApi
     from django_task_operator.metrics_api.figures import Figures
     from django_task_operator.reconcile.queues import ServedQueues

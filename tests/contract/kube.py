@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.cluster.kube import DEPLOYMENTS, PODS, WORKERS, Kind, describe
+from django_task_operator.cluster.api_errors import describe
+from django_task_operator.cluster.kube import DEPLOYMENTS, PODS, WORKERS, Kind
 from django_task_operator.spec import Key
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest_asyncio
 from kubernetes.aio.client.exceptions import ApiException
 
 from django_task_operator.cluster.election import LEADER_LABEL, LOOK_SECONDS, Elector, LeasePermit
-from django_task_operator.cluster.kube import CONNECT_SECONDS, Kube
+from django_task_operator.cluster.kube import Kube
+from django_task_operator.cluster.transport import CONNECT_SECONDS
 from django_task_operator.spec import Key
 
 if TYPE_CHECKING:

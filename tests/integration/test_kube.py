@@ -10,7 +10,8 @@ import pytest
 import yaml
 from tests.contract.kube import KubeContract
 
-from django_task_operator.cluster.kube import MERGE_PATCH, Kind, Kube
+from django_task_operator.cluster.kube import Kind, Kube
+from django_task_operator.cluster.transport import MERGE_PATCH, Request
 from django_task_operator.spec import Key
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ class RealCluster:
     opened: list[Kube] = field(default_factory=list)
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
-        return await self.kube._json("POST", kind.path(self.namespace), body=manifest)
+        return await self.kube._transport.write(Request("POST", kind.path(self.namespace), body=manifest))
 
     async def edit(self, kind: Kind, name: str, change: Manifest) -> Manifest:
         path, query = kind.path(self.namespace, name), {"fieldManager": "somebody"}
-        return await self.kube._json("PATCH", path, query=query, body=change, content=MERGE_PATCH)
+        return await self.kube._transport.write(Request("PATCH", path, query, change, MERGE_PATCH))
 
     async def delete(self, kind: Kind, name: str) -> None:
         found = await self.kube.get_object(kind, Key(namespace=self.namespace, name=name))

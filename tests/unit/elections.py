@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from tests.unit.fakes import refusal
 
-from django_task_operator.cluster.kube import UNLIMITED
+from django_task_operator.cluster.transport import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from django_task_operator.cluster.kube import WritePermit
+    from django_task_operator.cluster.transport import WritePermit
     from django_task_operator.spec import Key
 
 type Manifest = dict[str, Any]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from django_task_operator import telemetry
 from django_task_operator.backoff import Backoff
-from django_task_operator.cluster.kube import API_ERRORS, describe, has_status
+from django_task_operator.cluster.api_errors import API_ERRORS, describe, has_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

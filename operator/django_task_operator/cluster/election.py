@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.cluster.kube import API_ERRORS, describe, has_status
+from django_task_operator.cluster.api_errors import API_ERRORS, describe, has_status
 from django_task_operator.spec import GROUP, Key
 from django_task_operator.telemetry import LEADER
 

@@ -10,7 +10,8 @@ import secrets
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from django_task_operator.cluster.kube import API_ERRORS, SECRETS, describe, has_status
+from django_task_operator.cluster.api_errors import API_ERRORS, describe, has_status
+from django_task_operator.cluster.kube import SECRETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

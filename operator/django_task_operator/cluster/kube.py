@@ -1,45 +1,40 @@
-"""The only access to the API server: requests with a timeout, and writes only with a permit."""
+"""Which requests the operator makes of the API server: a method for each."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from contextlib import suppress
+from contextlib import aclosing
 from http import HTTPStatus
-from math import inf, isinf
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.cluster.connections import BEFORE_SENDING, NotLeading, RestClient
+from django_task_operator.cluster.api_errors import has_status
+from django_task_operator.cluster.transport import (
+    APPLY_PATCH,
+    JSON_PATCH,
+    MERGE_PATCH,
+    UNLIMITED,
+    Request,
+    Transport,
+)
 from django_task_operator.errors import WorkerGone
-from django_task_operator.redaction import Foreign, without_credentials
 from django_task_operator.spec import GROUP, PLURAL, VERSION, Key, Manifest
-from django_task_operator.telemetry import API_REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from django_task_operator.cluster.transport import WritePermit
+
 FIELD_MANAGER = "django-task-operator"
-REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 REVIEW_TIMEOUT = aiohttp.ClientTimeout(total=5)
 # The server ends a watch after this long. A connection that is silent for longer is dead: even without
 # changes there is a bookmark about every minute.
 WATCH_SECONDS = 600
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=120)
-# Limits the concurrent requests after a restart with a thousand workers.
-CONCURRENT_REQUESTS = 10
-# A write that has no connection by then is not sent.
-CONNECT_SECONDS = 1.0
-
-MERGE_PATCH = "application/merge-patch+json"
-JSON_PATCH = "application/json-patch+json"
-
-# Everything that a request can raise: an error response, or no response.
-API_ERRORS = (ApiException, aiohttp.ClientError, TimeoutError, OSError)
 
 
 class Kind(NamedTuple):
@@ -77,35 +72,12 @@ ACCESS_REVIEWS = Kind("authorization.k8s.io", "v1", "subjectaccessreviews")
 API_SERVICES = Kind("apiregistration.k8s.io", "v1", "apiservices")
 
 
-class WritePermit(Protocol):
-    """Says whether this operator may write, or whether another one may be the leader."""
-
-    def seconds(self) -> float:
-        """For how many seconds a write that begins now may take effect; at 0 it must not begin."""
-
-
-class Unlimited:
-    """The permit of an operator that is the only one."""
-
-    def seconds(self) -> float:
-        """Permit writes forever."""
-        return inf
-
-
-UNLIMITED = Unlimited()
-
-
 class Kube:
     """Speaks to one API server, as the operator or as the user of a kubeconfig."""
 
     def __init__(self, client: ApiClient, permit: WritePermit = UNLIMITED) -> None:
         """Take over ``client``, which ``close`` ends, and send no write that ``permit`` does not allow."""
-        client.rest_client = RestClient(client.configuration)
-        self._client = client
-        self._slots = asyncio.Semaphore(CONCURRENT_REQUESTS)
-        self._writes: set[asyncio.Task[Manifest]] = set()
-        self._cut = False
-        self._permit = permit
+        self._transport = Transport(client, permit)
 
     @classmethod
     async def connect(cls, kubeconfig: str | None = None, permit: WritePermit = UNLIMITED) -> Self:
@@ -119,18 +91,15 @@ class Kube:
 
     async def close(self) -> None:
         """End every connection."""
-        await self._client.close()
+        await self._transport.close()
 
     async def cut(self) -> None:
         """Abort all connections and the requests on them, and open no more."""
-        self._cut = True
-        await self._client.close()
+        await self._transport.cut()
 
     async def written(self, within: float) -> bool:
         """Wait until no write is in progress; return False if one still is after that many seconds."""
-        if self._writes:
-            await asyncio.wait(self._writes, timeout=within)
-        return not self._writes
+        return await self._transport.written(within)
 
     async def get_worker(self, key: Key) -> Manifest:
         """Read a DjangoTaskWorker.
@@ -138,11 +107,11 @@ class Kube:
         Raises:
             ApiException: status 404 where it does not exist.
         """
-        return await self._json("GET", WORKERS.path_of(key))
+        return await self._get(WORKERS.path_of(key))
 
     async def list_workers(self, namespace: str | None) -> Manifest:
         """List the DjangoTaskWorkers of a namespace, or of the cluster."""
-        return await self._json("GET", WORKERS.path(namespace))
+        return await self._get(WORKERS.path(namespace))
 
     async def apply_worker_status(self, key: Key, uid: str, status: Manifest) -> Manifest:
         """Make ``status`` the status of a worker: fields that it omits are removed.
@@ -176,18 +145,13 @@ class Kube:
         Raises:
             ApiException: status 409 if the worker has been changed since.
         """
-        return await self._json(
-            "PATCH",
-            WORKERS.path_of(key),
-            query={"fieldManager": FIELD_MANAGER},
-            body={"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}},
-            content=MERGE_PATCH,
-        )
+        body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
+        return await self._merge(WORKERS.path_of(key), body)
 
     async def get_object(self, kind: Kind, key: Key) -> Manifest | None:
         """Read an object; None if it does not exist."""
         try:
-            return await self._json("GET", kind.path_of(key))
+            return await self._get(kind.path_of(key))
         except ApiException as refused:
             if has_status(refused, HTTPStatus.NOT_FOUND):
                 return None
@@ -213,7 +177,7 @@ class Kube:
         """Delete exactly that object, and its dependents in the background; ignore it if it is gone."""
         body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         try:
-            await self._json("DELETE", kind.path_of(key), body=body)
+            await self._transport.write(Request("DELETE", kind.path_of(key), body=body))
         except ApiException as refused:
             # A conflict: the name belongs to another object by now.
             if not has_status(refused, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
@@ -221,13 +185,7 @@ class Kube:
 
     async def scale_deployment(self, key: Key, replicas: int) -> Manifest:
         """Change only the replicas, for when the rest of the Deployment cannot be applied."""
-        return await self._json(
-            "PATCH",
-            DEPLOYMENTS.path_of(key),
-            query={"fieldManager": FIELD_MANAGER},
-            body={"spec": {"replicas": replicas}},
-            content=MERGE_PATCH,
-        )
+        return await self._merge(DEPLOYMENTS.path_of(key), {"spec": {"replicas": replicas}})
 
     async def replace_pod_spec(self, key: Key, uid: str, spec: Manifest) -> Manifest:
         """Replace the pod spec in the template of that very Deployment, whoever else has set fields of it.
@@ -240,14 +198,14 @@ class Kube:
 
     async def list_autoscalers(self, namespace: str) -> list[Manifest]:
         """List every HorizontalPodAutoscaler of a namespace, whoever created it."""
-        listed = await self._json("GET", AUTOSCALERS.path(namespace))
+        listed = await self._get(AUTOSCALERS.path(namespace))
         items: list[Manifest] = listed["items"]
         return items
 
     async def list_pods(self, namespace: str, label_selector: str) -> list[Manifest]:
         """List the current pods, whatever a watch has reported so far."""
         path = PODS.path(namespace)
-        listed = await self._json("GET", path, query={"labelSelector": label_selector})
+        listed = await self._get(path, {"labelSelector": label_selector})
         items: list[Manifest] = listed["items"]
         return items
 
@@ -259,13 +217,8 @@ class Kube:
         Raises:
             ApiException: status 404 or 409 if there is no pod with that name and uid.
         """
-        return await self._json(
-            "PATCH",
-            PODS.path(namespace, name),
-            query={"fieldManager": FIELD_MANAGER},
-            body={"metadata": {"uid": uid, "annotations": dict(annotations)}},
-            content=MERGE_PATCH,
-        )
+        body = {"metadata": {"uid": uid, "annotations": dict(annotations)}}
+        return await self._merge(PODS.path(namespace, name), body)
 
     async def get_secret(self, namespace: str, name: str) -> Manifest:
         """Read a Secret.
@@ -273,7 +226,7 @@ class Kube:
         Raises:
             ApiException: status 404 where it does not exist, 403 where the operator may not.
         """
-        return await self._json("GET", SECRETS.path(namespace, name))
+        return await self._get(SECRETS.path(namespace, name))
 
     async def create_secret(self, key: Key, data: Mapping[str, str]) -> Manifest:
         """Create a Secret of the operator's own; the values of ``data`` are in base64.
@@ -287,13 +240,13 @@ class Kube:
             "metadata": {"name": key.name, "namespace": key.namespace},
             "data": dict(data),
         }
-        return await self._json(
-            "POST", SECRETS.path(key.namespace), query={"fieldManager": FIELD_MANAGER}, body=body
+        return await self._transport.write(
+            Request("POST", SECRETS.path(key.namespace), {"fieldManager": FIELD_MANAGER}, body)
         )
 
     async def create_event(self, namespace: str, event: Manifest) -> None:
         """Create an event."""
-        await self._json("POST", EVENTS.path(namespace), body=event)
+        await self._transport.write(Request("POST", EVENTS.path(namespace), body=event))
 
     async def get_cluster_role(self, name: str) -> Manifest:
         """Read a ClusterRole.
@@ -301,7 +254,7 @@ class Kube:
         Raises:
             ApiException: status 404 where it does not exist.
         """
-        return await self._json("GET", CLUSTER_ROLES.path(name=name))
+        return await self._get(CLUSTER_ROLES.path(name=name))
 
     async def apply_secret(self, namespace: str, name: str, data: Mapping[str, str]) -> None:
         """Make ``data`` the content of one of the operator's own Secrets."""
@@ -316,21 +269,17 @@ class Kube:
     async def review_access(self, spec: Manifest) -> Manifest:
         """Ask whether a user may do something; return the status of the SubjectAccessReview."""
         body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
-        # Without a slot: the caller must not have to wait for a thousand Deployments.
-        response = await self._request(
-            "POST",
-            ACCESS_REVIEWS.path(),
-            body=body,
-            timeout=REVIEW_TIMEOUT,
+        # At once: the caller must not have to wait for a thousand Deployments.
+        answer = await self._transport.send_at_once(
+            Request("POST", ACCESS_REVIEWS.path(), body=body), REVIEW_TIMEOUT
         )
-        answer: Manifest = await response.json()
         status: Manifest = answer["status"]
         return status
 
     async def get_lease(self, key: Key) -> Manifest | None:
         """Read a Lease; None if it does not exist."""
         try:
-            return await self._exchange("GET", LEASES.path_of(key))
+            return await self._transport.send_at_once(Request("GET", LEASES.path_of(key)))
         except ApiException as refused:
             if has_status(refused, HTTPStatus.NOT_FOUND):
                 return None
@@ -344,16 +293,18 @@ class Kube:
         metadata = lease["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
         if "resourceVersion" in metadata:
-            return await self._exchange("PUT", LEASES.path(namespace, name), body=lease)
-        return await self._exchange("POST", LEASES.path(namespace), body=lease)
+            request = Request("PUT", LEASES.path(namespace, name), body=lease)
+        else:
+            request = Request("POST", LEASES.path(namespace), body=lease)
+        return await self._transport.send_at_once(request)
 
     async def label_pod(self, key: Key, label: str, value: str | None) -> None:
         """Set a label of a pod, or remove it."""
-        await self._json("PATCH", PODS.path_of(key), body=_labels(label, value), content=MERGE_PATCH)
+        await self._transport.write(_labelling(key, label, value))
 
     async def unlabel_pod(self, key: Key, label: str) -> None:
         """Remove a label from this process's own pod. This needs no permit, as it gives up the leadership."""
-        await self._exchange("PATCH", PODS.path_of(key), body=_labels(label, None), content=MERGE_PATCH)
+        await self._transport.send_at_once(_labelling(key, label, None))
 
     async def list_and_watch(
         self, path: str, label_selector: str = "", *, field_selector: str = ""
@@ -365,7 +316,7 @@ class Kube:
         """
         selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
         selectors = {name: selector for name, selector in selectors.items() if selector}
-        listed = await self._json("GET", path, query=selectors)
+        listed = await self._get(path, selectors)
         yield "LIST", listed
         query = {
             **selectors,
@@ -374,9 +325,9 @@ class Kube:
             "timeoutSeconds": str(WATCH_SECONDS),
             "resourceVersion": listed["metadata"]["resourceVersion"],
         }
-        response = await self._request("GET", path, query=query, timeout=WATCH_TIMEOUT)
-        try:
-            async for line in _lines(response):
+        watch = self._transport.lines(Request("GET", path, query), WATCH_TIMEOUT)
+        async with aclosing(watch) as lines:
+            async for line in lines:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     raise ApiException(
@@ -384,116 +335,26 @@ class Kube:
                     )
                 if event["type"] != "BOOKMARK":
                     yield event["type"], event["object"]
-        finally:
-            response.close()
+
+    async def _get(self, path: str, query: Mapping[str, str] | None = None) -> Manifest:
+        return await self._transport.read(Request("GET", path, query or {}))
+
+    async def _merge(self, path: str, body: Manifest) -> Manifest:
+        """Change the fields in ``body``, without owning them."""
+        return await self._transport.write(
+            Request("PATCH", path, {"fieldManager": FIELD_MANAGER}, body, MERGE_PATCH)
+        )
 
     async def _apply(self, path: str, body: Manifest, *, force: bool) -> Manifest:
         query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
-        return await self._json("PATCH", path, query=query, body=body, content="application/apply-patch+yaml")
+        return await self._transport.write(Request("PATCH", path, query, body, APPLY_PATCH))
 
     async def _patch_if(self, uid: str, path: str, change: Manifest) -> Manifest:
-        """Make one change of an object, if it is that very one."""
-        return await self._json(
-            "PATCH",
-            path,
-            query={"fieldManager": FIELD_MANAGER},
-            body=[{"op": "test", "path": "/metadata/uid", "value": uid}, change],
-            content=JSON_PATCH,
+        """Make one change of an object, if it has that uid."""
+        test = {"op": "test", "path": "/metadata/uid", "value": uid}
+        return await self._transport.write(
+            Request("PATCH", path, {"fieldManager": FIELD_MANAGER}, [test, change], JSON_PATCH)
         )
-
-    async def _json(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Manifest | list[Manifest] | None = None,
-        content: str = "application/json",
-    ) -> Manifest:
-        if method == "GET":
-            async with self._slots:
-                return await self._exchange(method, path, query=query, body=body, content=content)
-        # A write continues even if its caller is cancelled: otherwise it would be unknown whether it took
-        # effect, and no other operator may write before it has.
-        task = asyncio.create_task(self._write(method, path, query=query, body=body, content=content))
-        self._writes.add(task)
-        task.add_done_callback(self._wrote)
-        return await asyncio.shield(task)
-
-    async def _write(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None,
-        body: Manifest | list[Manifest] | None,
-        content: str,
-    ) -> Manifest:
-        async with self._slots:
-            permitted = self._permit.seconds()
-            if permitted <= 0:
-                raise NotLeading("this operator does not lead")
-            # The API server gives up a request that it cannot finish by then, however late it started.
-            least = permitted - CONNECT_SECONDS
-            if not isinf(least):
-                query = {**(query or {}), "timeout": f"{least:f}s"}
-
-            def still_permitted() -> None:
-                if self._permit.seconds() < least:
-                    raise NotLeading("there was no connection in time")
-
-            BEFORE_SENDING.set(still_permitted)
-            return await self._exchange(method, path, query=query, body=body, content=content)
-
-    def _wrote(self, task: asyncio.Task[Manifest]) -> None:
-        self._writes.discard(task)
-        if not task.cancelled():
-            # Retrieve the exception, even if there is no caller any more.
-            task.exception()
-
-    async def _exchange(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Manifest | list[Manifest] | None = None,
-        content: str = "application/json",
-    ) -> Manifest:
-        response = await self._request(method, path, query=query, body=body, content=content)
-        answer: Manifest = await response.json()
-        return answer
-
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Manifest | list[Manifest] | None = None,
-        content: str = "application/json",
-        timeout: aiohttp.ClientTimeout = REQUEST_TIMEOUT,  # noqa: ASYNC109 - aiohttp's own kind of time-out
-    ) -> aiohttp.ClientResponse:
-        request = await self._client.param_serialize(
-            method,
-            path,
-            query_params=list((query or {}).items()),
-            header_params={"Accept": "application/json", "Content-Type": content},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
-        if self._cut:
-            raise NotLeading("this operator leads no more")
-        API_REQUESTS.labels(method, _kind(path)).inc()
-        answer = await self._client.call_api(*request, _request_timeout=timeout)
-        response: aiohttp.ClientResponse = answer.response
-        if not response.ok:
-            text = await response.text()
-            # That the object of a name is another one by now is a conflict, also where the API server
-            # takes the uid for an attempt to change it.
-            status = HTTPStatus.CONFLICT if _names_another(text) else response.status
-            raise ApiException(status=status, reason=response.reason, body=text)
-        return response
 
 
 async def require_worker(kube: Kube, key: Key, uid: str) -> None:
@@ -514,72 +375,6 @@ async def require_worker(kube: Kube, key: Key, uid: str) -> None:
         raise WorkerGone
 
 
-def has_status(error: BaseException, *statuses: HTTPStatus) -> bool:
-    """Whether an error is a response of the API server with one of these statuses."""
-    return _status_of(error) in statuses
-
-
-def describe(error: BaseException) -> str:
-    """What an API error says to people, in one line."""
-    if isinstance(error, ApiException):
-        body: Any = {}
-        with suppress(TypeError, ValueError):
-            body = json.loads(error.body or "")
-        message = body.get("message") if isinstance(body, dict) else None
-        return Foreign(without_credentials(str(message or error.reason or f"status {error.status}")))
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return Foreign(without_credentials(str(error) or type(error).__name__))
-
-
-def is_passing(error: BaseException) -> bool:
-    """Whether the same request may succeed later, without any change."""
-    status = _status_of(error)
-    passing = (
-        status is None
-        or status in {HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
-        or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    )
-    # The API server answers 500 to an apply whose fields it does not know.
-    return passing and "field not declared in schema" not in describe(error)
-
-
-def says_no(error: BaseException) -> bool:
-    """Whether the API server has answered, other than that it is not ready.
-
-    Then the same request should only be retried later. An unavailable API server may be back at any moment,
-    and a watch reports that.
-    """
-    return isinstance(error, ApiException) and error.status != HTTPStatus.SERVICE_UNAVAILABLE
-
-
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    # Not readline: an object may be larger than aiohttp's limit for a line.
-    rest = b""
-    async for chunk in response.content.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line:
-                yield line
-
-
-def _status_of(error: BaseException) -> int | None:
-    """Return the status of the API server's response; None if there was no response."""
-    return error.status if isinstance(error, ApiException) else None
-
-
-def _names_another(text: str) -> bool:
-    """Whether a refusal says that the object has another uid than the one that was meant."""
-    with suppress(KeyError, TypeError, ValueError, AttributeError):
-        causes = json.loads(text)["details"]["causes"]
-        return any(cause.get("field") == "metadata.uid" for cause in causes)
-    return False
-
-
-def _labels(label: str, value: str | None) -> Manifest:
-    return {"metadata": {"labels": {label: value}}}
-
-
-def _kind(path: str) -> str:
-    parts = path.split("/")
-    return parts[parts.index("namespaces") + 2] if "namespaces" in parts else parts[-1]
+def _labelling(key: Key, label: str, value: str | None) -> Request:
+    body = {"metadata": {"labels": {label: value}}}
+    return Request("PATCH", PODS.path_of(key), body=body, content_type=MERGE_PATCH)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from django_task_operator.cluster.kube import API_ERRORS, Kube, describe, has_status
+from django_task_operator.cluster.api_errors import API_ERRORS, describe, has_status
 from django_task_operator.errors import (
     ApiUnavailable,
     SecretForbidden,
@@ -23,6 +23,7 @@ from django_task_operator.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from django_task_operator.cluster.kube import Kube
     from django_task_operator.spec import SecretKeyRef
 
 # A rotated Secret takes effect within a minute, and sooner if the old value no longer works.

@@ -10,7 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from django_task_operator.cluster.kube import API_ERRORS, describe, require_worker
+from django_task_operator.cluster.api_errors import API_ERRORS, describe
+from django_task_operator.cluster.kube import require_worker
 from django_task_operator.errors import ApiUnavailable, ObjectLeftOver, ObjectNameTaken, WorkerError
 from django_task_operator.keepers.refusals import Refusals
 from django_task_operator.observed.objects import OwnedObject

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from django_task_operator.cluster.kube import API_ERRORS, JOBS, describe
+from django_task_operator.cluster.api_errors import API_ERRORS, describe
+from django_task_operator.cluster.kube import JOBS
 from django_task_operator.spec import Key
 
 if TYPE_CHECKING:

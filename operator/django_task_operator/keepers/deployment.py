@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from django_task_operator.cluster.kube import API_ERRORS, describe
+from django_task_operator.cluster.api_errors import API_ERRORS, describe
 from django_task_operator.contract import EventReason
 from django_task_operator.errors import ApiUnavailable, ObjectRejected, WorkerError
 from django_task_operator.keepers.applier import Applier

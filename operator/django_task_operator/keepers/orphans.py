@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from django_task_operator import telemetry
-from django_task_operator.cluster.kube import API_ERRORS, describe
+from django_task_operator.cluster.api_errors import API_ERRORS, describe
 from django_task_operator.contract import EventReason
 from django_task_operator.due import Due
 from django_task_operator.keepers.evidence import Fate, own_replica_sets, traces

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from django_task_operator.backoff import Backoff
-from django_task_operator.cluster.kube import describe, has_status, is_passing, says_no
+from django_task_operator.cluster.api_errors import describe, has_status, is_passing, says_no
 from django_task_operator.errors import ApiUnavailable, ObjectNameTaken, ObjectRejected
 
 if TYPE_CHECKING:

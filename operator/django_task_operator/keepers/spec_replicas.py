@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from django_task_operator.cluster.kube import API_ERRORS, describe, has_status
+from django_task_operator.cluster.api_errors import API_ERRORS, describe, has_status
 from django_task_operator.errors import ApiUnavailable, WorkerError, WorkerGone
 from django_task_operator.keepers.refusals import Refusals
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kubernetes.aio.client.exceptions import ApiException
 
 from django_task_operator import scaling
-from django_task_operator.cluster.kube import API_ERRORS, describe, has_status, says_no
+from django_task_operator.cluster.api_errors import API_ERRORS, describe, has_status, says_no
 from django_task_operator.due import Due
 from django_task_operator.keepers.evidence import is_own, own_replica_sets, pod_of
 from django_task_operator.observed.pods import DELETION_COST

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
-from django_task_operator.cluster.kube import API_ERRORS, describe
+from django_task_operator.cluster.api_errors import API_ERRORS, describe
 from django_task_operator.metrics_api import answers
 from django_task_operator.metrics_api.figures import NotKnown
 from django_task_operator.metrics_api.identity import MASTERS, NotAuthenticated

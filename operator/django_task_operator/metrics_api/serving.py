@@ -12,14 +12,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from django_task_operator.cluster.kube import (
-    API_ERRORS,
-    API_SERVICES,
-    CONFIG_MAPS,
-    Kube,
-    describe,
-    has_status,
-)
+from django_task_operator.cluster.api_errors import API_ERRORS, describe, has_status
+from django_task_operator.cluster.kube import API_SERVICES, CONFIG_MAPS, Kube
 from django_task_operator.metrics_api import registration
 from django_task_operator.metrics_api.access import Access
 from django_task_operator.metrics_api.availability import Availability, State

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from django_task_operator.cluster.kube import API_ERRORS, describe
+from django_task_operator.cluster.api_errors import API_ERRORS, describe
 from django_task_operator.observed.objects import Rival
 
 if TYPE_CHECKING:

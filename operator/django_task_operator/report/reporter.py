@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from django_task_operator import telemetry
 from django_task_operator.backoff import Backoff
-from django_task_operator.cluster.kube import API_ERRORS, describe, has_status, says_no
+from django_task_operator.cluster.api_errors import API_ERRORS, describe, has_status, says_no
 from django_task_operator.due import Due
 from django_task_operator.errors import WorkerGone
 from django_task_operator.report.events import build_event, transitions

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
-from django_task_operator.cluster.kube import API_ERRORS, describe
+from django_task_operator.cluster.api_errors import API_ERRORS, describe
 from django_task_operator.spec import key_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from django_task_operator.cluster.caches import Caches
 from django_task_operator.cluster.election import Elector, LeasePermit
 from django_task_operator.cluster.handlers import watch_workers
 from django_task_operator.cluster.hash_key import HashKey
-from django_task_operator.cluster.kube import UNLIMITED, Kube
+from django_task_operator.cluster.kube import Kube
 from django_task_operator.cluster.secrets import Secrets
+from django_task_operator.cluster.transport import UNLIMITED
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
 from django_task_operator.metrics_api.serving import ExternalMetrics
@@ -26,7 +27,7 @@ from django_task_operator.world import World
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from django_task_operator.cluster.kube import WritePermit
+    from django_task_operator.cluster.transport import WritePermit
     from django_task_operator.startup.lifecycle import WatchWorkers
     from django_task_operator.startup.options import Options
 

@@ -13,16 +13,9 @@ from tests.unit.fakes import refusal
 from tests.unit.simulation import simulated
 
 from django_task_operator import telemetry
+from django_task_operator.cluster.api_errors import API_ERRORS, describe, has_status
 from django_task_operator.cluster.cache import Watched
-from django_task_operator.cluster.kube import (
-    API_ERRORS,
-    CLUSTER_ROLES,
-    DEPLOYMENTS,
-    PODS,
-    Kind,
-    describe,
-    has_status,
-)
+from django_task_operator.cluster.kube import CLUSTER_ROLES, DEPLOYMENTS, PODS, Kind
 from django_task_operator.observed.objects import owner_of
 from django_task_operator.spec import Key
 

@@ -17,8 +17,9 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 from tests.unit.fakes import Permit
 
+from django_task_operator.cluster.api_errors import API_ERRORS
 from django_task_operator.cluster.connections import NotLeading
-from django_task_operator.cluster.kube import API_ERRORS, DEPLOYMENTS, Kube
+from django_task_operator.cluster.kube import DEPLOYMENTS, Kube
 from django_task_operator.spec import Key
 from django_task_operator.telemetry import API_REQUESTS
 
@@ -425,7 +426,7 @@ async def test_a_closed_connection_sends_nothing_more(
     monkeypatch.setattr("django_task_operator.cluster.connections.socket.socket", Recorded)
     await kube.get_worker(EMAILS)
 
-    port = int(kube._client.configuration.host.rpartition(":")[2])
+    port = int(kube._transport._client.configuration.host.rpartition(":")[2])
     (connection,) = (each for each in made if each.getpeername()[1] == port)
     linger = connection.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
     assert struct.unpack("ii", linger) == (1, 0)
