@@ -3,14 +3,22 @@
 A message is the constant name of an event: a few lower-case words such as ``turn failed`` or ``status not
 written``. Everything that varies is a field: ``extra={"worker": ...}``. The only exception are log lines
 that are also Kubernetes events of a worker: their message is the event's note (``report/reporter.py``).
+What others wrote is made harmless here, on its way out (``harmless.py``).
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pythonjsonlogger.json import JsonFormatter
+
+from django_task_operator.harmless import harmless
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    type _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -18,10 +26,32 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 class _TextFormatter(logging.Formatter):
     """One line: time, level, message, and the extra fields as name=value."""
 
-    def format(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
-        fields = "".join(f" {name}={value}" for name, value in extra.items())
-        return super().format(record).replace(record.message, record.message + fields, 1)
+        fields = "".join(f" {name}={harmless(str(value))}" for name, value in extra.items())
+        record.message = harmless(record.message)
+        return super().formatMessage(record) + fields
+
+    def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802  logging's name
+        # Indented, so that no exception's text can pass for a log line.
+        return "\n".join(f"  {line}" for line in _lines(super().formatException(ei)))
+
+
+class _JsonFormatter(JsonFormatter):
+    """One JSON object a line, with the extra fields beside the message."""
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        return {name: _in_json(name, value) for name, value in log_data.items()}
+
+
+def _in_json(name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return "\n".join(_lines(value)) if name == "exc_info" else harmless(value)
+
+
+def _lines(traceback: str) -> list[str]:
+    return [harmless(line) for line in traceback.split("\n")]
 
 
 def configure(level: str, form: Literal["json", "text"]) -> None:
@@ -30,7 +60,7 @@ def configure(level: str, form: Literal["json", "text"]) -> None:
     if form == "json":
         fields = ["asctime", "levelname", "name", "message"]
         handler.setFormatter(
-            JsonFormatter(fields, rename_fields={"asctime": "time", "levelname": "level", "name": "logger"})
+            _JsonFormatter(fields, rename_fields={"asctime": "time", "levelname": "level", "name": "logger"})
         )
     else:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))

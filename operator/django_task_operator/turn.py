@@ -102,6 +102,7 @@ class Turn:
         return replace(
             self,
             pods=tuple(pod.redacted(redact) for pod in self.pods),
+            deployment=self.deployment and self.deployment.redacted(redact),
             apply_error=self.apply_error and self.apply_error.redacted(redact),
         )
 

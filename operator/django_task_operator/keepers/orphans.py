@@ -11,6 +11,7 @@ from django_task_operator import telemetry
 from django_task_operator.cluster.api_errors import API_ERRORS, describe
 from django_task_operator.contract import EventReason
 from django_task_operator.due import Due
+from django_task_operator.harmless import harmless_name, harmless_names
 from django_task_operator.keepers.evidence import Fate, own_replica_sets, traces
 from django_task_operator.keepers.excuses import excused
 from django_task_operator.observed.pods import Pod
@@ -250,7 +251,7 @@ class OrphanKeeper:
             log.info("orphans not settled", extra={"worker": str(key), "reason": error.reason})
         for outcome, number in Counter(type(settlement).__name__ for _, settlement in settled).items():
             counter.labels(key.namespace, key.name, outcome).inc(number)
-        return [*events, *_told(settled)]
+        return [*events, *told(settled)]
 
 
 def settlement_of(trace: Trace, policy: Orphans) -> Settlement:
@@ -275,7 +276,8 @@ def _counted(settlement: Settlement) -> bool | None:
     return settlement.counted if isinstance(settlement, Requeued) else None
 
 
-def _told(settled: list[tuple[Trace, Settlement]]) -> Iterator[Event]:
+def told(settled: list[tuple[Trace, Settlement]]) -> Iterator[Event]:
+    """Return events for settled rows: one for each of the first ones, and one for the rest."""
     for counted, kind, reason, became in (
         (None, "Warning", EventReason.TASK_FAILED, "FAILED"),
         (True, "Normal", EventReason.TASK_REQUEUED, "READY again"),
@@ -284,14 +286,14 @@ def _told(settled: list[tuple[Trace, Settlement]]) -> Iterator[Event]:
         these = [trace for trace, settlement in settled if _counted(settlement) is counted]
         for trace in these[:MOST_EVENTS]:
             note = (
-                f"{trace.row.task_path} ({trace.row.id}) is {became}: "
+                f"{harmless_name(trace.row.task_path)} ({trace.row.id}) is {became}: "
                 f"the pod {trace.pod} that ran it {trace.fate}."
             )
             if counted is False:
                 note += f" This attempt does not count, because {trace.excuse}."
             yield Event(kind, reason, note)  # type: ignore[arg-type]  # of a Literal in a tuple
         if more := these[MOST_EVENTS:]:
-            paths = ", ".join(sorted({trace.row.task_path for trace in more}))
+            paths = harmless_names(sorted({trace.row.task_path for trace in more}))
             note = f"{len(more)} more tasks are {became} because their pods are gone: {paths}"
             if counted is False:
                 causes = "; ".join(sorted({trace.excuse for trace in more}))

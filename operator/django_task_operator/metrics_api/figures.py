@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from django_task_operator.contract import Metric
+from django_task_operator.harmless import harmless_name
 from django_task_operator.metrics_api.quantity import quantity
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ def _items(name: str, worker: _Worker, measure: _Measure, selector: Selector) ->
         mine = {**labels, QUEUE: queue} if queue else labels
         if selector.matches(mine):
             value = measure(part, observation.sampled_at) if part else 0
-            yield Item(mine, observation.sampled_at, quantity(value))
+            shown = {label: harmless_name(text) for label, text in mine.items()}
+            yield Item(shown, observation.sampled_at, quantity(value))
 
 
 def _at(labels: Mapping[str, str], queue: str | None) -> tuple[Mapping[str, str], Collection[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from django_task_operator.observed.pods import controller_of
@@ -26,7 +26,7 @@ from django_task_operator.resources.rotation import (
 from django_task_operator.spec import KIND, Key, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +171,10 @@ class Deployment(OwnedObject):
             edit=Edit.last_of(manifest, but=MANAGER),
             scaled=Edit.last_of(manifest, but=MANAGER, of_scale=True),
         )
+
+    def redacted(self, redact: Callable[[str], str]) -> Self:
+        """Return the same without secrets: what refuses pods may quote their environment."""
+        return replace(self, failure=redact(self.failure)) if self.failure else self
 
 
 @dataclass(frozen=True, slots=True)

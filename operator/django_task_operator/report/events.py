@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from django_task_operator.contract import ConditionReason, ConditionType, EventReason, StatusField
+from django_task_operator.harmless import harmless
 from django_task_operator.resources.labels import MANAGER
 from django_task_operator.scaling import Reason
 from django_task_operator.spec import GROUP, KIND, VERSION
@@ -94,7 +95,7 @@ def build_event(
         "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "type": event.kind,
         "reason": str(event.reason),
-        "note": event.note.encode()[:_LONGEST_NOTE].decode(errors="ignore"),
+        "note": harmless(event.note).encode()[:_LONGEST_NOTE].decode(errors="ignore"),
         "action": "Reconcile",
         "reportingController": f"{GROUP}/{MANAGER}",
         "reportingInstance": instance,

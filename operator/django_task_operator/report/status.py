@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from django_task_operator.contract import ConditionReason, ConditionType, StatusField
 from django_task_operator.errors import UserError
+from django_task_operator.harmless import harmless, harmless_name, harmless_names
 from django_task_operator.metrics_api.availability import State
 from django_task_operator.observed.pods import PodTrouble
 from django_task_operator.resources.hpa import METRIC
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 SLOW_SAMPLE_SECONDS = 0.5
 # How many characters of a pod's message are shown.
 LONGEST_DETAIL = 400
+# The same of a refusal, in which policy engines list every rule that was broken.
+LONGEST_REFUSAL = 2000
 
 _POD_ADVICE = {
     PodTrouble.IMAGE_PULL_FAILED: (
@@ -206,7 +209,7 @@ def _conflict(turn: Turn, rival: Rival) -> str:
 def _queues(turn: Turn) -> Condition | None:
     if turn.shared_queue:
         queue, other = turn.shared_queue
-        which = "Every queue" if queue == "*" else f"Queue {queue}"
+        which = "Every queue" if queue == "*" else f"Queue {harmless_name(queue)}"
         return Condition(
             True,
             ConditionReason.QUEUE_SHARED,
@@ -214,11 +217,10 @@ def _queues(turn: Turn) -> Condition | None:
             "Give each its own spec.queues, or delete one.",
         )
     if turn.unserved_queues:
-        names = ", ".join(turn.unserved_queues)
         return Condition(
             True,
             ConditionReason.QUEUE_UNSERVED,
-            f"Tasks wait in queue {names}, which no DjangoTaskWorker serves. "
+            f"Tasks wait in queue {harmless_names(turn.unserved_queues)}, which no DjangoTaskWorker serves. "
             "Add it to the spec.queues of one, or create one for it.",
         )
     return None
@@ -259,7 +261,7 @@ def _stalled(turn: Turn, now: datetime) -> Condition:
         return Condition(
             True,
             ConditionReason.PODS_REJECTED,
-            f"Pods cannot be created: {turn.deployment.failure}. "
+            f"Pods cannot be created: {turn.deployment.failure[:LONGEST_REFUSAL]}. "
             "See spec.podTemplate and the namespace's quotas.",
         )
     trouble = _pod_trouble(turn, now)
@@ -350,7 +352,7 @@ def _written(
         "type": str(kind),
         "status": status,
         "reason": str(condition.reason),
-        "message": condition.message,
+        "message": harmless(condition.message),
         "observedGeneration": generation,
         "lastTransitionTime": before["lastTransitionTime"] if before and unchanged else timestamp(now),
     }

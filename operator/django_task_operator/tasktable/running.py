@@ -14,7 +14,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import sql
+from django.db.models.functions import Left
 
+from django_task_operator.harmless import LONGEST_NAME
 from django_task_operator.tasktable.engines import engine_of_connection
 from django_task_operator.tasktable.statement import DatabaseNow, compiled
 from django_task_operator.tasktable.values import Failed, Listing, RunningRow
@@ -36,7 +38,8 @@ MOST_ROWS = 10_000
 LEAST_OFFSET = timedelta(minutes=15)
 MOST_SKEW = timedelta(minutes=2)
 
-_FIELDS = ("id", "task_path", "queue_name", "worker_ids", "started_at")
+# The column of the paths is a text of any length, and there may be thousands of rows.
+_FIELDS = ("id", Left("task_path", LONGEST_NAME + 1), "queue_name", "worker_ids", "started_at")
 
 
 def running_rows(connection: BaseDatabaseWrapper, most: int) -> Listing:
@@ -125,10 +128,11 @@ def _row(
     key: Any,
     task_path: str,
     queue: str,
-    worker_ids: str | list[str],
+    worker_ids: object,
     started_at: datetime | None,
 ) -> RunningRow:
-    # Django would decode JSON, but the drivers do not.
-    ids: list[str] = json.loads(worker_ids) if isinstance(worker_ids, str) else worker_ids
+    # Django would decode JSON, but the drivers do not. It is whatever someone has written there.
+    decoded = json.loads(worker_ids) if isinstance(worker_ids, str) else worker_ids
+    ids = [each for each in decoded if isinstance(each, str)] if isinstance(decoded, list) else []
     since = None if started_at is None else engine.instant(started_at)
     return RunningRow(key, task_path, queue, ids[-1] if ids else "", len(ids), since, earlier=tuple(ids[:-1]))

@@ -184,3 +184,12 @@ def test_figures_are_as_fresh_as_the_last_poll(bench: Bench) -> None:
     bench.figures.follow(EMAILS, polled, "shop-db")
     polled.observation = sampled({"default": (7, 0)}).observation
     assert bench.told() == {"queue=default worker=emails": "7"}
+
+
+def test_labels_of_queues_with_hostile_names_are_harmless() -> None:
+    bench = Bench()
+    bench.figures.follow(EMAILS, sampled({"\x1b[2J": (3, 0), "<b>" * 500: (1, 0)}, "*"), "db")
+
+    labels = [each.labels["queue"] for each in bench.figures.items("shop", PENDING, Selector.parse(""))]
+    assert r"\x1b[2J" in labels
+    assert all(label.isprintable() and "<b" not in label and len(label) <= 200 for label in labels)
