@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,43 @@ def test_one_that_grows_without_end_is_killed_alone(shared: Project) -> None:
     assert len(set(children(worker.pid)) & set(first)) == 1
     assert worker.terminate() == 0
     assert worker.output.count("It is killed.") == 1
+
+
+def test_who_takes_the_memory_of_a_container_is_said_while_it_is_short(
+    postgres: Project, tmp_path: Path
+) -> None:
+    def use(mebibytes: int) -> None:
+        (tmp_path / "memory.current").write_text(f"{mebibytes * 2**20}\n")
+
+    log = tmp_path / "termination-log"
+    log.touch()
+    (tmp_path / "memory.max").write_text(f"{1000 * 2**20}\n")
+    (tmp_path / "memory.stat").write_text("inactive_file 0\n")
+    use(100)
+    worker = postgres.worker(
+        "--processes=2", "--interval=0.1", manage="contained.py", CONTAINER=str(tmp_path)
+    )
+    beside = postgres.enqueue_one("note", "ran", 600)
+    worker.runs()
+    greedy = postgres.enqueue_one("hoard", 300, 600)
+    worker.runs(2)
+    assert log.read_text() == ""
+
+    use(950)
+    eventually(lambda: log.read_text().endswith(f" for task {greedy}.\n"), "the one that grew is named")
+    line = log.read_text()
+    assert line.startswith("Short of memory (950 of 1000 MiB): process ")
+    assert beside not in line
+    use(600)
+    eventually(lambda: log.read_text() == "", "memory is not short any more")
+
+    use(950)
+    eventually(lambda: greedy in log.read_text(), "it is short again")
+    # What ends the worker now is something else, and its log says what.
+    worker.signal(signal.SIGTERM)
+    worker.signal(signal.SIGQUIT)
+    worker.wait()
+    assert log.read_text() == ""
 
 
 def test_a_limit_below_what_a_process_begins_with(postgres: Project) -> None:

@@ -32,6 +32,7 @@ A worker of one slot without a health port or a limit has no supervisor: the com
     after_fork          what the project starts in each process: DB_WORKER_AFTER_FORK
     memory_watch        replaces processes that grow: --max-memory-per-process
     memory              how much memory a process uses, and what follows from it
+    shortage            says whose memory it is before a container runs out of it
     time_watch          ends tasks that run for too long: --task-timeout
     overdue             which tasks those are, and what is waited for before they are ended
     stacks              where the threads of another process are

@@ -7,6 +7,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 MIB = 2**20
 # How far above its limit a process may be while its tasks finish.
@@ -15,6 +16,8 @@ TOLERANCE = 1.5
 SCARCE = 0.95
 # On the kernel's scale from -1000 to 1000: it should kill a process, not the supervisor that replaces it.
 OOM_SCORE = 500
+# Where a container sees its own control group.
+GROUP = Path("/sys/fs/cgroup")
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -62,17 +65,31 @@ def used_by(pid: int) -> int | None:
     return sum(map(int, found)) * 1024 if found else None
 
 
-def is_scarce(group: Path = Path("/sys/fs/cgroup")) -> bool:
-    """Whether this container uses nearly as much memory as it may (cgroup v2)."""
+class ContainerMemory(NamedTuple):
+    """How many bytes a container uses, without files that the kernel can evict, and how many it may use."""
+
+    used: int
+    most: int
+
+
+def of_container(group: Path | None = None) -> ContainerMemory | None:
+    """Return what this container's control group says (cgroup v2); None if there is no limit to be seen."""
+    group = group or GROUP
     try:
         most = int((group / "memory.max").read_text())
         current = int((group / "memory.current").read_text())
         stat = (group / "memory.stat").read_text()
     except (OSError, ValueError):
         # No limit is "max".
-        return False
+        return None
     cached = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)
-    return current - (int(cached[1]) if cached else 0) > SCARCE * most
+    return ContainerMemory(current - (int(cached[1]) if cached else 0), most)
+
+
+def is_scarce(group: Path | None = None) -> bool:
+    """Whether this container uses nearly as much memory as it may."""
+    container = of_container(group)
+    return container is not None and container.used > SCARCE * container.most
 
 
 def volunteer() -> None:

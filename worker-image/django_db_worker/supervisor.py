@@ -26,6 +26,8 @@ from .metrics import exposition
 from .overdue import KILL_AFTER_SECONDS
 from .process import CRASHED, DONE, NOT_MIGRATED, RECYCLE, REFUSED, STOP_SIGNALS, ProcessContext, Worker
 from .quota import RecycleToken
+from .shortage import TICK_SECONDS as SHORTAGE_TICK_SECONDS
+from .shortage import ShortageWatch
 from .stacks import Stacks
 from .status_board import State
 from .stuck import StuckLimits
@@ -61,6 +63,7 @@ class Supervisor:
             if child.stacks is not None
         ]
         self._memory_watch = MemoryWatch(options.max_memory) if options.max_memory is not None else None
+        self._shortage_watch = ShortageWatch() if ShortageWatch.is_useful(options.processes) else None
         self._recycle_token = RecycleToken()
         self._recycled: Child | None = None
         self._stop_signals = 0
@@ -93,6 +96,8 @@ class Supervisor:
                 pass
             self._settle()
         finally:
+            if self._shortage_watch is not None:
+                self._shortage_watch.withdraw()
             signal.set_wakeup_fd(wakeup)
             for signum, handler in before.items():
                 signal.signal(signum, handler)
@@ -122,6 +127,8 @@ class Supervisor:
         due = [child.due - now for child in self._children if child.pid is None and child.due is not None]
         due += [seconds for watch in self._time_watches for seconds in watch.seconds_left()]
         tick = MEMORY_TICK_SECONDS if self._memory_watch is not None else TICK_SECONDS
+        if self._shortage_watch is not None and any(slot.task for slot in self._worker.board.all):
+            tick = min(tick, SHORTAGE_TICK_SECONDS)
         if self._recycled is not None or any(watch.waiting for watch in self._time_watches):
             tick = RECYCLE_TICK_SECONDS
         for key, _ in self._selector.select(max(0.0, min([tick, *due]))):
@@ -304,6 +311,8 @@ class Supervisor:
             watch.watch(now)
         if self._memory_watch is not None:
             self._memory_watch.watch(self._children, now)
+        if self._shortage_watch is not None:
+            self._shortage_watch.watch(self._children, now)
 
     def _watch_stuck(self, child: Child, now: float) -> None:
         if child.stuck_since is None:

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 # What the worker's supervisor writes to its container's termination message while memory is short
 # (worker-image/django_db_worker/shortage.py). The whole message must be this line: with
 # FallbackToLogsOnError, it is otherwise the end of a log, which may quote the line of an earlier shortage.
-_SHORTAGE = re.compile(r"Short of memory \([^()\n]+\): process \d+ (?P<processes>[^\n]+)\.\s*")
-_TASK = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+_TASK = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_PROCESS = rf"process \d+ takes \d+ MiB for tasks? {_TASK}(?:, {_TASK})*"
+_SHORTAGE = re.compile(rf"(?P<line>Short of memory \(\d+ of \d+ MiB\): {_PROCESS}(?:; {_PROCESS})*\.)\s*")
 
 # Reasons of the condition DisruptionTarget (k8s.io/api/core/v1 and the controllers that set it), in words
 # that follow "the pod".
@@ -36,10 +37,12 @@ class Shortage:
     """A container that was killed when it had no memory left, after its worker had said who took it.
 
     Args:
-        tasks: ids of the tasks whose processes had grown most; never empty.
+        tasks: ids of the tasks whose processes took most of it; never empty.
+        words: the same for people, without anything that others wrote.
     """
 
     tasks: frozenset[str]
+    words: str
 
 
 def shortage_of(terminated: Mapping[str, Any]) -> Shortage | None:
@@ -47,8 +50,7 @@ def shortage_of(terminated: Mapping[str, Any]) -> Shortage | None:
     found = _SHORTAGE.fullmatch(terminated.get("message") or "")
     if terminated.get("reason") != "OOMKilled" or not found:
         return None
-    tasks = frozenset(_TASK.findall(found["processes"]))
-    return Shortage(tasks) if tasks else None
+    return Shortage(frozenset(re.findall(_TASK, found["line"])), found["line"])
 
 
 def disruption_of(status: Mapping[str, Any]) -> str:

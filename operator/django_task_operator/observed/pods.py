@@ -277,6 +277,8 @@ def _ending(container: dict[str, Any], ended: dict[str, Any]) -> str:
 
 
 def _crash(container: dict[str, Any], ended: dict[str, Any]) -> tuple[str, str]:
+    if shortage := shortage_of(ended):
+        return f"{_ending(container, ended)}: {shortage.words}", ""
     lines = [line.strip() for line in (ended.get("message") or "").splitlines() if line.strip()]
     # The whole line: if a password were cut off, the rest of it could not be recognized and hidden.
     return _ending(container, ended), lines[-1] if lines else ""

@@ -36,7 +36,7 @@ def trace(fate: Fate, number: int = 2, started: float | None = 10.4, pod: str = 
 
 
 def short(*tasks: str) -> Shortage:
-    return Shortage(frozenset(tasks))
+    return Shortage(frozenset(tasks), "")
 
 
 FIRST = Pod(POD, running_since=at(0))
@@ -110,6 +110,6 @@ def test_pods_are_judged_one_by_one() -> None:
 def test_every_death_for_a_lack_of_memory_counts_for_somebody(
     lost: set[int], blamed: set[str] | None
 ) -> None:
-    pod = replace(KILLED, shortage=Shortage(frozenset(blamed)) if blamed else None)
+    pod = replace(KILLED, shortage=short(*blamed) if blamed else None)
     found = excused([trace(Fate.RESTARTED, number) for number in sorted(lost)], {POD: pod})
     assert any(not each.excuse for each in found)

@@ -27,6 +27,7 @@ BOTH = (
         (f"ERROR {GREW}", None),
         (f"{GREW}\nTask id={TWO} state=FAILED", None),
         (f"Starting\n{GREW}", None),
+        (GREW.replace("for task", "for postgres://shop:secret@db, task"), None),
         # A process that runs no task.
         ("Short of memory (151 of 160 MiB): process 2 takes 110 MiB.", None),
         (GREW.replace(ONE, "1"), None),
@@ -36,7 +37,8 @@ BOTH = (
 )
 def test_whose_memory_it_was(message: str | None, tasks: set[str] | None) -> None:
     ended = {"reason": "OOMKilled", "exitCode": 137, "message": message}
-    assert shortage_of(ended) == (Shortage(frozenset(tasks)) if tasks else None)
+    expected = Shortage(frozenset(tasks), message.strip()) if tasks and message else None
+    assert shortage_of(ended) == expected
     assert shortage_of({**ended, "reason": "Error"}) is None
 
 
@@ -72,6 +74,7 @@ def test_who_ended_it(seen: dict[str, Any], disruption: str) -> None:
 
 def test_a_pod_has_both() -> None:
     ended = {
+        "exitCode": 137,
         "reason": "OOMKilled",
         "startedAt": "2026-11-22T12:00:01Z",
         "finishedAt": "2026-11-22T12:00:09Z",
@@ -86,5 +89,6 @@ def test_a_pod_has_both() -> None:
     assert pod.began_at
     assert pod.began_at.second == 1
     assert pod.out_of_memory
-    assert pod.shortage == Shortage(frozenset({ONE}))
+    assert pod.shortage == Shortage(frozenset({ONE}), GREW)
+    assert pod.crash == f"killed for using too much memory: {GREW}"
     assert pod.disruption == "was on a node that no longer exists"
