@@ -33,8 +33,7 @@ log = logging.getLogger(__name__)
 
 # How often the rows of running tasks are listed even if no pod has changed.
 LISTING_SECONDS = 10.0
-# A listing takes long if the table has no index: then it is made rarely, with a pause after it.
-SLOW_SECONDS = 0.1
+# After a slow listing they are made rarely, with a pause after each.
 SLOW_LISTING_SECONDS = 60.0
 REST_PER_WORK = 10
 # The minimum time between two listings, whatever happens to pods.
@@ -186,9 +185,8 @@ class OrphanKeeper:
         )
 
     def _plan_next(self, policy: Orphans, listing: Listing, now: float) -> None:
-        slow = listing.seconds > SLOW_SECONDS
-        self._rest_until = now + (REST_PER_WORK * listing.seconds if slow else LISTING_PAUSE_SECONDS)
-        dues = [now + (SLOW_LISTING_SECONDS if slow else LISTING_SECONDS)]
+        self._rest_until = now + (REST_PER_WORK * listing.seconds if listing.slow else LISTING_PAUSE_SECONDS)
+        dues = [now + (SLOW_LISTING_SECONDS if listing.slow else LISTING_SECONDS)]
         for since in self._since.values():
             ripe_at = since + policy.grace_seconds
             if ripe_at > now:

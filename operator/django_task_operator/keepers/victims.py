@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 AGAIN_SECONDS = 2.0
 # A pod may start a task while the marks are set, and then another one is chosen: at most this often.
 MOST_MARKINGS = 3
-# The pause after a slow listing, if the table has no index.
-SLOW_SECONDS = 0.1
+# The pause after a slow listing, as a multiple of the time that it took.
 REST_PER_WORK = 4
 # After the API server has refused a mark: turns come with every change of the tasks.
 REFUSED_REST_SECONDS = 10.0
@@ -137,7 +136,7 @@ class VictimKeeper:
             listing = await subscription.running(fresh=True)
         except DatabaseError as error:
             return self._started(f"it cannot be determined which pods run tasks. {error.message}")
-        if listing.seconds > SLOW_SECONDS:
+        if listing.slow:
             self._rest(REST_PER_WORK * listing.seconds, "the running tasks were listed only a moment ago")
         if not listing.complete:
             raise _Unknown("too many tasks are running to tell which pods run them")

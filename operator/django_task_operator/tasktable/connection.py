@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from django_task_operator.tasktable.errors import InvalidConnection, InvalidURL
-from django_task_operator.tasktable.url import DatabaseURL
+from django_task_operator.tasktable.url import DatabaseURL, is_ipv6
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +27,7 @@ def url_of_parts(engine: str, parts: Mapping[str, str], options: Mapping[str, st
         options: what follows the question mark.
     """
     port = f":{parts['port']}" if "port" in parts else ""
-    hosts = [f"[{host}]" if _is_ipv6(host) else host for host in parts["host"].split(",")]
+    hosts = [f"[{host}]" if is_ipv6(host) else host for host in parts["host"].split(",")]
     place = ",".join(host + port for host in hosts)
     user, password, name = (quote(parts[part], safe="") for part in ("user", "password", "name"))
     query = f"?{urlencode(options)}" if options else ""
@@ -63,15 +62,8 @@ def _problem(part: str, value: str) -> str | None:
     match part:
         case "host" if value.startswith("/"):
             return "it is the folder of a Unix socket, which the operator's pod does not have"
-        case "host" if not (_HOST.fullmatch(value) or _is_ipv6(value)):
+        case "host" if not (_HOST.fullmatch(value) or is_ipv6(value)):
             return "it is no host's name or address, which is all that may be there"
         case "port" if not (value.isascii() and value.isdigit() and 0 < int(value) <= _LAST_PORT):
             return f"it is no number between 1 and {_LAST_PORT}"
     return None
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        return ip_address(text).version == 6  # noqa: PLR2004
-    except ValueError:
-        return False

@@ -169,7 +169,7 @@ def _host_problem(hosts: str) -> str | None:
         name, _, port = host.rpartition(":") if ":" in host else (host, "", "")
         if host.startswith("["):
             inside, closing, port = host[1:].partition("]")
-            if not closing or (port and not port.startswith(":")) or not _is_ipv6(inside):
+            if not closing or (port and not port.startswith(":")) or not is_ipv6(inside):
                 return "what is in brackets is no IPv6 address; a bracket in a password is written %5B or %5D"
             port = port[1:]
         elif "[" in host or "]" in host:
@@ -184,9 +184,10 @@ def _host_problem(hosts: str) -> str | None:
     return None
 
 
-def _is_ipv6(text: str) -> bool:
+def is_ipv6(text: str) -> bool:
+    """Whether a text is an IPv6 address, with a zone or without: what urlsplit accepts in brackets."""
     try:
-        return ip_address(text.partition("%")[0]).version == 6  # noqa: PLR2004
+        return ip_address(text).version == 6  # noqa: PLR2004
     except ValueError:
         return False
 

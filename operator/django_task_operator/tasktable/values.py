@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from django_task_operator.tasktable.errors import DatabaseError
 
 EVERY_QUEUE = "*"
+# With an index, a listing takes a few milliseconds; without it, one of a large table takes a second.
+SLOW_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,11 @@ class Listing:
     rows: tuple[RunningRow, ...]
     complete: bool = True
     asked_at: float = 0.0
+
+    @property
+    def slow(self) -> bool:
+        """Whether the table probably has no index, so that a listing reads all of it and has to be rare."""
+        return self.seconds > SLOW_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ def test_schemes(scheme: str, vendor: str) -> None:
         ),
         ("postgres://user:hunter2@[db/shop", "what is in brackets is no IPv6 address"),
         ("postgres://user:hunter2@[db]/shop", "what is in brackets is no IPv6 address"),
+        ("postgres://user:hunter2@[fe80::7%]/shop", "what is in brackets is no IPv6 address"),
         ("postgres://user:hunter2@fd00::7/shop", "an IPv6 address has to be in brackets"),
         ("postgres://user:hunter2\u2100@db/shop", "it has a character that has to be percent-encoded"),
         ("mysql://user:hunter2@db1,db2/shop", "it names several hosts, but MySQL's drivers accept only one"),
