@@ -86,7 +86,6 @@ ENDED = Pod(POD, phase="Failed", began_at=at(5), ended_at=at(15), disruption=EVI
         # That pod is to be evicted, but its container had ended before.
         (Fate.RESTARTED, replace(KILLED, out_of_memory=False, disruption=EVICTED), 10.4, ""),
     ],
-    ids=str,
 )
 def test_what_excuses_an_attempt(fate: Fate, pod: Pod | None, started: float | None, excuse: str) -> None:
     pods = {POD: pod} if pod else {}
