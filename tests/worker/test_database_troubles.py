@@ -382,6 +382,26 @@ def test_a_server_that_is_too_old_for_django(place: Place) -> None:
     assert worker.output.count("cannot be used") == 1
 
 
+def test_the_first_connection_of_a_command_falls_silent(place: Place) -> None:
+    """On MySQL that is the one of Django's checks, which ask the server for its version."""
+    turns = range(1, 11, 2)
+    # Each command is the first to connect at its own turn; whoever connects later is not disturbed.
+    faults = iter([Fault(How.HALF_OPEN, turn, Part.REQUEST, 1) for turn in turns])
+    with Proxy(place.server.port, lambda _: next(faults, None)) as proxy:
+        through = Project(place.url(proxy.port))
+        try:
+            workers = [through.worker("--interval=0.1", manage="hasty.py") for _ in turns]
+            for worker in workers:
+                worker.says("Starting worker")
+            place.project.enqueue("nothing", times=20)
+            place.project.all_finished(20, within_s=PATIENCE_S)
+            for worker in workers:
+                without_a_trace(worker)
+        finally:
+            for each in through.workers:
+                each.kill()
+
+
 @pytest.mark.parametrize(
     "zone",
     [{}, {"USE_TZ": "0", "TIME_ZONE": "Asia/Tokyo"}, {"TIME_ZONE": "America/New_York"}],

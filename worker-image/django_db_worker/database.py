@@ -3,8 +3,9 @@
 import logging
 import os
 import random
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +18,7 @@ from .refusal import ask_why
 from .sessions import discard
 from .stop import Stop
 from .trouble import Trouble, is_understood, reason, trouble_of
-from .watchdog import ANSWER_SECONDS, CUT_SECONDS, Watchdog, has_hung_up, keep_alive
+from .watchdog import ANSWER_SECONDS, CUT_SECONDS, Watchdog, cut, has_hung_up, keep_alive, socket_of
 
 logger = logging.getLogger("django_tasks_db")
 
@@ -281,6 +282,29 @@ class Link:
         for trouble in self._said:
             self._outages.put_back(trouble)
         self._said.clear()
+
+
+@contextmanager
+def limited(alias: str) -> Iterator[None]:
+    """Around what Django does with databases before there is a slot: none keeps it for longer than a slot.
+
+    `alias` is the task table's database. No thread is left afterwards, because the process is to be forked.
+    """
+    _limit_connecting(connections[alias])
+    timer = threading.Timer(ANSWER_SECONDS, _cut_all, [connections.all()])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _cut_all(every: Iterable[BaseDatabaseWrapper]) -> None:
+    for each in every:
+        if each.connection is not None:
+            cut(socket_of(each.connection))
 
 
 def _limit_connecting(connection: BaseDatabaseWrapper) -> None:

@@ -17,7 +17,7 @@ from django_tasks_db.models import DBTaskResult
 from django_db_worker import options as asked
 from django_db_worker.after_fork import SETTING, load
 from django_db_worker.claim import Wanted
-from django_db_worker.database import OutageLog
+from django_db_worker.database import OutageLog, limited
 from django_db_worker.errors import AbandonedError, NotMigratedError, RefusedError
 from django_db_worker.listeners import find_listeners
 from django_db_worker.memory import quantity, used_by
@@ -94,7 +94,8 @@ class Command(UpstreamCommand):
         The checks of models ask MySQL for its version. The worker waits for the database by itself.
         """
         try:
-            super().check(*args, **kwargs)
+            with limited(router.db_for_write(DBTaskResult)):
+                super().check(*args, **kwargs)
         except (DatabaseError, InterfaceError) as error:
             logger.warning("Django's system checks were left out: no database (%s).", reason(error))
 
