@@ -16,12 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
 CRDS = ROOT / "crds"
+
+# How hard the properties are tried: the same examples each time, so that a failure is the change's. Here,
+# because a test takes the profile of the moment in which its module is imported, from wherever that is.
+settings.register_profile("repeatable", max_examples=60, deadline=None, derandomize=True, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,6 +13,7 @@ import html
 import json
 import re
 from collections import deque
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
@@ -72,53 +73,90 @@ class Redactor:
 
     def __call__(self, text: str) -> str:
         """Return ``text`` without any form of a credential of a known URL."""
-        patterns = [_patterns(url) for url in self._urls]
-        for unique, _, _ in patterns:
-            text = unique.sub(HIDDEN, text)
+        known = [_telltales(url) for url in self._urls]
+        for each in known:
+            text = _hide(text, _anywhere(text, each.unique))
         text = without_credentials(text)
-        for _, plain, names in patterns:
-            if plain:
-                text = "".join(_without(plain, line) for line in text.splitlines(keepends=True))
-            if names:
-                text = names.sub(HIDDEN, text)
+        for each in known:
+            text = "".join(_without(each.plain, line) for line in text.splitlines(keepends=True))
+            text = _hide(text, _as_words(text, each.names))
         return text
 
 
-def _without(plain: re.Pattern[str], line: str) -> str:
-    ending = line[len(line.rstrip("\r\n")) :]
-    return WITHHELD + ending if plain.search(line) else line
+@dataclass(frozen=True)
+class _Telltales:
+    """What in a text would tell a URL's credentials."""
 
-
-type _Patterns = tuple[re.Pattern[str], re.Pattern[str] | None, re.Pattern[str] | None]
+    unique: frozenset[str]  # replaced anywhere; in one case of letters
+    plain: frozenset[str]  # a line that has one as a word is left out
+    names: frozenset[str]  # replaced as words
 
 
 @lru_cache(maxsize=1024)
-def _patterns(url: str) -> _Patterns:
-    """Return what is replaced anywhere, what causes a line to be left out, and what is replaced as a word."""
+def _telltales(url: str) -> _Telltales:
     secrets, names = _parts(url)
     written = {form for secret in secrets for form in _forms(secret)}
-    # Messages are single lines, with single spaces.
-    forms = (written | {" ".join(form.split()) for form in written}) - {""}
-    forms = {form for form in forms if not form.isspace()}
+    # Messages are single lines, with single spaces, and none at their ends.
+    forms = written | {form.strip() for form in written} | {" ".join(form.split()) for form in written}
+    forms = {form for form in forms if form and not form.isspace()}
     unique = {form for form in forms if _is_unique(form)}
-    plain = forms - unique
-    anywhere = "|".join(map(re.escape, sorted(unique, key=len, reverse=True))) or r"(?!)"
-    return re.compile(anywhere, re.IGNORECASE), _words(plain), _words(names)
+    return _Telltales(frozenset(map(_folded, unique)), frozenset(forms - unique), frozenset(names))
 
 
 def _is_unique(form: str) -> bool:
     return len(form) >= (UNIQUE_LENGTH if form.isalpha() else UNIQUE_MIXED_LENGTH)
 
 
-def _words(texts: Iterable[str]) -> re.Pattern[str] | None:
-    """Match any of ``texts``, but not as part of a longer word."""
-    words = [
-        ("(?<![^\\W_])" if text[0].isalnum() else "")
-        + re.escape(text)
-        + ("(?![^\\W_])" if text[-1].isalnum() else "")
-        for text in sorted(texts, key=len, reverse=True)
-    ]
-    return re.compile("|".join(words)) if words else None
+type _Spans = Iterator[tuple[int, int]]
+
+
+def _anywhere(text: str, forms: Iterable[str]) -> _Spans:
+    """Find ``forms``, which are folded, in either case of letters."""
+    folded = _folded(text)
+    return (span for form in forms for span in _found(folded, form))
+
+
+def _as_words(text: str, words: Iterable[str]) -> _Spans:
+    """Find ``words``, but not as part of a longer word."""
+    return (
+        (start, end)
+        for word in words
+        for start, end in _found(text, word)
+        if not (text[start].isalnum() and text[max(start - 1, 0) : start].isalnum())
+        and not (text[end - 1].isalnum() and text[end : end + 1].isalnum())
+    )
+
+
+def _found(text: str, part: str) -> _Spans:
+    """Find all places of ``part``, which may overlap."""
+    start = text.find(part)
+    while start >= 0:
+        yield start, start + len(part)
+        start = text.find(part, start + 1)
+
+
+def _folded(text: str) -> str:
+    """Fold the case of each letter that this does not make longer: places stay what they are."""
+    if text.isascii():
+        return text.lower()
+    return "".join(folded if len(folded := letter.casefold()) == 1 else letter for letter in text)
+
+
+def _hide(text: str, spans: _Spans) -> str:
+    """Replace all that lies in any of ``spans``."""
+    shown: list[str] = []
+    at = 0
+    for start, end in sorted(spans):
+        if end > at:
+            # Where one begins within another, both are one gap.
+            shown += [text[at:start], HIDDEN] if start >= at else []
+            at = end
+    return "".join(shown) + text[at:]
+
+
+def _without(words: Iterable[str], line: str) -> str:
+    ending = line[len(line.rstrip("\r\n")) :]
+    return WITHHELD + ending if any(_as_words(line, words)) else line
 
 
 def _parts(url: str) -> tuple[set[str], set[str]]:

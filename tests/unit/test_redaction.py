@@ -113,6 +113,8 @@ def test_the_parts_of_a_url_that_is_not_encoded() -> None:
         ("hunter2", "hunter2", WITHHELD),
         ("hunter22", "xhunter22x", "x***x"),
         ("a", "", ""),
+        ("%200%20%200", "said: 0  0", WITHHELD),
+        ("%200%20%200", "said: 0 0", WITHHELD),
     ],
 )
 def test_a_short_or_plain_password_leaves_no_gap_that_would_tell_it(
@@ -196,6 +198,7 @@ OURS = " ".join(
         *(f"{kind.__module__} {getattr(kind, 'template', '')}" for kind in kinds(WorkerError)),
         "OperationalError OSError SQLSTATE 28P01 error 1045 2003",
         "it names no host, it names no database, it is empty, it does not start with, a well-formed URL",
+        " ".join(f"a {character} in the user, the password" for character in "/?#[]@:% "),
     ]
 )
 
