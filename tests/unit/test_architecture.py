@@ -37,6 +37,12 @@ def test_every_folder_says_what_is_inside_what_comes_in_and_what_goes_out(folder
         assert len(re.findall(r"[.:](?:\s|$)", text)) >= 3
 
 
+def test_every_folder_of_tests_is_run() -> None:
+    folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").rglob("test_*.py")}
+    named = set(re.findall(r"tests/(\w+)", (ROOT / "tests" / "run").read_text()))
+    assert folders <= named
+
+
 def imports_between_rooms() -> set[tuple[str, str]]:
     graph = grimp.build_graph(PACKAGE.name, exclude_type_checking_imports=True)
     pairs = (

@@ -78,8 +78,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _engine(item: pytest.Item) -> str:
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    # Tests with servers of their own need not wait for those that share one.
-    if own := params.get("place") or params.get("server"):
-        return f"a {own} of {item.path.stem}"
-    engine: str = params.get("project") or params.get("shared") or "postgres"
-    return engine
+    engine: str = (
+        params.get("place")
+        or params.get("server")
+        or params.get("project")
+        or params.get("shared")
+        or "postgres"
+    )
+    # File by file, so that no process is left with all of an engine's tests while the others have ended.
+    return f"{engine} of {item.path.stem}"
