@@ -62,7 +62,7 @@ def test_a_worker_that_does_not_fork_keeps_its_threads(shared: Project) -> None:
         ("beating.strat", "DB_WORKER_AFTER_FORK is 'beating.strat', which cannot be imported"),
         ("nowhere.start", "DB_WORKER_AFTER_FORK is 'nowhere.start', which cannot be imported"),
         ("start", "DB_WORKER_AFTER_FORK is 'start', which cannot be imported"),
-        ("beating.not_a_function", "which is no function: name a function by its dotted path"),
+        ("beating.not_a_function", "which is not a function: name a function by its dotted path"),
         (["beating.start"], "DB_WORKER_AFTER_FORK is ['beating.start']: name a function by its dotted path"),
         ("beating.broken.start", "'beating.broken.start', whose module raised KeyError when imported."),
     ],

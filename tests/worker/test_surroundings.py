@@ -37,11 +37,11 @@ def test_the_next_task_starts_as_the_first_did(shared: Project, layout: str) -> 
     second = shared.finished(shared.enqueue_one("describe_process"))
     assert [row["status"] for row in (first, upset, second)] == ["SUCCESSFUL"] * 3
     assert second["return_value"] == first["return_value"]
-    (line,) = [line for line in worker.output.splitlines() if "left its process changed" in line]
+    (line,) = [line for line in worker.output.splitlines() if "has changed its process" in line]
     for name in PUT_BACK if layout == "threads" else PUT_BACK + OF_THE_MAIN_THREAD:
         assert name in line
     assert worker.terminate() == 0
-    assert worker.output.count("left its process changed") == 1
+    assert worker.output.count("has changed its process") == 1
 
 
 @pytest.mark.parametrize(
@@ -82,5 +82,5 @@ def test_a_process_that_cannot_be_put_back_is_replaced(shared: Project) -> None:
     others = {row["return_value"]["pid"] for row in rows if isinstance(row["return_value"], dict)}
     assert len(set(spoilt)) == 3
     assert not others & set(spoilt)
-    assert "It cannot be put back" in output
+    assert "This cannot be undone" in output
     assert "ended with exit code" not in output

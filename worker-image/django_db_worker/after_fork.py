@@ -1,6 +1,6 @@
 """What a project starts in each worker process: the setting DB_WORKER_AFTER_FORK.
 
-A forked process only contains the thread that forked. Threads that AppConfig.ready() has started run in the
+A forked process only has the thread that forked. Threads that AppConfig.ready() has started run in the
 supervisor, and not where the tasks run.
 """
 
@@ -36,7 +36,7 @@ def load(setting: object) -> Hook | None:
         kind = type(error).__name__
         raise OptionsError(f"{SETTING} is {setting!r}, whose module raised {kind} when imported.") from error
     if not callable(hook):
-        raise OptionsError(f"{SETTING} is {setting!r}, which is no function: {example}")
+        raise OptionsError(f"{SETTING} is {setting!r}, which is not a function: {example}")
     named: Hook = hook
     return named
 

@@ -1,4 +1,4 @@
-"""One slot's connection: kept open between tasks, and outlived when the database goes away."""
+"""One slot's connection to the task table: kept open between tasks, and replaced when it breaks."""
 
 import logging
 import os
@@ -24,30 +24,31 @@ logger = logging.getLogger("django_tasks_db")
 
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 5.0
-# PostgreSQL's JENTRY_OFFLENMASK. It says so itself, but libpq then takes minutes to show where.
+# PostgreSQL's JENTRY_OFFLENMASK. The server refuses more, but libpq then takes minutes to build the message.
 PG_LARGEST = 2**28 - 1
-# Where the project's OPTIONS do not say. psycopg's own is 130 s, and mysqlclient's the kernel's two minutes.
+# If the project's OPTIONS set no limit. psycopg's default is 130 s, and mysqlclient waits as long as the
+# kernel: two minutes.
 CONNECT_SECONDS = 10
 # For an answer to `SELECT 1`, which waits for no lock.
 PROBE_SECONDS = 5.0
-# A worker that is refused for so long ends, so that it is started anew with a new password.
+# A worker that has been refused for so long ends, so that it is started again, with a new password.
 REFUSED_SECONDS = 60.0
 
 _watchdog = Watchdog()
 
 
 class OutageLog:
-    """One line when the database goes and one when it is back, however many slots and processes notice.
+    """Logs one line when an outage begins and one when it ends, however many slots and processes notice.
 
-    A pipe holds one byte; whoever reads it speaks for all until it puts it back. There is one for a database
-    that is away and one for a table that is busy.
+    A pipe holds one byte. The slot that reads it logs for all slots, until it puts the byte back. There is a
+    pipe for a database that is away, and one for a table that is busy.
     """
 
     def __init__(self) -> None:
         self._tokens = {trouble: _token() for trouble in (Trouble.AWAY, Trouble.BUSY)}
 
     def away(self, error: BaseException) -> bool:
-        """Log that the database cannot be used; return whether this slot is the one that did."""
+        """Log that the database cannot be used; return False if another slot has logged it."""
         taken = self._take(Trouble.AWAY)
         if taken:
             if trouble_of(error) is Trouble.LOST:
@@ -57,12 +58,12 @@ class OutageLog:
         return taken
 
     def back(self, seconds: float) -> None:
-        """Log that it answers again."""
+        """Log that the database answers again."""
         logger.warning("The database answers again after %.1f s.", seconds)
         self.put_back(Trouble.AWAY)
 
     def busy(self, error: BaseException) -> bool:
-        """Log that a statement was ended, again and again; return whether this slot is the one that did."""
+        """Log that statements are ended again and again; return False if another slot has logged it."""
         taken = self._take(Trouble.BUSY)
         if taken:
             logger.warning("The task table is busy (%s). Trying until it is not.", reason(error))
@@ -81,7 +82,7 @@ class OutageLog:
         return True
 
     def put_back(self, trouble: Trouble) -> None:
-        """Let others speak."""
+        """Let any slot log the next outage."""
         os.write(self._tokens[trouble][1], b"x")
 
 
@@ -101,10 +102,10 @@ class Link:
         self._on_wait = on_wait
         self._stop = stop
         self._outages = outages
-        # Since a statement last worked.
+        # How many in a row.
         self._failures = 0
         self._pause_seconds = 0.0
-        # What this slot has logged, and since when that is so.
+        # What this slot has logged, and when (monotonic).
         self._said: dict[Trouble, float] = {}
         self._refused_since: float | None = None
         _limit_connecting(self.connection)
@@ -116,10 +117,13 @@ class Link:
         return connections[self.alias]
 
     def open(self, *, even_when_stopping: bool) -> bool:
-        """Have a connection that is not known to be broken, however long that takes; False if asked to stop.
+        """Wait until there is a working connection; return False if asked to stop.
 
-        With `even_when_stopping` only a request to end at once counts: a result waits to be stored.
-        Without it raises RefusedError when the user or the password has been refused for a minute.
+        With `even_when_stopping`, for a result that has to be stored, only a request to end at once counts.
+
+        Raises:
+            RefusedError: without `even_when_stopping`, if the server has refused the user or the password
+                for a minute.
         """
         while True:
             if self._pause_seconds and not self._pause(even_when_stopping=even_when_stopping):
@@ -138,7 +142,7 @@ class Link:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Around a statement of the slot's own: it raises when there is no answer within half a minute."""
+        """Let a statement of the slot's own raise if there is no answer within half a minute."""
         if self.connection.vendor == "sqlite":
             yield
             return
@@ -146,15 +150,15 @@ class Link:
             yield
 
     def met(self, error: BaseException) -> Trouble:
-        """Take note of an error; what is left to do about it at once is in the answer.
+        """Note an error, and return what it asks for.
 
-        LOST, AWAY, BUSY: call `open`, which waits, and try again. After LOST and AWAY it is not known whether
-        a commit took place.
+        After LOST, AWAY and BUSY, call `open`, which waits, and try again. After LOST and AWAY it is not
+        known whether a commit took place.
         """
         trouble = trouble_of(error)
         connection = self.connection
         if connection.in_atomic_block:
-            # In a transaction that somebody else has begun, as tests of a project do.
+            # In a transaction that somebody else has begun, such as a test case of the project.
             return Trouble.OTHER
         if trouble in {Trouble.OTHER, Trouble.NOT_MIGRATED} and connection.connection is None:
             trouble = Trouble.LOST
@@ -162,7 +166,7 @@ class Link:
             trouble = Trouble.AWAY
         if trouble in {Trouble.LOST, Trouble.AWAY}:
             self.renew()
-            # A connection may break for once; one that opens and breaks again is an outage.
+            # A single broken connection is nothing special. If the next one breaks as well, it is an outage.
             self._fail(at_once=trouble is Trouble.LOST)
             if self._pause_seconds:
                 self._say(Trouble.AWAY, error)
@@ -171,12 +175,12 @@ class Link:
             # A deadlock now and then is how databases work.
             if self._failures > 1:
                 self._say(Trouble.BUSY, error)
-                # Perhaps the session has a limit that a task has set.
+                # A task may have set a limit in the session.
                 self.renew()
         return trouble
 
     def worked(self) -> None:
-        """A statement went through: the next failure is a new one."""
+        """Note that a statement succeeded: the next failure is the first one again."""
         self._failures = 0
         if self._said:
             for trouble, since in self._said.items():
@@ -185,7 +189,7 @@ class Link:
             self._said.clear()
 
     def check(self) -> None:
-        """After a long time without a statement: drop a connection that has silently broken meanwhile."""
+        """Test a connection that has been unused for long, and drop it if it has silently broken."""
         if self._is_open() and not self.connection.in_atomic_block:
             try:
                 with (
@@ -198,12 +202,12 @@ class Link:
                 self.renew()
 
     def renew(self) -> None:
-        """Let the next statement open a new connection, with a session that nobody has changed."""
+        """Close the connection; the next statement opens a new one, with a fresh session."""
         if not self.connection.in_atomic_block:
             discard(self.connection)
 
     def largest_value(self) -> tuple[int, str] | None:
-        """How many bytes the server takes in one value, and the limit's name, if there is a limit."""
+        """Return how many bytes the server accepts in a value, and the limit's name; None without a limit."""
         if self.connection.vendor == "postgresql":
             return PG_LARGEST, "the most in a jsonb"
         if self.connection.vendor != "mysql":
@@ -213,17 +217,17 @@ class Link:
             return int(cursor.fetchone()[0]), "max_allowed_packet"
 
     def tidy(self) -> None:
-        """Between tasks: close connections that are broken or past the age that the project set.
+        """Close connections that are broken, or older than the project allows: between tasks.
 
-        CONN_MAX_AGE 0, Django's default, means "at the end of a request" and a slot's loop has none: taken
-        literally it costs a new connection for every task.
+        CONN_MAX_AGE=0, Django's default, means "until the end of the request", and a slot has no requests.
+        Taken literally, every task would need a new connection.
         """
         connection = self.connection
         if connection.close_at is not None and not connection.settings_dict["CONN_MAX_AGE"]:
             connection.close_at = None
         for each in connections.all(initialized_only=True):
             if each.errors_occurred and each.vendor != "sqlite":
-                # Then Django asks the server.
+                # After an error, Django tests the connection with a statement.
                 with _watchdog.limit(each, PROBE_SECONDS, 0.0):
                     each.close_if_unusable_or_obsolete()
             else:
@@ -235,12 +239,12 @@ class Link:
             return False
         if connection.in_atomic_block or not has_hung_up(connection.connection):
             return True
-        # Found before anything was sent: nothing is in doubt.
+        # Nothing has been sent, so nothing is in doubt.
         self.renew()
         return False
 
     def _not_connected(self, error: BaseException, *, may_end: bool) -> None:
-        # Half a connection is none.
+        # Connecting may have failed half way.
         self.renew()
         if not is_understood(error) or type(error.__cause__).__name__ == "PoolTimeout":
             error = ask_why(self.connection) or error
@@ -260,7 +264,7 @@ class Link:
         if at_once and self._failures == 1:
             return
         delay = min(FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 10), LONGEST_RETRY_SECONDS)
-        # Not all at once: they would be in one another's way again.
+        # At random, so that the slots do not get in one another's way again.
         self._pause_seconds = delay * random.uniform(0.5, 1.0)  # noqa: S311
 
     def _pause(self, *, even_when_stopping: bool) -> bool:
@@ -278,7 +282,7 @@ class Link:
                 self._said[trouble] = time.monotonic()
 
     def close(self) -> None:
-        """Let the other slots log what this one noticed."""
+        """Leave the logging of an outage that this slot has noticed to the others."""
         for trouble in self._said:
             self._outages.put_back(trouble)
         self._said.clear()
@@ -308,9 +312,10 @@ def _cut_all(every: Iterable[BaseDatabaseWrapper]) -> None:
 
 
 def _limit_connecting(connection: BaseDatabaseWrapper) -> None:
-    """Have drivers give up connecting to the task table's database, where the project has not said when.
+    """Limit how long drivers try to connect to the task table's database, unless the project has set a limit.
 
-    PyMySQL limits only the first of its steps; its limits for every answer are lifted once it is connected.
+    PyMySQL's connect_timeout covers only the first step, so the limits for reading and writing are set as
+    well, and removed when the connection is there.
     """
     options: dict[str, Any] = connection.settings_dict["OPTIONS"]
     driver = getattr(getattr(connection, "Database", None), "__name__", None)
@@ -323,7 +328,7 @@ def _limit_connecting(connection: BaseDatabaseWrapper) -> None:
     _watched.add(connection.alias)
 
 
-# Databases that have a task table, and those of them whose connections read and write without a limit.
+# Aliases of the databases with a task table, and of those whose limits for reading and writing are removed.
 _watched: set[str] = set()
 _unlimited: set[str] = set()
 

@@ -33,7 +33,7 @@ class _Client:
 
 
 class HealthServer:
-    """A server for a few pages. It never blocks: its owner's selector calls it, through the key's data."""
+    """A server for a few pages. It never blocks: the owner of the selector calls the data of ready keys."""
 
     def __init__(self, port: int, pages: dict[str, Page], selector: selectors.BaseSelector) -> None:
         """Listen on the port. Raises OSError if the port is in use or not allowed."""
@@ -49,7 +49,7 @@ class HealthServer:
         return int(self._listener.getsockname()[1])
 
     def close(self) -> None:
-        """Close all connections and the port, in a forked process. The owner's selector is not changed."""
+        """Close all connections and the port, also in a forked process. The selector is not changed."""
         for client in self._clients:
             client.connection.close()
         self._listener.close()

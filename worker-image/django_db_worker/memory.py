@@ -24,7 +24,7 @@ _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 class Verdict(enum.Enum):
-    """What happens to a process."""
+    """What should happen to a process."""
 
     KEEP = enum.auto()
     LEAVE = enum.auto()  # once its tasks have finished

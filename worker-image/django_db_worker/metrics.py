@@ -1,4 +1,4 @@
-"""The status board as Prometheus text, summed over the slots."""
+"""The metrics page: the status board, summed up over the slots."""
 
 from collections.abc import Callable, Iterable
 from itertools import accumulate

@@ -1,6 +1,7 @@
-"""What a row says about the end of its task, in a form that a database takes.
+"""What is stored about the end of a task, in a form that the database accepts.
 
-A task may raise what cannot be printed and return what cannot be written down: neither is the worker's end.
+A task may raise an exception that cannot be formatted, or return a value that cannot be stored. Neither may
+end the worker.
 """
 
 import json
@@ -16,13 +17,13 @@ from django_tasks_db.compat import TaskResultStatus
 Row = Any  # a DBTaskResult; the package's generics say nothing more
 FINISHED_FIELDS = ("status", "return_value", "finished_at", "exception_class_path", "traceback")
 
-# A traceback is for people. What is left of a longer one has where it begins, and the error at its end.
+# Tracebacks are for people. Of a longer one, the beginning is kept, and the end with the error.
 TRACEBACK_HEAD = TRACEBACK_TAIL = 32 * 1024
 CLASS_PATH_LENGTH = 1024
-# Bytes of a result below which nobody asks for the limit: no server is set to less than 1 MiB in practice.
+# For results with fewer bytes, the limit is not read: in practice, no server has a limit below 1 MiB.
 LARGE = 256 * 1024
 STATEMENT_OVERHEAD = 4 * 1024
-# What even a table that is odd in several ways has room for.
+# Characters for which even an unusual table has room.
 LEAST_LENGTH = 200
 
 
@@ -37,9 +38,11 @@ class LostTask:
 def succeed(row: Row, value: object) -> None:
     """Set a row's fields as DBTaskResult.set_successful does, without saving them.
 
-    Raises what a value's own code raises, and TypeError, ValueError or RecursionError for what is no JSON.
+    Raises:
+        TypeError, ValueError, RecursionError: the value cannot be written as JSON.
+        BaseException: whatever the value's own code raises.
     """
-    # Here, not in the middle of a statement: whatever comes of it is the task's own failure.
+    # Here, and not within a statement, so that an exception counts as the task's failure.
     encoder = row._meta.get_field("return_value").encoder  # noqa: SLF001
     row.encoded_value = json.dumps(value, cls=encoder) if value is not None else None
     row.status = TaskResultStatus.SUCCESSFUL
@@ -50,7 +53,7 @@ def succeed(row: Row, value: object) -> None:
 
 
 def fail(row: Row, error: BaseException) -> None:
-    """Set a row's fields as DBTaskResult.set_failed does, without saving them. Raises nothing."""
+    """Set a row's fields as DBTaskResult.set_failed does, without saving them. Never raises."""
     row.status = TaskResultStatus.FAILED
     row.finished_at = timezone.now()
     row.exception_class_path = _storable(_class_path(error))[:CLASS_PATH_LENGTH]
@@ -59,28 +62,30 @@ def fail(row: Row, error: BaseException) -> None:
 
 
 def plain(row: Row) -> None:
-    """Say the same about a failure in ASCII: for a table of another character set."""
+    """Reduce the description of a failure to ASCII, for a table with another character set."""
     row.exception_class_path = _ascii(row.exception_class_path)
     row.traceback = _ascii(row.traceback)
 
 
 def least(row: Row) -> None:
-    """Keep of a failure what every table has room for: the class, and the end of what it says."""
+    """Reduce a failure to what fits into every table: the class, and the end of the traceback."""
     row.exception_class_path = _ascii(row.exception_class_path)[:LEAST_LENGTH]
     row.traceback = _ascii(row.traceback)[-LEAST_LENGTH:]
 
 
 def check_size(row: Row, most: Callable[[], tuple[int, str] | None]) -> None:
-    """Refuse a result that the server would hang up on, every time, or take minutes to refuse.
+    """Refuse a result for which the server would close the connection, or which it takes minutes to refuse.
 
-    `most` is asked for the limit in bytes and its name, if there is one, and for large results alone.
-    Raises ValueError.
+    `most` returns the limit in bytes and its name, if there is one. It is only called for large results.
+
+    Raises:
+        ValueError: the result is too large.
     """
     text: str | None = row.encoded_value
     if text is None or len(text) < LARGE:
         return
     limit = most()
-    # At the most: not every driver escapes all of these.
+    # An upper bound: not every driver escapes all of these.
     if limit is not None and len(text) + sum(map(text.count, "\"'\\")) + STATEMENT_OVERHEAD > limit[0]:
         raise ValueError(
             f"The result has {len(text):,} bytes as JSON and cannot be stored: the database takes "
@@ -93,12 +98,12 @@ def _class_path(error: BaseException) -> str:
     try:
         return f"{kind.__module__}.{kind.__qualname__}"
     except BaseException:  # noqa: BLE001
-        # A metaclass may answer for its classes as it likes.
+        # A metaclass may define these attributes in its own way.
         return ".".join(str(type.__getattribute__(kind, name)) for name in ("__module__", "__qualname__"))
 
 
 def formatted(error: BaseException) -> str:
-    """Write an exception with its traceback as text that can be stored. Raises nothing."""
+    """Format an exception and its traceback as text that can be stored. Never raises."""
     return _storable(_shortened(_formatted(error)))
 
 
@@ -106,7 +111,7 @@ def _formatted(error: BaseException) -> str:
     try:
         return "".join(format_exception(error))
     except BaseException as failure:  # noqa: BLE001
-        # Formatting calls the exception's own code.
+        # Formatting calls code of the exception.
         kind = _class_path(failure)
         return (
             "Traceback (most recent call last):\n"
@@ -123,7 +128,7 @@ def _shortened(text: str) -> str:
 
 
 def _storable(text: str) -> str:
-    """PostgreSQL's text has no NUL, and no database a lone surrogate."""
+    """Escape NUL characters, which PostgreSQL refuses, and lone surrogates, which every database refuses."""
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 

@@ -81,33 +81,33 @@ def run_here(worker: Worker) -> None:
 
     def asked(signum: int, _: FrameType | None) -> None:
         second = stop.requested
-        # First of all: whatever the log does, the request is not lost.
+        # First, so that the request is not lost, whatever happens in the log.
         stop.request()
         if stop.in_task or status.state is State.IDLE:
-            # Elsewhere the log's own lock may be held by the code that this interrupts.
+            # Elsewhere, the code that this interrupts may hold the lock of the log.
             log_signal(signum, second=second)
         if second:
             stop.end_now()
 
     def missed(signums: bytes) -> None:
-        # While a task had a handler of its own.
+        # These came while a task had a handler of its own.
         for signum in signums:
             if signum in STOP_SIGNALS and not stop.requested:
                 asked(signum, None)
 
     try:
-        with _handling(dict.fromkeys(STOP_SIGNALS, asked)), _kept(stop, missed):
+        with _handling(dict.fromkeys(STOP_SIGNALS, asked)), _restoring(stop, missed):
             slot.run()
     finally:
         stop.close()
 
 
 def run_reloaded(worker: Worker) -> None:
-    """As run_here, in a thread beside Django's reloader, which has the main thread and SIGTERM."""
+    """Do what `run_here` does in a thread, because Django's reloader has the main thread and SIGTERM."""
     stop = Stop()
 
     def work() -> None:
-        with _kept(stop):
+        with _restoring(stop):
             worker.slot(0, 0, stop, Quota(worker.options.max_tasks)).run()
         if stop.requested:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -118,17 +118,17 @@ def run_reloaded(worker: Worker) -> None:
             raise SystemExit(1)
         stop.request()
 
-    # The reloader runs this twice: only its child works.
+    # The reloader runs this in two processes, and only its child is to work.
     child = os.environ.get(DJANGO_AUTORELOAD_ENV) == "true"
     with _handling(dict.fromkeys((signal.SIGINT, signal.SIGQUIT), asked) if child else {}):
         run_with_reloader(work)
 
 
 def run_supervised(worker: Worker, context: ProcessContext) -> int:
-    """Run one process's slots, in a fork of its own; return how it ended.
+    """Run the slots of one process, which has just been forked; return its exit code.
 
-    SIGTERM and SIGINT ask it to stop, however often: systemd and terminals send them to a whole group.
-    SIGQUIT, from the supervisor, ends it at once.
+    SIGTERM and SIGINT ask it to stop, however often they come, because systemd and terminals send them to a
+    whole process group. SIGQUIT, from the supervisor, ends it at once.
     """
     volunteer()
     if context.stacks is not None:
@@ -145,11 +145,11 @@ def run_supervised(worker: Worker, context: ProcessContext) -> int:
         elif threads == 1:
             stop.end_now()
         else:
-            # A thread cannot be interrupted. The supervisor settles the rows.
+            # Threads cannot be interrupted. The supervisor stores that their tasks have failed.
             os._exit(CRASHED)
 
     with _handling(dict.fromkeys(STOP_SIGNALS, asked)):
-        # Blocked since before the fork: until here they would have met the supervisor's handlers.
+        # They have been blocked since before the fork, because the supervisor's handlers were still in place.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         if worker.after_fork is not None:
             try:
@@ -158,7 +158,7 @@ def run_supervised(worker: Worker, context: ProcessContext) -> int:
                 logger.exception("The function that %s names failed, so the process ends.", SETTING)
                 return CRASHED
         runners = [_SlotRunner(worker, context, thread, stop, quota) for thread in range(threads)]
-        with _kept(stop) as surroundings:
+        with _restoring(stop) as surroundings:
             ends = [runners[0].run()] if threads == 1 else _run_threads(runners, stop)
     for end in (NOT_MIGRATED, REFUSED, CRASHED):
         if end in ends:
@@ -167,7 +167,7 @@ def run_supervised(worker: Worker, context: ProcessContext) -> int:
 
 
 def settle(worker: Worker, lost_tasks: Sequence[Mapping[int, LostTask]], error: BaseException) -> None:
-    """Store the end of every task whose process is gone; for a fork of its own, at the very end.
+    """Store that the tasks of processes that are gone have failed; runs in a process of its own, at the end.
 
     `lost_tasks` has what is known of each process's tasks, by thread; all others fail with `error`.
     """
@@ -224,7 +224,7 @@ class _SlotRunner:
             return DONE
         finally:
             connections.close_all()
-        # The process goes as a whole: what still runs in it may finish.
+        # The whole process ends, after the other slots have finished their tasks.
         self._stop.request()
         return end
 
@@ -246,7 +246,7 @@ def _run_threads(runners: list[_SlotRunner], stop: Stop) -> list[int]:
     ]
     for thread in threads:
         thread.start()
-    # The main thread has to stay in Python's reach: signal handlers run in it.
+    # The main thread must not block for long: signal handlers run in it.
     poll = select.poll()
     poll.register(done_reader, select.POLLIN)
     while len(ends) < len(runners):
@@ -259,20 +259,20 @@ def _run_threads(runners: list[_SlotRunner], stop: Stop) -> list[int]:
 
 
 def prepare_fork() -> None:
-    """Leave nothing in this process that its forks must not share."""
+    """Close what forked processes must not share, and freeze the rest so that they do."""
     for connection in connections.all(initialized_only=True):
         connection.close()
-        # Not `connection.pool`, which makes one.
+        # Not `connection.pool`, which would create one.
         if connection.alias in getattr(connection, "_connection_pools", {}):
             connection.close_pool()  # type: ignore[attr-defined]
     gc.collect()
-    # What is here now is never collected in a fork, so its pages stay shared.
+    # Objects that exist now are not collected in a fork, so its pages stay shared.
     gc.freeze()
 
 
 @contextmanager
-def _kept(stop: Stop, missed: Callable[[bytes], None] | None = None) -> Iterator[Surroundings]:
-    """Put the process back as it is now after each task; `missed` is told which signals came meanwhile."""
+def _restoring(stop: Stop, missed: Callable[[bytes], None] | None = None) -> Iterator[Surroundings]:
+    """Restore the process after each task; `missed` is called with the signals that came meanwhile."""
     surroundings = stop.surroundings = Surroundings(stop.request, missed)
     try:
         yield surroundings
@@ -286,7 +286,7 @@ Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def _handling(handlers: dict[signal.Signals, Handler]) -> Iterator[None]:
-    """Handle signals so meanwhile. Elsewhere than in the main thread Python cannot: then not at all."""
+    """Handle these signals for a while. Python only can in the main thread; in others this does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

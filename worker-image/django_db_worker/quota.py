@@ -8,7 +8,7 @@ from .status_board import SlotStatus
 
 
 class RecycleToken:
-    """The permission to be replaced. There is only one: a byte in a pipe that all processes read."""
+    """The permission to be replaced, which one process has at a time: a byte in a pipe that all can read."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
@@ -20,7 +20,7 @@ class RecycleToken:
         os.write(self._writer, b"x")
 
     def take(self, status: SlotStatus) -> bool:
-        """Try to get it, without waiting; `status` then records who has it, in case that process dies."""
+        """Try to get it, without waiting; `status` records which process has it, in case that dies."""
         try:
             os.read(self._reader, 1)
         except BlockingIOError:
@@ -33,7 +33,7 @@ class Quota:
     """The number of tasks that a process may still claim, for all its threads together."""
 
     def __init__(self, limit: int | None, may_leave: Callable[[], bool] = lambda: True) -> None:
-        """At the limit the process leaves as soon as it has permission; until then it keeps working."""
+        """At the limit, the process leaves as soon as `may_leave` allows it, and works until then."""
         self.taken = 0
         self.used_up = False
         self._limit = limit
@@ -52,7 +52,7 @@ class Quota:
             return True
 
     def give_back(self) -> None:
-        """Uncount a claim: it found nothing, or was undone."""
+        """Do not count the last claim, because it found nothing or was undone."""
         if self._limit is None:
             return
         with self._lock:

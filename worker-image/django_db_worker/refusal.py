@@ -1,8 +1,9 @@
-"""Why PostgreSQL lets nobody in, told by the SQLSTATE: its words may be in any language.
+"""Why PostgreSQL refuses a connection, by the SQLSTATE, because the message may be in any language.
 
-psycopg has a SQLSTATE only of errors that come after a connection was made; libpq keeps that of a refusal to
-itself, but writes it into its message where it is asked to be verbose. The operator's `engines/postgresql.py`
-connects so each time. A worker leaves connecting to Django, and asks once more when it was refused.
+psycopg knows the SQLSTATE only of errors on an existing connection. libpq does not offer that of a refused
+connection, but includes it in the message if it is configured to be verbose. The operator's
+`engines/postgresql.py` always connects in this way. A worker lets Django connect, and tries again in this way
+if that was refused, to learn why.
 """
 
 import ctypes
@@ -20,9 +21,9 @@ _STATE = re.compile(r":  ([0-9A-Z]{5}): ")
 
 
 def ask_why(connection: BaseDatabaseWrapper) -> OperationalError | None:
-    """Try to connect once more, without a pool, and return what was said; None where that worked.
+    """Try to connect again, without a pool, and return the error; None if there is none.
 
-    None, too, where the driver is not psycopg 3.
+    Also None if the driver is not psycopg 3.
     """
     if connection.vendor != "postgresql" or not hasattr(connection.Database, "pq"):  # type: ignore[attr-defined]
         return None
@@ -30,7 +31,7 @@ def ask_why(connection: BaseDatabaseWrapper) -> OperationalError | None:
     try:
         library = _libpq(driver)
     except (OSError, AttributeError):
-        # psycopg without its C module, and a libpq that is not where libraries are.
+        # psycopg without its C module, with a libpq that the loader does not find.
         return None
     try:
         _asking(driver, library).connect(**connection.get_connection_params()).close()
@@ -75,9 +76,9 @@ def _named(driver: Any, text: str) -> Exception:
 
 
 def _libpq(driver: Any) -> Any:
-    """The very libpq that psycopg's module is linked with: symbols are looked for in what it loads, too."""
+    """Return the libpq that psycopg's own module is linked with: the loader searches that, too."""
     library = ctypes.CDLL(importlib.import_module(driver.pq.PGconn.__module__).__file__)
-    # psycopg does not wrap this function, and documents pgconn_ptr for those.
+    # psycopg does not wrap this function, and documents pgconn_ptr for such cases.
     library.PQsetErrorVerbosity.argtypes = [ctypes.c_void_p, ctypes.c_int]
     library.PQsetErrorVerbosity.restype = ctypes.c_int
     return library

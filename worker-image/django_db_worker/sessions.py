@@ -1,9 +1,9 @@
-"""The sessions that tasks use: what one task left changed, broken or open is not the next one's.
+"""Keeps what a task does to its database sessions from the next task.
 
-All tasks of a slot use the slot's own connections, which stay open. A task that reads and writes rows leaves
-nothing behind in them. Where one changed its session or left a transaction open the connection is closed,
-before the result is stored: the next statement opens a new one. The server is not asked for that: Django's
-wrapper of the connection and the driver know.
+All tasks of a slot use the same connections, which stay open. A task that only reads and writes rows leaves
+nothing behind in them. If a task has changed its session or left a transaction open, the connection is closed
+before the result is stored, and the next statement opens a new one. Finding this out takes no request to the
+server: Django's wrapper of the connection and the driver know.
 """
 
 import gc
@@ -24,7 +24,7 @@ logger = logging.getLogger("django_tasks_db")
 PG_IDLE = 0
 MYSQL_IN_TRANSACTION = 1
 
-# After these a session is what it was before, or a transaction is open, which the driver tells.
+# These leave the session unchanged, except for an open transaction, of which the driver knows.
 _HARMLESS = {
     *(
         "SELECT",
@@ -43,10 +43,10 @@ _HARMLESS = {
     *("EXPLAIN", "SHOW", "DESCRIBE", "ANALYZE", "VACUUM", "REFRESH", "NOTIFY"),
 }
 _FIRST_WORD = re.compile(r"(?:\s+|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]*)", re.DOTALL)
-# For one transaction only.
+# These last for one transaction.
 _LOCAL = re.compile(r"\s*SET\s+(?:LOCAL|CONSTRAINTS)\s", re.IGNORECASE)
-# Functions that change the session, locks and variables that outlive a transaction, a second statement. The
-# pieces of text are for speed: few statements have one of them, and then the pattern decides.
+# Functions that change the session, locks and variables that outlive a transaction, and a second statement.
+# The pieces of text are for speed: the slower pattern is only tried on the few statements that have one.
 _PIECES = ("set_config", "advisory_lock", "get_lock", ":=", "into @", "into temp", ";")
 _TRACES = re.compile(
     r"set_config\s*\(|pg_(?:try_)?advisory_lock|get_lock\s*\(|:=|\binto\s+(?:@|temp(?:orary)?\s)|;\s*\S"
@@ -54,7 +54,7 @@ _TRACES = re.compile(
 
 
 def leaves_traces(sql: object) -> bool:
-    """Whether a statement may leave its session otherwise than it found it, as far as its text shows."""
+    """Whether a statement may change its session, as far as its text shows."""
     if not isinstance(sql, str):
         # A driver's own object, such as psycopg's sql.SQL.
         return True
@@ -91,7 +91,7 @@ class Sessions:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Around all of a slot's work."""
+        """Observe the connections that this thread has or opens; around all of a slot's work."""
         self._thread = threading.get_ident()
         connection_created.connect(self._created, weak=False)
         try:
@@ -106,8 +106,8 @@ class Sessions:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Around the project's own code; afterwards no trace of it is left in a session."""
-        # In the test case of a project a worker may be called inside of a transaction.
+        """Lend the connections to the project's own code; afterwards no session has a trace of it."""
+        # A test case of the project may call a worker within a transaction.
         enclosed = set()
         for connection in connections.all(initialized_only=True):
             watch = self._watch(connection)
@@ -124,11 +124,12 @@ class Sessions:
                 if connection.alias not in enclosed:
                     self._clean(connection)
             if self._left_atomic:
-                # An atomic() in a generator ends when that is collected: not in a transaction of ours.
+                # An atomic() in a generator ends when the generator is collected. That must not happen in
+                # a transaction of the slot's own.
                 gc.collect()
 
     def between_tasks(self) -> None:
-        """Once nothing refers to the last task any more, not even its exception."""
+        """Collect what the last task has left, when nothing refers to it any more, not even its exception."""
         if self._left_atomic:
             self._left_atomic = False
             gc.collect()
@@ -136,7 +137,7 @@ class Sessions:
     def _created(self, *, connection: BaseDatabaseWrapper, **_: Any) -> None:
         if threading.get_ident() == self._thread:
             watch = self._watch(connection)
-            # What Django and the project do to every new connection is no trace of a task.
+            # What Django and the project do with every new connection is not a change by the task.
             watch.lent, watch.changed = self._lent, False
 
     @staticmethod
@@ -160,7 +161,7 @@ class Sessions:
 
 
 def discard(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection in whatever state it is, and let no pool keep its session."""
+    """Close a connection, whatever state it is in, and do not let a pool keep its session."""
     connection.in_atomic_block = connection.needs_rollback = connection.closed_in_transaction = False
     connection.savepoint_ids = []
     connection.atomic_blocks = []
@@ -169,7 +170,7 @@ def discard(connection: BaseDatabaseWrapper) -> None:
             connection.connection.close()
         connection.close()
     except Error:
-        # PyMySQL's for what is closed already is no DatabaseError.
+        # PyMySQL raises an error of its own if the connection is already closed.
         connection.connection = None
 
 
@@ -191,7 +192,7 @@ def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
     try:
         return look(raw)
     except Exception:  # noqa: BLE001
-        # A driver's own error: the connection is broken, which the next statement finds.
+        # The connection is broken, which the next statement will find.
         return False
 
 
@@ -200,7 +201,7 @@ def _look_postgres(raw: Any) -> bool:
 
 
 def _look_mysql(raw: Any) -> bool:
-    # mysqlclient does not tell its status: there a BEGIN behind Django's back is not seen.
+    # mysqlclient does not have the status, so a BEGIN that bypasses Django is not noticed there.
     return bool(getattr(raw, "server_status", 0) & MYSQL_IN_TRANSACTION) or not raw.get_autocommit()
 
 

@@ -1,4 +1,4 @@
-"""One slot: claims a task, runs it, stores the result, and again, in one thread with one connection."""
+"""A slot: claims a task, runs it and stores its result, over and over, in one thread with one connection."""
 
 import decimal
 import logging
@@ -33,7 +33,7 @@ logger = logging.getLogger("django_tasks_db")
 
 @dataclass(frozen=True)
 class SlotOptions:
-    """How slots go about their work: the same for all of a worker."""
+    """The options that all slots of a worker have in common."""
 
     wanted: Wanted
     interval: float
@@ -48,13 +48,13 @@ class _Resolved:
     """A row's task, ready to be called, and the sender of its signals."""
 
     call: Callable[[], Any]
-    # Upstream sends the instance when a task starts and the class when it failed; Django documents the class.
+    # A class, as Django documents. Upstream sends an instance when a task starts, and a class when it fails.
     sender: type
 
 
 def _resolve(row: Row) -> _Resolved:
-    """Find a row's task, whose module may be imported by that: any exception may come of it."""
-    # The decimal context is an object that tasks change in place.
+    """Find a row's task. This may import its module, and so raise anything."""
+    # Tasks change the decimal context in place, so each gets a copy.
     decimal.setcontext(decimal.getcontext().copy())
     task = row.task
     result = row.task_result
@@ -63,23 +63,23 @@ def _resolve(row: Row) -> _Resolved:
 
 
 def _call(resolved: _Resolved) -> object:
-    """Run a task's own code; what comes out of it is one thread of this process, in no event loop."""
+    """Run a task's own code. A process that it has forked ends here, and so does an event loop."""
     pid = os.getpid()
     try:
         return resolved.call()
     finally:
         if os.getpid() != pid:
             _end_fork(sys.exc_info()[1])
-        # Some libraries leave one behind that seems to run (Playwright's "sync" API): Django then refuses
-        # every query of this thread.
+        # Some libraries, such as Playwright with its "sync" API, leave a loop behind that seems to run. Then
+        # Django would refuse every query of this thread.
         if events._get_running_loop() is not None:  # noqa: SLF001
             events._set_running_loop(None)  # noqa: SLF001
 
 
 def _end_fork(error: BaseException | None) -> NoReturn:
-    """End a process that a task has forked and that came out of the task: it must not do the worker's work.
+    """End a process that a task has forked and that has returned from the task: it must not act as a worker.
 
-    Its connections are those of the worker, so nothing is closed.
+    It shares the worker's connections, so it must not close them.
     """
     code = 0 if error is None else 1
     if isinstance(error, SystemExit):
@@ -93,15 +93,15 @@ def _end_fork(error: BaseException | None) -> NoReturn:
 
 
 def _is_imported(row: Row) -> bool:
-    """Whether no project's code runs to find the row's task."""
+    """Whether the row's task can be found without running the project's code."""
     return row.task_path.rpartition(".")[0] in sys.modules
 
 
 def _log_receiver(receiver: object, row: Row, error: BaseException) -> None:
     name = getattr(receiver, "__qualname__", "a receiver")
-    # As text: what a logger does with an exception that cannot be formatted is to raise another.
+    # As text, because a logger raises if it is given an exception that cannot be formatted.
     logger.error(
-        "Task id=%s: %s of a signal failed, which is no matter of the task's:\n%s",
+        "Task id=%s: %s of a signal failed; the task's result is not affected:\n%s",
         row.id,
         name,
         outcome.formatted(error).rstrip(),
@@ -109,7 +109,7 @@ def _log_receiver(receiver: object, row: Row, error: BaseException) -> None:
 
 
 class Slot:
-    """The loop of upstream's Worker, with a connection that stays."""
+    """The loop of upstream's Worker, with a connection that stays open."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class Slot:
         logger.info("Starting worker worker_id=%s queues=%s", self.worker_id, names)
         self.settle(ChildProcessError(PROCESS_DIED))
         if self._options.startup_delay and self._options.interval:
-            # Not all at once on the database.
+            # At random, so that the database does not get all workers at once.
             self._idle(random.random())  # noqa: S311
         while self._turn():
             pass
@@ -156,7 +156,7 @@ class Slot:
         self._status.enter(State.ENDED)
 
     def settle(self, error: BaseException) -> None:
-        """Fail the task that the last process of this slot was running when it ended: nobody else knows."""
+        """Fail the task that this slot was running when its last process ended, if there was one."""
         row = self._task_store.leftover()
         if row is not None:
             outcome.fail(row, error)
@@ -176,7 +176,7 @@ class Slot:
                 context.run(self._tell, task_finished, sender, row)
 
     def _turn(self) -> bool:
-        """One round of the loop; False ends it."""
+        """Do one round of the loop; return False if it was the last one."""
         row, self._next = self._next, None
         looked = True
         if row is None:
@@ -193,7 +193,7 @@ class Slot:
             if row is None:
                 self._quota.give_back()
         if row is not None:
-            # Claimed in the moment of the signal: still nobody's.
+            # The request to stop came during the claim: no process needs to run this task.
             if self._stop.asked():
                 self._task_store.give_back(row)
                 return False
@@ -212,10 +212,10 @@ class Slot:
         self._stop.wait(seconds)
 
     def _run(self, row: Row) -> None:
-        """Run a claimed task, store what became of it, and tell those who listen."""
+        """Run a claimed task, store its result, and send its signals."""
         self._status.enter(State.RUNNING)
         self._status.count_started(claim.seconds_ready(row))
-        # What a task sets in its context, such as language and time zone, ends with it.
+        # What a task sets in its context, such as the language and the time zone, ends with the task.
         context = copy_context()
         sender = None
         try:
@@ -228,9 +228,9 @@ class Slot:
                     value = context.run(_call, resolved)
                 outcome.succeed(row, value)
         except BaseException as error:  # noqa: BLE001
-            # SystemExit and the like too, as upstream: a task does not end the worker.
+            # Also SystemExit and the like, as upstream: a task cannot end the worker.
             outcome.fail(row, error)
-            # In here, because receivers log the exception that is being handled.
+            # Within the handler, because receivers log the exception that is being handled.
             self._conclude(row, sender, context)
         else:
             self._conclude(row, sender, context)
@@ -247,7 +247,7 @@ class Slot:
 
     @staticmethod
     def _tell(signal: Signal, sender: type, row: Row) -> None:
-        """Send a signal. What its receivers raise is theirs, and no matter of the task's."""
+        """Send a signal. An exception of a receiver is logged, and does not concern the task."""
         try:
             for receiver, answer in signal.send_robust(sender=sender, task_result=row.task_result):
                 if isinstance(answer, Exception):
@@ -256,7 +256,7 @@ class Slot:
             _log_receiver(None, row, error)
 
     def _store(self, row: Row) -> None:
-        """Store the result and, where nobody can tell the difference, claim the next row in that commit."""
+        """Store the result and, if nobody can tell the difference, claim the next row in the same commit."""
         if self._may_claim_with_result() and self._quota.take():
             try:
                 self._next = self._task_store.finish_and_claim(row)
@@ -268,5 +268,5 @@ class Slot:
         self._status.enter(State.RUNNING)
 
     def _may_claim_with_result(self) -> bool:
-        # A receiver of task_finished may enqueue something more urgent: then the next claim comes after it.
+        # A receiver of task_finished may enqueue something more urgent, so the next claim has to wait for it.
         return not (self._options.listeners.task_finished or self._next is not None or self._stop.asked())

@@ -7,8 +7,8 @@ import signal
 import tempfile
 import time
 
-# The handler does not need the interpreter, so it works even while a C extension holds the GIL. It is a
-# real-time signal, which nothing else uses by accident, and which Linux has, where workers run in production.
+# faulthandler's handler does not need the interpreter, so it works even while a C extension holds the GIL.
+# Nothing else uses a real-time signal by accident. Linux has them, where workers run in production.
 ASK = signal.Signals(getattr(signal, "SIGRTMIN", signal.SIGUSR2))
 PATIENCE_SECONDS = 2.0
 
@@ -16,16 +16,16 @@ _THREAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)\b.*$", re.MULTIL
 
 
 class Stacks:
-    """The stacks of one worker process at a time: `arm()` in that process, `ask()` and `read()` here."""
+    """The stacks of one worker process at a time: call `arm()` there, and `ask()` and `read()` here."""
 
     def __init__(self) -> None:
-        # Both processes have the same open file, and so the same position in it.
+        # Both processes share the open file, and so the position in it.
         self._file = os.memfd_create("stacks") if hasattr(os, "memfd_create") else _unnamed()
         self._asked = 0.0
         self._size = 0
 
     def arm(self) -> None:
-        """Answer requests from now on; called in the process itself."""
+        """Answer requests from now on. Call it in the worker process."""
         faulthandler.register(ASK, file=self._file, all_threads=True, chain=False)
 
     def ask(self, pid: int) -> None:

@@ -1,7 +1,7 @@
 """The status of every slot, in memory that the supervisor and its processes share.
 
-Each word has one writer at a time, the slot or the supervisor, so no locks are needed. The counters belong
-to the slot and outlive its process.
+Each word of this memory has one writer at a time, the slot or the supervisor, so no locks are needed. The
+counters belong to the slot and survive its process.
 """
 
 import enum
@@ -44,14 +44,14 @@ class Histogram:
 
 
 class SlotStatus:
-    """One slot's words on the board."""
+    """One slot's part of the memory."""
 
     def __init__(self, words: "memoryview[int]", numbers: "memoryview[float]") -> None:
         self._words = words
         self._numbers = numbers
 
     def enter(self, state: State) -> None:
-        """Set what the slot is doing from now on. The clock is the machine's, the same for every process."""
+        """Set what the slot is doing from now on, on the machine's clock, which all processes share."""
         self._words[_BEAT] = time.monotonic_ns()
         self._words[_STATE] = state
         if state in _NOT_CLAIMING:
@@ -69,7 +69,7 @@ class SlotStatus:
 
     @property
     def claims(self) -> bool:
-        """Whether the slot's last query of the table was successful."""
+        """Whether the slot has queried the table successfully, and has not lost its connection since."""
         return bool(self._words[_CLAIMING])
 
     def note_claim(self) -> None:
@@ -78,7 +78,7 @@ class SlotStatus:
 
     @property
     def leaving(self) -> bool:
-        """Whether this process is the one being replaced; stored with its first slot."""
+        """Whether this process is the one that is being replaced; stored with its first slot."""
         return bool(self._words[_LEAVING])
 
     @leaving.setter
@@ -89,7 +89,7 @@ class SlotStatus:
     def stopping(self) -> bool:
         """Whether the supervisor has asked this process to stop; stored with its first slot.
 
-        It says the same as SIGTERM, which a task may catch or ignore.
+        It has the same meaning as SIGTERM, which a task may catch or ignore.
         """
         return bool(self._words[_STOPPING])
 
@@ -108,7 +108,7 @@ class SlotStatus:
 
     @property
     def doubt(self) -> bool:
-        """Whether a claim is in progress: if the process ended now, `task` might not be its last row."""
+        """Whether a claim is in progress, so that the slot may have claimed another row than `task`."""
         return bool(self._words[_DOUBT])
 
     @doubt.setter

@@ -15,18 +15,18 @@ LONGEST_WAIT = 2**31 // 1000 - 1
 class Stop:
     """A request to stop: made by signal handlers, watched by every slot of the process.
 
-    A signal handler may only set a flag and write to a pipe here: it runs between any two bytecodes of the
-    main thread, so a lock or an exception could hit the middle of a claim. The only exception is `end_now`
-    while a task's own code runs, which is interrupted with SystemExit, as upstream does.
+    A signal handler runs between any two bytecodes of the main thread, so a lock or an exception could hit
+    the middle of a claim. Here it only sets a flag and writes to a pipe. The only exception is `end_now`,
+    which interrupts a task's own code with SystemExit, as upstream does.
     """
 
-    # Put back after each task, once the process is ready for them.
+    # What is restored after each task; None until the process is ready to run tasks.
     surroundings: Surroundings | None = None
 
     def __init__(self, *, parent: int | None = None, told: Callable[[], bool] = lambda: False) -> None:
-        """`parent` is the supervisor's process id: if that process is gone, this is a request to stop.
+        """`parent` is the supervisor's process id: if that process is gone, this counts as a request to stop.
 
-        So is `told()`, for a signal that arrived while a task had a handler of its own for it.
+        So does `told()`, for a signal that came while a task had its own handler for it.
         """
         self.requested = False
         self.at_once = False
@@ -37,21 +37,21 @@ class Stop:
         os.set_blocking(self._writer, False)
 
     def request(self) -> None:
-        """Claim nothing more; finish what runs. May be called from a signal handler."""
+        """Request that no more tasks are claimed. May be called from a signal handler."""
         if not self.requested:
             self.requested = True
             # The byte is never read: the pipe stays readable for all threads.
             os.write(self._writer, b"x")
 
     def end_now(self) -> None:
-        """End the running task too. May be called from a signal handler."""
+        """Also end the running task. May be called from a signal handler."""
         self.at_once = True
         self.request()
         if self._in_task:
             raise SystemExit(1)
 
     def asked(self) -> bool:
-        """Whether to claim nothing more."""
+        """Whether no more tasks may be claimed."""
         if self._told() or (self._parent is not None and os.getppid() != self._parent):
             self.request()
         return self.requested
@@ -71,9 +71,9 @@ class Stop:
 
     @contextmanager
     def task(self) -> Iterator[None]:
-        """Around a task's own code: there, and only there, may `end_now` interrupt the main thread.
+        """Let `end_now` interrupt the main thread; only around a task's own code.
 
-        What the code changes of its process is put back at the end.
+        What the code has changed in the process is restored at the end.
         """
         surroundings = self.surroundings
         if surroundings is not None:

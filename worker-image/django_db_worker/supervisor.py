@@ -1,4 +1,4 @@
-"""Keeps a worker's processes: starts, watches, replaces and ends them. Works as PID 1 of a container.
+"""Starts, watches, replaces and ends the processes of a worker. It can be PID 1 of a container.
 
 It has one thread and no database connection, because it forks: at the start, and to replace a process.
 """
@@ -49,7 +49,7 @@ class Supervisor:
     """Runs a worker of several slots, or one that answers probes."""
 
     def __init__(self, worker: Worker, *, stuck_seconds: float) -> None:
-        """Raises OSError when the health port cannot be had."""
+        """Raises OSError if the health port cannot be opened."""
         self._worker = worker
         options = worker.options
         self._stuck_limits = StuckLimits(stuck_seconds, worker.slot_options.interval)
@@ -84,12 +84,12 @@ class Supervisor:
         Raises NotMigratedError, RefusedError and AbandonedError.
         """
         handled = (*STOP_SIGNALS, signal.SIGCHLD)
-        # The numbers arrive through the pipe; a handler only keeps the default action away. The pipe is
-        # first: a signal between the two would be heeded by neither.
+        # The signals' numbers arrive through the pipe; the handler only prevents the default action. The pipe
+        # comes first, because a signal between the two steps would be lost.
         wakeup = signal.set_wakeup_fd(self._signals_writer, warn_on_full_buffer=False)
         before = {signum: signal.signal(signum, _ignore) for signum in handled}
         process.prepare_fork()
-        # Those of a database's pool have gone with it.
+        # The threads of a database's pool have ended with it.
         warn_of_threads(self._worker.after_fork)
         try:
             while self._once():
@@ -158,7 +158,7 @@ class Supervisor:
         """Run `work` in a process of its own, whose exit code it returns; return the process id."""
         sys.stdout.flush()
         sys.stderr.flush()
-        # A signal between the fork and the fork's own handlers would be taken for the supervisor's.
+        # Until the forked process has its own handlers, a signal to it would count as one to the supervisor.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         pid = os.fork()
         if pid:
@@ -177,7 +177,7 @@ class Supervisor:
         except BaseException:
             logger.exception("A worker process failed.")
         finally:
-            # Not the supervisor's stack: only what the interpreter does at its end.
+            # Do not return to the supervisor's code: only do what the interpreter does at its end.
             atexit._run_exitfuncs()  # noqa: SLF001
             with suppress(OSError, ValueError):
                 sys.stdout.flush()
@@ -185,7 +185,7 @@ class Supervisor:
             os._exit(code)
 
     def _reap(self) -> None:
-        """Collect every process that has ended: as PID 1, also those that others left behind."""
+        """Collect every process that has ended: as PID 1, also orphans of other processes."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -224,7 +224,7 @@ class Supervisor:
         child.quick_failures = child.quick_failures + 1 if quick else 0
         delay = min(FIRST_BACKOFF_SECONDS * 2 ** max(child.quick_failures - 1, 0), LONGEST_BACKOFF_SECONDS)
         logger.error("Worker process %d ended %s.", child.number + 1, how)
-        # A task that kills its process is that task's failure: it will not come again.
+        # If a task has killed its process, only that task has failed, and it will not run again.
         if child.quick_failures >= QUICK_FAILURES and not any(slot.task for slot in child.slots):
             logger.error(
                 "Worker process %d failed %d times in a row. Giving up.",
@@ -258,7 +258,7 @@ class Supervisor:
                         self._end_at_once()
 
     def _stop(self, code: int) -> None:
-        """Ask every process to finish; the first reason is the exit code."""
+        """Ask every process to finish. The first `code` is the supervisor's exit code."""
         if self._exit is None:
             self._exit = code
             for child in self._children:
@@ -274,12 +274,12 @@ class Supervisor:
                 child.send(signal.SIGQUIT)
 
     def _settle(self) -> None:
-        """Store the failure of tasks that were killed with their process, where no new process will."""
+        """Store the failure of tasks that were killed with their process, if no new process will."""
         if not any(slot.unsettled for slot in self._worker.board.all):
             return
         error: BaseException = ChildProcessError(PROCESS_DIED)
         if self._ended_at_once is not None:
-            # What upstream raises in the task itself.
+            # The exception that upstream raises in the task itself.
             error = SystemExit("The worker was told to end at once.")
 
         def work() -> int:
@@ -299,7 +299,7 @@ class Supervisor:
         if self._ended_at_once is not None and now - self._ended_at_once > KILL_AFTER_SECONDS:
             for child in self._children:
                 child.send(signal.SIGKILL)
-        # The next process may leave once the fresh one works: never all at once.
+        # One process at a time: the next one may leave once the new one has queried the table.
         fresh = self._recycled
         if fresh is not None and any(slot.claims for slot in fresh.slots):
             self._recycled = None
@@ -320,7 +320,7 @@ class Supervisor:
                 logger.error("Worker process %d is stuck. It will be replaced.", child.number + 1)
                 child.stuck_since = now
                 child.ask_to_stop()
-        # What still runs beside the stuck slot may finish.
+        # Tasks of the other slots may finish.
         elif now - child.stuck_since > KILL_AFTER_SECONDS and not any(
             slot.state is State.RUNNING for slot in child.slots
         ):

@@ -1,8 +1,8 @@
-"""What a task can change of the process that runs it, and how that is put back before the next task begins.
+"""What a task can change in the process that runs it, and how it is restored before the next task begins.
 
-Django keeps time zone, language and the like for each thread; these here belong to the whole process. What a
-library sets up when a task first imports it must outlive that task, so a change that can only help is left
-alone: a higher recursion limit, a filter that hides warnings, most variables that were not there before.
+Django keeps the time zone, the language and the like for each thread. What is restored here belongs to the
+whole process. What a library sets up when a task first imports it has to stay, so changes that can do no harm
+are left alone: a higher recursion limit, a filter that hides warnings, most new environment variables.
 """
 
 import gc
@@ -23,14 +23,14 @@ from typing import Any
 
 logger = logging.getLogger("django_tasks_db")
 
-# Neighbours that run all the time leave no moment to put things back: then the process is replaced.
+# Nothing is restored while other tasks run in the process. If one always does, the process is replaced.
 PATIENCE_SECONDS = 60.0
 
-# Variables that the C library and Python's own modules heed, also those that were not set before.
+# Variables that the C library and Python's own modules read. These are removed if they were not set before.
 _HEEDED = {"TZ", "LANG", "LANGUAGE", "TMPDIR", "TEMP", "TMP", "HOME", "PATH", "DJANGO_SETTINGS_MODULE"}
 _HEEDED |= {f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")}
 _HEEDED |= {f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "ALL", "NO")}
-# What os.environ keeps: to compare it with a copy takes a hundredth of the time.
+# The dictionary within os.environ: comparing it takes a hundredth of the time.
 _ENVIRON: Any = getattr(os.environ, "_data", os.environ)
 
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
@@ -41,7 +41,7 @@ _LIMITS = (
     resource.RLIMIT_FSIZE,
     resource.RLIMIT_NOFILE,
 )
-# Those that programs use. To read one costs a microsecond, and there are sixty.
+# The signals that programs use. There are sixty signals, and reading the handler of one takes a microsecond.
 _SIGNALS = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -59,7 +59,7 @@ _SIGNALS = (
 
 @dataclass(frozen=True)
 class _Trait:
-    """One thing that a task can change; `write` is given what `read` said at the start."""
+    """Something that a task can change; `write` gets the value that `read` returned at the start."""
 
     name: str
     read: Callable[[], Any]
@@ -67,16 +67,16 @@ class _Trait:
 
 
 class Surroundings:
-    """How the process was before its first task: `begin()` before each task, `end()` after it.
+    """The state of the process before its first task: call `begin()` before each task and `end()` after it.
 
-    Make it in the thread that runs the tasks, or that starts their threads, once the signals are handled.
+    Create it in the thread that runs the tasks, or starts their threads, after the signal handlers are set.
     """
 
     def __init__(self, leave: Callable[[], object], missed: Callable[[bytes], object] | None = None) -> None:
-        """`leave` is called when the process cannot be put back: it must claim nothing more.
+        """`leave` is called if the process cannot be restored: it must claim no more tasks.
 
-        `missed` is told, after each task, which signals came meanwhile: the task may have handled them. With
-        it this has to be the main thread.
+        After each task, `missed` is called with the signals that came meanwhile, because the task may have
+        handled them. This requires the main thread.
         """
         self.gave_up = False
         self._leave = leave
@@ -91,7 +91,7 @@ class Surroundings:
         self._handlers = [signal.getsignal(number) for number in _SIGNALS]
         self._timers = [timer for timer in _TIMERS if not any(signal.getitimer(timer))]
         self._directory = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
-        # Only writing it tells what it was.
+        # The umask can only be read by setting it.
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._before = [(trait, trait.read()) for trait in self._traits()]
@@ -101,7 +101,7 @@ class Surroundings:
         self._changed_since: float | None = None
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the file descriptors."""
         os.close(self._directory)
         if self._missed is not None:
             signal.set_wakeup_fd(-1)
@@ -109,14 +109,14 @@ class Surroundings:
             os.close(self._wakeup_writer)
 
     def begin(self) -> None:
-        """Say that a task begins."""
+        """Note that a task begins."""
         with self._lock:
             self._running.add(threading.get_ident())
 
     def end(self) -> None:
-        """After a task: put back what it changed. What neighbours may be using waits until none runs."""
+        """Restore what a task has changed; what other running tasks may be using, when none is left."""
         if os.getpid() != self._pid:
-            # A process that the task has forked: the pipe is not its own, and another thread had the lock.
+            # In a process that the task has forked, the pipe is shared, and nobody will release the lock.
             return
         changed = self._put_back_signals()
         if self._missed is not None:
@@ -130,10 +130,10 @@ class Surroundings:
                 self._changed_since = None
                 changed += self._put_back()
         if changed:
-            logger.warning("A task left its process changed: %s. It is put back.", ", ".join(changed))
+            logger.warning("A task has changed its process: %s. This is undone.", ", ".join(changed))
 
     def _put_back_signals(self) -> list[str]:
-        # The task's own timer may interrupt this until it is off, with what its handler raises.
+        # Until it is off, the task's own timer may interrupt this, and its handler may raise.
         while True:
             try:
                 return self._put_back_handlers() + self._put_back_mask()
@@ -150,7 +150,7 @@ class Surroundings:
             for timer in self._timers:
                 signal.setitimer(timer, 0)
         for number, before in zip(_SIGNALS, self._handlers, strict=True):
-            # None: one that Python knows nothing of.
+            # None: a handler that was not set from Python.
             if signal.getsignal(number) is not before and before is not None:
                 changed.append(f"handler of {number.name}")
                 signal.signal(number, before)
@@ -159,13 +159,13 @@ class Surroundings:
         return changed
 
     def _put_back_mask(self) -> list[str]:
-        # Each thread has its own. After the handlers, because what was held back arrives now.
+        # Each thread has a mask of its own. After the handlers, because blocked signals are delivered now.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ()) - self._mask
         if not blocked:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             return []
         for number in signal.sigpending() & blocked:
-            # Without a handler it would end the process: a timer of the task's own, say.
+            # Without a handler, the signal would end the process. It may come from a timer of the task, say.
             if signal.getsignal(number) is signal.SIG_DFL:
                 _discard(number)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
@@ -188,7 +188,7 @@ class Surroundings:
         return changed
 
     def _look(self) -> None:
-        """While neighbours run: a change may be what one of them is using just now, or what stays."""
+        """Look for changes while other tasks run: one of them may be using what looks like a change."""
         changed = [trait.name for trait, before in self._before if _seen(trait) != before]
         if not changed:
             self._changed_since = None
@@ -201,7 +201,7 @@ class Surroundings:
         if not self.gave_up:
             self.gave_up = True
             logger.warning(
-                "A task left its process changed: %s. It cannot be put back, so the process ends.",
+                "A task has changed its process: %s. This cannot be undone, so the process ends.",
                 ", ".join(names),
             )
             self._leave()
@@ -211,7 +211,7 @@ class Surroundings:
         copy = dict(_ENVIRON)
 
         def same_environment() -> bool:
-            # As bytes first, which is fast; only what matters after that.
+            # First as bytes, which is fast, and only then the variables that matter.
             return copy == _ENVIRON or _relevant(environment) == environment
 
         def restore_environment(_: bool) -> None:  # noqa: FBT001
@@ -243,7 +243,7 @@ class Surroundings:
 
 
 def _discard(number: signal.Signals) -> None:
-    """Take a pending signal away; not for ever, should another thread have taken it meanwhile."""
+    """Consume a pending signal, without waiting, because another thread may have consumed it."""
     if hasattr(signal, "sigtimedwait"):
         signal.sigtimedwait((number,), 0)
     else:  # macOS
@@ -254,7 +254,7 @@ def _seen(trait: _Trait) -> object:
     try:
         return trait.read()
     except OSError:
-        # Such as the working directory, deleted meanwhile.
+        # The working directory, for example, may have been deleted.
         return None
 
 
@@ -264,7 +264,7 @@ def _directory() -> tuple[int, int]:
 
 
 def _relevant(before: dict[str, str]) -> dict[str, str]:
-    """The variables that were there before, and those whose being there changes what other code does."""
+    """Return the variables that were set before, and those that change how other code works."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -1,26 +1,27 @@
-"""What errors of the database mean for a slot: whether to wait, connect anew, or give up, and in which words.
+"""What errors of the database mean for a slot: whether to wait, reconnect or give up, and what to log.
 
-By code, in whatever language the server speaks: a SQLSTATE on PostgreSQL, an error number on MySQL and
-MariaDB. Only what a driver or a pooler says itself has no code of use, and is told by its (English) text.
-The operator has tables of the same codes, for what it tells people: `tasktable/engines/` in its package.
+Errors are recognised by their code, so the server's language does not matter: a SQLSTATE on PostgreSQL, an
+error number on MySQL and MariaDB. Only errors of drivers and poolers have no useful code, and are recognised
+by their (English) text. The operator has tables of the same codes, for its own messages: see
+`tasktable/engines/` in its package.
 """
 
 import enum
 
 from django.db import DatabaseError, InterfaceError, NotSupportedError, OperationalError
 
-# What a pooler says has one code for everything: PgBouncer's, and Odyssey's and PgCat's.
+# Poolers have one code for everything: PgBouncer, and then Odyssey and PgCat.
 _SAYS_NOTHING = {"08P01", "XX000", "58000"}
 
 
 class Trouble(enum.Enum):
     """What an error of the database asks for."""
 
-    LOST = "the connection no longer works, and nobody knows what became of the statement: connect anew"
-    AWAY = "the server answers, but not to this end for now: wait, and connect anew"
-    BUSY = "the statement was ended in favour of somebody else, or took too long: the same one, later"
+    LOST = "the connection no longer works, and the statement may have taken effect or not: reconnect"
+    AWAY = "the server answers, but cannot be used for now: wait, and reconnect"
+    BUSY = "the statement gave way to another one, or took too long: repeat it later"
     DENIED = "the user or the password is refused"
-    NOT_MIGRATED = "the table, or a column of it, is not there"
+    NOT_MIGRATED = "the table, or a column of it, does not exist"
     OTHER = "the statement itself is refused"
 
 
@@ -36,7 +37,8 @@ _SQLSTATES: dict[str, tuple[Trouble, str]] = {
     "57P05": (_LOST, "the server ended the connection"),
     "25P03": (_LOST, "the server ended the connection"),
     "25P04": (_LOST, "the server ended the connection"),
-    # What a task left in the session, and a prepared statement that a pooler has in another one.
+    # A transaction that a task has left in the session, and a prepared statement that belongs to another
+    # session of the pooler.
     "25P01": (_LOST, "the session was changed"),
     "25P02": (_LOST, "the session was changed"),
     "26000": (_LOST, "the pooler gave another session"),
@@ -123,8 +125,8 @@ _NUMBERS: dict[int, tuple[Trouble, str]] = {
     1146: (Trouble.NOT_MIGRATED, "no such table"),
 }
 
-# Messages of servers and drivers quote hosts, users and names freely, each in its own way, so only known
-# phrases pass. The first that fits counts.
+# Servers and drivers quote hosts, users and names in their messages, each in its own way. So instead of a
+# message, the words for the first phrase that it contains are used.
 _PHRASES: dict[str, tuple[Trouble, str]] = {
     "connection refused": (_LOST, "connection refused"),
     "name or service not known": (_LOST, "unknown host name"),
@@ -178,9 +180,9 @@ _PHRASES: dict[str, tuple[Trouble, str]] = {
 
 
 def code_of(error: BaseException) -> str | int | None:
-    """The SQLSTATE or MySQL's number of a database error.
+    """Return the SQLSTATE or, for MySQL, the number of a database error; None if it has none.
 
-    MySQL's drivers may have both; its SQLSTATE is the same for most things.
+    MySQL's drivers may have both, but MySQL uses the same SQLSTATE for most errors.
     """
     cause = error.__cause__ or error
     first = cause.args[0] if cause.args else None
@@ -191,20 +193,20 @@ def code_of(error: BaseException) -> str | int | None:
 
 
 def trouble_of(error: BaseException) -> Trouble:
-    """What an error of the database asks for."""
+    """Return what an error of the database asks for."""
     if not isinstance(error, DatabaseError | InterfaceError):
         return Trouble.OTHER
     known = _known(error)
     if known is not None:
         return known[0]
     if isinstance(error, InterfaceError):
-        # What is left of a connection that broke before.
+        # Drivers raise it for a connection that has already broken.
         return Trouble.LOST
     code = code_of(error)
     if isinstance(code, str):
         return _CLASSES.get(code[:2], Trouble.OTHER)
     if code is None and isinstance(error, OperationalError) and not _is_sqlites(error):
-        # No server has said so: the driver has, of the connection.
+        # It comes from the driver, not from a server, and is about the connection.
         return Trouble.LOST
     return Trouble.OTHER
 
@@ -214,19 +216,19 @@ _CLASSES = {"08": Trouble.LOST, "53": Trouble.AWAY}
 
 
 def reason(error: BaseException) -> str:
-    """Why the database did not do it, in words that cannot hold a host, a user, a name or a password."""
+    """Describe a database error, in words that cannot contain a host, a user, a name or a password."""
     known = _known(error)
     if known is not None:
         return known[1]
     if isinstance(error, NotSupportedError) and error.__cause__ is None:
-        # Django's own words, of a server that is too old for it.
+        # Django's own message about a server that is too old.
         return str(error).rstrip(".")
     code = code_of(error)
     return type(error).__name__ if code is None else f"{type(error).__name__} {code}"
 
 
 def is_understood(error: BaseException) -> bool:
-    """Whether code or text of an error is known."""
+    """Whether the code or the text of an error is known."""
     return _known(error) is not None
 
 
@@ -236,7 +238,7 @@ def _is_sqlites(error: BaseException) -> bool:
 
 def _known(error: BaseException) -> tuple[Trouble, str] | None:
     code = code_of(error)
-    # The text of a driver's own numbers, from 2000 on, says more than they do: refused, or unknown host.
+    # A driver's own numbers start at 2000. Their text says more: that the host is unknown, for example.
     says_nothing = code is None or code in _SAYS_NOTHING or code in {0, 2002, 2003, 2013}
     if says_nothing:
         text = str(error.__cause__ or error).lower()

@@ -1,9 +1,9 @@
-"""Ends a slot's own statement when nobody answers: drivers wait for ever, and networks drop packets silently.
+"""Ends a slot's own statement if there is no answer: drivers wait forever, and networks may drop packets.
 
-Two things watch. The kernel does, where it is told to (`keep_alive`): it notices that the other machine no
-longer acknowledges anything. It cannot notice what is between: a pooler or a sidecar that acknowledges and
-lost its own connection, or a server that waits for a lock. For that a thread looks once a second for a
-statement that has taken too long (`Watchdog`). A task's own statements may take as long as they like.
+There are two mechanisms. If it is configured to (`keep_alive`), the kernel notices that the other machine no
+longer acknowledges anything. It cannot notice a pooler or sidecar that still acknowledges packets, but has
+lost its own connection, or a server that waits for a lock. So a thread looks for statements that have taken
+too long (`Watchdog`). A task's own statements may take as long as they like.
 """
 
 import os
@@ -18,25 +18,25 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-# Packets that nobody acknowledges: from the first one that is lost until the connection counts as broken.
+# How long packets may go unacknowledged before the kernel considers the connection broken.
 # https://man7.org/linux/man-pages/man7/tcp.7.html
 IDLE_SECONDS, PROBE_SECONDS, PROBES = 10, 5, 2
 UNACKNOWLEDGED_SECONDS = 15
-# A slot's own statement: after the first the server is asked to end it, after the second the connection is
-# cut. Together they are less than the minute after which the supervisor calls a slot stuck.
+# For a slot's own statement: after the first time the server is asked to end it, and after the second one the
+# connection is cut. Together they are less than the minute after which the supervisor considers a slot stuck.
 ANSWER_SECONDS = 20.0
 CUT_SECONDS = 10.0
 TICK_SECONDS = 0.5
 
 
 def socket_of(raw: Any) -> int | None:
-    """The file descriptor of a driver's connection; None if it has none now, or none that is known."""
+    """Return the file descriptor of a driver's connection; None if it has none, or none that is known."""
     with suppress(Exception):
         if hasattr(raw, "pgconn"):
             # psycopg
             return int(raw.pgconn.socket)
         if hasattr(raw, "_sock"):
-            # PyMySQL has no other way to it.
+            # PyMySQL has no public attribute for it.
             return int(raw._sock.fileno())  # noqa: SLF001
         # mysqlclient, psycopg2
         return int(raw.fileno())
@@ -44,14 +44,14 @@ def socket_of(raw: Any) -> int | None:
 
 
 def keep_alive(raw: Any, options: Mapping[str, object]) -> None:
-    """Have the kernel notice that a connection is broken, but for what the project's own `options` say.
+    """Let the kernel notice that a connection is broken, unless the project's own `options` configure that.
 
-    The options' names are libpq's. Where a connection has no TCP socket nothing happens.
+    The options have libpq's names. Without a TCP socket, this does nothing.
     """
     descriptor = socket_of(raw)
     if descriptor is None or options.get("keepalives") in {0, "0"}:
         return
-    # macOS lacks some of them.
+    # macOS does not have all of them.
     wanted = {
         "keepalives_idle": ("TCP_KEEPIDLE", IDLE_SECONDS),
         "keepalives_interval": ("TCP_KEEPINTVL", PROBE_SECONDS),
@@ -73,14 +73,14 @@ def has_hung_up(raw: Any) -> bool:
     if descriptor is None or descriptor < 0:
         return False
     poll = select.poll()
-    # Errors and hang-ups are reported unasked. There may be data to read, too: why the server hangs up.
-    # macOS reports only what is closed on both sides.
+    # Errors and hang-ups are always reported. There may also be data to read: the server's last message.
+    # macOS only reports a connection that is closed on both sides.
     poll.register(descriptor, getattr(select, "POLLRDHUP", 0))
     return bool(poll.poll(0))
 
 
 def cut(descriptor: int | None) -> None:
-    """End a connection from another thread: who waits for its answer reads that there is no more."""
+    """Cut a connection from another thread: the thread that waits for an answer reads its end."""
     if descriptor is not None:
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as end:
             end.shutdown(socket.SHUT_RDWR)
@@ -90,10 +90,10 @@ class _Watched:
     """One slot's statement."""
 
     def __init__(self) -> None:
-        # Held while the watchdog acts on it, so that what it does never meets the next statement.
+        # Held while the watchdog acts on the statement, so that it never ends the next one.
         self.lock = threading.Lock()
         self.connection: BaseDatabaseWrapper | None = None
-        # The driver's connection and its socket when it began.
+        # The driver's connection and its socket when the statement began.
         self.raw: Any = None
         self.descriptor: int | None = None
         self.cancel_at: float | None = None
@@ -101,7 +101,7 @@ class _Watched:
 
 
 class Watchdog:
-    """Of a process: one thread for all its slots, which begins with the first statement."""
+    """Watches the statements of all slots of a process, in a thread that starts with the first statement."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -111,14 +111,14 @@ class Watchdog:
 
     @contextmanager
     def limit(self, connection: BaseDatabaseWrapper, seconds: float, cut_seconds: float) -> Iterator[None]:
-        """Around a statement, or connecting: the calling thread waits no longer than that.
+        """Limit how long the calling thread waits for a statement, or for a new connection.
 
-        After `seconds` the server is asked to end the statement, where the driver can, and `cut_seconds`
-        later the connection is cut. Either way the driver raises.
+        After `seconds`, the server is asked to end the statement, if the driver can do that. `cut_seconds`
+        later, the connection is cut. In both cases the driver raises.
         """
         watched = self._mine()
         raw: Any = connection.connection
-        # Now, because mysqlclient does not tell another thread.
+        # Now, because mysqlclient does not reveal it to another thread.
         descriptor = socket_of(raw) if raw is not None else None
         now = time.monotonic()
         with watched.lock:
@@ -127,7 +127,7 @@ class Watchdog:
         try:
             yield
         finally:
-            # Waits for a request to end it that is under way: late it would hit the next statement.
+            # This waits for a request to end the statement, which otherwise could end the next one.
             with watched.lock:
                 watched.connection = watched.raw = watched.cancel_at = watched.cut_at = None
 
@@ -142,7 +142,7 @@ class Watchdog:
         return watched
 
     def _begin(self) -> None:
-        """Begin the thread, which a fork does not have."""
+        """Start the thread, which a forked process does not have."""
         with self._lock:
             if self._pid == os.getpid():
                 return
@@ -152,9 +152,9 @@ class Watchdog:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def _watch(self) -> None:
-        # A signal that this thread gets would not wake the main thread from what it waits for.
+        # A signal that this thread got would not wake up the main thread.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        # Daemon: it ends with its process.
+        # An endless loop: the thread is a daemon, which ends with its process.
         pause = threading.Event()
         while not pause.wait(TICK_SECONDS):
             with self._lock:
@@ -168,13 +168,13 @@ class Watchdog:
         if not any(at is not None and at <= now for at in due):
             return
         with watched.lock:
-            # While Django connects it has the driver's connection as soon as there is one.
+            # While Django connects, this is set as soon as the driver has a connection.
             raw = watched.connection.connection if watched.connection is not None else None
             if raw is None:
                 return
             if watched.cut_at is not None and watched.cut_at <= now:
                 watched.cancel_at = watched.cut_at = None
-                # Another one than in the beginning may have another socket under the same number.
+                # A new connection may have another socket, or the same number for another socket.
                 cut(watched.descriptor if raw is watched.raw else socket_of(raw))
             elif watched.cancel_at is not None and watched.cancel_at <= now:
                 watched.cancel_at = None
@@ -182,11 +182,11 @@ class Watchdog:
 
 
 def _cancel(raw: Any) -> None:
-    """Ask PostgreSQL to end a statement; it may wait for a lock, and would wait after the connection is cut.
+    """Ask PostgreSQL to end a statement, which may wait for a lock even after the connection is cut.
 
-    MySQL's protocol has no such request, and its server ends by itself what waits for nobody.
+    MySQL's protocol has no such request, but its server itself ends a statement whose client is gone.
     """
-    # psycopg 3.2: over a connection of its own, with a time limit. Any failure is the other end's silence.
+    # psycopg 3.2 uses another connection for this, with a time limit. If that fails, the connection is cut.
     if hasattr(raw, "cancel_safe"):
         with suppress(Exception):
             raw.cancel_safe(timeout=CUT_SECONDS / 2)

@@ -29,7 +29,7 @@ class Command(BaseCommand):
     help = "Delete the results of tasks that finished long ago"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Take arguments."""
+        """Add the arguments."""
         parser.add_argument(
             "--days",
             type=whole_number(0, LONGEST_DAYS),
@@ -53,24 +53,24 @@ class Command(BaseCommand):
         parser.add_argument(
             "--exclude-queues",
             default="",
-            help="With every queue: all but these. Separate multiple with a comma.",
+            help="All queues but these; only with all queues. Separate multiple with a comma.",
         )
         parser.add_argument(
             "--status",
             choices=sorted(STATUSES),
             default="all",
-            help="Only results of tasks that ended so (default: %(default)s).",
+            help="Only results of tasks with this status (default: %(default)s).",
         )
         parser.add_argument(
             "--batch-size",
             type=whole_number(1, 100_000),
             default=1000,
-            help="Rows in one statement, and so in one short lock (default: %(default)s).",
+            help="Rows per statement, which are locked together for a short time (default: %(default)s).",
         )
-        parser.add_argument("--dry-run", action="store_true", help="Only say how many it would delete.")
+        parser.add_argument("--dry-run", action="store_true", help="Only print how many would be deleted.")
 
     def handle(self, **given: Any) -> None:
-        """Delete, and say how many."""
+        """Delete the results, and print how many."""
         backend = given["backend_name"]
         try:
             days = _days(given["days"])

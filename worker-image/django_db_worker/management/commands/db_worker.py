@@ -39,7 +39,7 @@ class Command(UpstreamCommand):
     help = "Run a database background worker, with processes, threads and health checks"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Take all of upstream's arguments and ours."""
+        """Add upstream's arguments and our own."""
         super().add_arguments(parser)
         parser.add_argument("--queue", dest="queue_name", default=SUPPRESS, help="The same as --queue-name.")
         parser.add_argument(
@@ -77,7 +77,7 @@ class Command(UpstreamCommand):
             help="Replace a process that has taken more memory than this, such as 512Mi, once its tasks have "
             "finished; kill it at one and a half times as much (default: never).",
         )
-        # For a command line that somebody else writes, as prodserver does.
+        # For command lines that others write, such as prodserver.
         environment = {"worker_id": "DB_WORKER_ID", "health_port": "DB_WORKER_HEALTH_PORT"}
         parser.set_defaults(
             verbosity=None,
@@ -89,9 +89,9 @@ class Command(UpstreamCommand):
         )
 
     def check(self, *args: Any, **kwargs: Any) -> None:
-        """As every command; but a database that is not there yet is no reason to give up.
+        """Run Django's system checks, but do not fail if there is no database yet.
 
-        The checks of models ask MySQL for its version. The worker waits for the database by itself.
+        The checks of models ask MySQL for its version. The worker itself waits for the database.
         """
         try:
             with limited(router.db_for_write(DBTaskResult)):
@@ -100,14 +100,14 @@ class Command(UpstreamCommand):
             logger.warning("Django's system checks were left out: no database (%s).", reason(error))
 
     def configure_logging(self, verbosity: int | None) -> None:
-        """As upstream; without --verbosity, at the level that the project's TASKS_LOG_LEVEL says."""
+        """Do what upstream does; without --verbosity, use the level of the project's TASKS_LOG_LEVEL."""
         level = None
         if verbosity is None and hasattr(settings, "TASKS_LOG_LEVEL"):
             level = asked.level_of(settings.TASKS_LOG_LEVEL)
         super().configure_logging(1 if verbosity is None else verbosity)
         tasks_logger = logging.getLogger(TASKS_LOGGER)
         if not _shows(tasks_logger):
-            # Django's own configuration has a console for DEBUG only, which upstream takes for a handler.
+            # Django's default console handler works only with DEBUG, but upstream counts it as a handler.
             tasks_logger.addHandler(logging.StreamHandler(self.stdout))
         if level is not None:
             tasks_logger.setLevel(level)
@@ -173,7 +173,7 @@ class Command(UpstreamCommand):
 
 
 def _shows(name: logging.Logger) -> bool:
-    """Whether some handler shows this logger's gravest records: letters to the admins do not count."""
+    """Whether a handler shows critical records of this logger; e-mails to the admins do not count."""
     record = name.makeRecord(name.name, logging.CRITICAL, "", 0, "", (), None)
     at: logging.Logger | None = name
     while at is not None:
