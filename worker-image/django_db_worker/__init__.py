@@ -1,4 +1,4 @@
-"""`db_worker` for the task table of django-tasks-db: processes, threads, health, and a clean end.
+"""``db_worker`` for the task table of django-tasks-db: processes, threads, health, and a clean end.
 
 A worker is one supervisor, its processes, and in each process one or more slots:
 

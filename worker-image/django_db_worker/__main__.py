@@ -1,8 +1,8 @@
-"""Launcher: `python <this folder> manage.py db_worker ...`, for images without this package installed.
+"""Launcher: ``python <this folder> manage.py db_worker ...``, for images without this package installed.
 
-It makes Django use this folder's `db_worker` and `cleanup_tasks`, whatever INSTALLED_APPS says, and then runs
-manage.py (or `-m module`) as Python would. It writes no files, and needs neither PYTHONPATH nor an entry for
-the user in /etc/passwd.
+It makes Django use the ``db_worker`` and ``cleanup_tasks`` of this folder, whatever INSTALLED_APPS says, and
+then runs manage.py (or ``-m module``) as Python would. It writes no files, and needs neither PYTHONPATH nor
+an entry for the user in /etc/passwd.
 """
 
 import os

@@ -20,7 +20,11 @@ Hook = Callable[[], object]
 
 
 def load(setting: object) -> Hook | None:
-    """Return the function that the setting names; None if it is not set. Raises OptionsError."""
+    """Return the function that the setting names; None if it is not set.
+
+    Raises:
+        OptionsError: the setting does not name a function that can be imported.
+    """
     if setting is None or setting == "":
         return None
     example = 'name a function by its dotted path, such as "shop.telemetry.start".'

@@ -14,7 +14,7 @@ from .status_board import SlotStatus
 class Child:
     """The worker's nth process: the one that runs, or when the next one is due.
 
-    Times are those of `time.monotonic()`.
+    Times are those of ``time.monotonic()``.
     """
 
     number: int  # from 0; people read `number + 1`

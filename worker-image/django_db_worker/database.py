@@ -97,7 +97,7 @@ class Link:
     """The calling thread's connection to the task table."""
 
     def __init__(self, alias: str, stop: Stop, outages: OutageLog, on_wait: Callable[[], None]) -> None:
-        """`on_wait` is called before every attempt to connect."""
+        """``on_wait`` is called before every attempt to connect."""
         self.alias = alias
         self._on_wait = on_wait
         self._stop = stop
@@ -119,10 +119,10 @@ class Link:
     def open(self, *, even_when_stopping: bool) -> bool:
         """Wait until there is a working connection; return False if asked to stop.
 
-        With `even_when_stopping`, for a result that has to be stored, only a request to end at once counts.
+        With ``even_when_stopping``, for a result that has to be stored, only a request to end at once counts.
 
         Raises:
-            RefusedError: without `even_when_stopping`, if the server has refused the user or the password
+            RefusedError: without ``even_when_stopping``, if the server has refused the user or the password
                 for a minute.
         """
         while True:
@@ -152,7 +152,7 @@ class Link:
     def met(self, error: BaseException) -> Trouble:
         """Note an error, and return what it asks for.
 
-        After LOST, AWAY and BUSY, call `open`, which waits, and try again. After LOST and AWAY it is not
+        After LOST, AWAY and BUSY, call ``open``, which waits, and try again. After LOST and AWAY it is not
         known whether a commit took place.
         """
         trouble = trouble_of(error)
@@ -292,7 +292,7 @@ class Link:
 def limited(alias: str) -> Iterator[None]:
     """Around what Django does with databases before there is a slot: none keeps it for longer than a slot.
 
-    `alias` is the task table's database. No thread is left afterwards, because the process is to be forked.
+    ``alias`` is the task table's database. No thread is left afterwards, because the process is to be forked.
     """
     _limit_connecting(connections[alias])
     timer = threading.Timer(ANSWER_SECONDS, _cut_all, [connections.all()])

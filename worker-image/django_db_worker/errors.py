@@ -5,7 +5,7 @@ PROCESS_DIED = "The worker process that ran this task was killed, or crashed."
 
 
 def timed_out(seconds: int, stack: str) -> TimeoutError:
-    """Return the error of a task that was ended because it ran for too long; `stack` is where it was."""
+    """Return the error of a task that was ended because it ran for too long; ``stack`` is where it was."""
     where = f" It was here:\n{stack}" if stack else ""
     limit = f"{seconds} s (taskTimeoutSeconds, --task-timeout)"
     return TimeoutError(f"The task was still running after {limit} and was ended.{where}")

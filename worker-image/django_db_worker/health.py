@@ -36,7 +36,11 @@ class HealthServer:
     """A server for a few pages. It never blocks: the owner of the selector calls the data of ready keys."""
 
     def __init__(self, port: int, pages: dict[str, Page], selector: selectors.BaseSelector) -> None:
-        """Listen on the port. Raises OSError if the port is in use or not allowed."""
+        """Listen on the port.
+
+        Raises:
+            OSError: the port is in use or not allowed.
+        """
         self._pages = pages
         self._selector = selector
         self._listener = _listen(port)

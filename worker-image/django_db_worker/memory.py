@@ -32,7 +32,7 @@ class Verdict(enum.Enum):
 
 
 def judge(used: int, limit: int, *, scarce: bool) -> Verdict:
-    """Decide about a process that uses that many bytes; `scarce`: the container has almost no memory left."""
+    """Decide about a process that uses ``used`` bytes; ``scarce``: the container has little memory left."""
     if used <= limit:
         return Verdict.KEEP
     return Verdict.KILL if scarce or used > TOLERANCE * limit else Verdict.LEAVE

@@ -25,12 +25,12 @@ class MemoryWatch:
     """Watches how much memory the children use."""
 
     def __init__(self, limit: int) -> None:
-        """`limit` is --max-memory-per-process, in bytes."""
+        """``limit`` is --max-memory-per-process, in bytes."""
         self._limit = limit
         self._measured = 0.0
 
     def watch(self, children: Sequence[Child], now: float) -> None:
-        """Measure every process, if it is time to; `now` is `time.monotonic()`."""
+        """Measure every process, if it is time to; ``now`` is ``time.monotonic()``."""
         if now - self._measured < TICK_SECONDS / 2:
             return
         self._measured = now

@@ -20,7 +20,7 @@ class OptionsError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What `db_worker` was asked for."""
+    """What ``db_worker`` was asked for."""
 
     queue_names: tuple[str, ...]
     excluded_queue_names: tuple[str, ...]
@@ -43,7 +43,7 @@ class Options:
         return slots > 1 or self.health_port is not None or self.task_timeout > 0 or bool(self.max_memory)
 
     def slot_id(self, process: int, thread: int) -> str:
-        """Return the worker id of a slot: `<worker id>/<process>.<thread>`.
+        """Return the worker id of a slot: ``<worker id>/<process>.<thread>``.
 
         The arguments are counted from zero, the id from one. A single slot has the worker's own id.
         """
@@ -74,7 +74,7 @@ def split_queues(names: str, excluded: str) -> tuple[tuple[str, ...], tuple[str,
 
 
 def check_queues(queues: Collection[str], known: Collection[str], backend: str) -> None:
-    """Refuse a queue that the backend does not have. If `known` is empty, all queues are allowed."""
+    """Refuse a queue that the backend does not have. If ``known`` is empty, all queues are allowed."""
     unknown = [queue for queue in queues if queue not in known]
     if known and unknown:
         raise OptionsError(

@@ -76,7 +76,7 @@ def least(row: Row) -> None:
 def check_size(row: Row, most: Callable[[], tuple[int, str] | None]) -> None:
     """Refuse a result for which the server would close the connection, or which it takes minutes to refuse.
 
-    `most` returns the limit in bytes and its name, if there is one. It is only called for large results.
+    ``most`` returns the limit in bytes and its name, if there is one. It is only called for large results.
 
     Raises:
         ValueError: the result is too large.

@@ -47,7 +47,7 @@ def seconds_left(known: Mapping[int, Overdue], slots: Sequence[SlotStatus], limi
 def may_finish(slot: SlotStatus, is_stuck: bool, leaving_seconds: float | None) -> bool:  # noqa: FBT001
     """Whether to wait for a slot whose process is to be killed for a task of another slot.
 
-    `leaving_seconds` is how long ago the process was asked to leave; None if it was not.
+    ``leaving_seconds`` is how long ago the process was asked to leave; None if it was not.
     """
     if slot.state is State.RUNNING:
         # For as long as it may run itself.

@@ -38,7 +38,7 @@ DONE, CRASHED, RECYCLE, NOT_MIGRATED, REFUSED = 0, 1, 3, 5, 6
 
 @dataclass(frozen=True)
 class ProcessContext:
-    """What a supervisor gives to one of its processes, beside the `Worker` that all share."""
+    """What a supervisor gives to one of its processes, beside the ``Worker`` that all share."""
 
     number: int
     supervisor_pid: int
@@ -72,7 +72,8 @@ class Worker:
 def run_here(worker: Worker) -> None:
     """Run the only slot of an unsupervised worker in this thread: upstream's worker, with its signals.
 
-    Raises NotMigratedError, RefusedError and AbandonedError.
+    Raises:
+        NotMigratedError, RefusedError, AbandonedError: the slot has ended for this reason.
     """
     stop = Stop()
     slot = worker.slot(0, 0, stop, Quota(worker.options.max_tasks))
@@ -103,7 +104,7 @@ def run_here(worker: Worker) -> None:
 
 
 def run_reloaded(worker: Worker) -> None:
-    """Do what `run_here` does in a thread, because Django's reloader has the main thread and SIGTERM."""
+    """Do what ``run_here`` does in a thread, because Django's reloader has the main thread and SIGTERM."""
     stop = Stop()
 
     def work() -> None:
@@ -169,7 +170,7 @@ def run_supervised(worker: Worker, context: ProcessContext) -> int:
 def settle(worker: Worker, lost_tasks: Sequence[Mapping[int, LostTask]], error: BaseException) -> None:
     """Store that the tasks of processes that are gone have failed; runs in a process of its own, at the end.
 
-    `lost_tasks` has what is known of each process's tasks, by thread; all others fail with `error`.
+    ``lost_tasks`` has what is known of each process's tasks, by thread; all others fail with ``error``.
     """
     for process in range(worker.options.processes):
         for thread in range(worker.options.threads):
@@ -272,7 +273,7 @@ def prepare_fork() -> None:
 
 @contextmanager
 def _restoring(stop: Stop, missed: Callable[[bytes], None] | None = None) -> Iterator[Surroundings]:
-    """Restore the process after each task; `missed` is called with the signals that came meanwhile."""
+    """Restore the process after each task; ``missed`` is called with the signals that came meanwhile."""
     surroundings = stop.surroundings = Surroundings(stop.request, missed)
     try:
         yield surroundings

@@ -20,7 +20,7 @@ class RecycleToken:
         os.write(self._writer, b"x")
 
     def take(self, status: SlotStatus) -> bool:
-        """Try to get it, without waiting; `status` records which process has it, in case that dies."""
+        """Try to get it, without waiting; ``status`` records which process has it, in case that dies."""
         try:
             os.read(self._reader, 1)
         except BlockingIOError:
@@ -33,7 +33,7 @@ class Quota:
     """The number of tasks that a process may still claim, for all its threads together."""
 
     def __init__(self, limit: int | None, may_leave: Callable[[], bool] = lambda: True) -> None:
-        """At the limit, the process leaves as soon as `may_leave` allows it, and works until then."""
+        """At the limit, the process leaves as soon as ``may_leave`` allows it, and works until then."""
         self.taken = 0
         self.used_up = False
         self._limit = limit

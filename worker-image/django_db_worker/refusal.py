@@ -2,8 +2,8 @@
 
 psycopg knows the SQLSTATE only of errors on an existing connection. libpq does not offer that of a refused
 connection, but includes it in the message if it is configured to be verbose. The operator's
-`engines/postgresql.py` always connects in this way. A worker lets Django connect, and tries again in this way
-if that was refused, to learn why.
+``engines/postgresql.py`` always connects in this way. A worker lets Django connect, and only if that is
+refused, tries again in this way, to learn why.
 """
 
 import ctypes

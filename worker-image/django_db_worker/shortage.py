@@ -38,7 +38,7 @@ MOST_BYTES = 4096
 
 
 def is_short(used: int, before: int, most: int) -> bool:
-    """Whether a container will soon have used its `most` bytes; it used `before` a tick ago."""
+    """Whether a container will soon have used its ``most`` bytes; it used ``before`` a tick ago."""
     return used + AHEAD * max(0, used - before) > SHORT * most
 
 
@@ -75,7 +75,7 @@ class ShortageWatch:
     """Watches the memory of the container that the supervisor runs in."""
 
     def __init__(self) -> None:
-        """Nothing is read or written before `watch`."""
+        """Nothing is read or written before ``watch``."""
         self._measured = 0.0
         self._before: int | None = None
         self._sizes: deque[dict[int, int]] = deque(maxlen=GROWTH_TICKS)
@@ -88,7 +88,7 @@ class ShortageWatch:
         return processes > 1 and os.access(TERMINATION_LOG, os.W_OK) and memory.of_container() is not None
 
     def watch(self, children: Sequence[Child], now: float) -> None:
-        """Measure, if it is time to, and write or withdraw the line; `now` is `time.monotonic()`."""
+        """Measure, if it is time to, and write or withdraw the line; ``now`` is ``time.monotonic()``."""
         if now - self._measured < TICK_SECONDS / 2:
             return
         self._measured = now

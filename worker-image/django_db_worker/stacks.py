@@ -16,7 +16,7 @@ _THREAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)\b.*$", re.MULTIL
 
 
 class Stacks:
-    """The stacks of one worker process at a time: call `arm()` there, and `ask()` and `read()` here."""
+    """The stacks of one worker process at a time: call ``arm()`` there, and ``ask()`` and ``read()`` here."""
 
     def __init__(self) -> None:
         # Both processes share the open file, and so the position in it.

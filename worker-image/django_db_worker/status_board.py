@@ -37,7 +37,7 @@ _NOT_CLAIMING = {State.NEW, State.DISCONNECTED, State.ENDED}
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts for each of `BUCKETS` and for larger values (not cumulative), and the sum in seconds."""
+    """Counts for each of ``BUCKETS`` and for larger values (not cumulative), and the sum in seconds."""
 
     counts: tuple[int, ...]
     total: float
@@ -108,7 +108,7 @@ class SlotStatus:
 
     @property
     def doubt(self) -> bool:
-        """Whether a claim is in progress, so that the slot may have claimed another row than `task`."""
+        """Whether a claim is in progress, so that the slot may have claimed another row than ``task``."""
         return bool(self._words[_DOUBT])
 
     @doubt.setter
@@ -133,12 +133,12 @@ class SlotStatus:
         self._words[_TASK + 1] = value & (2**64 - 1)
 
     def count_started(self, waited: float) -> None:
-        """Count a task that starts after it has been ready for `waited` seconds."""
+        """Count a task that starts after it has been ready for ``waited`` seconds."""
         self._words[_STARTED] += 1
         self._observe(_WAIT, waited)
 
     def count_finished(self, duration: float, *, successful: bool) -> None:
-        """Count a task that took `duration` seconds."""
+        """Count a task that took ``duration`` seconds."""
         self._words[_SUCCEEDED if successful else _FAILED] += 1
         self._observe(_DURATION, duration)
 
@@ -177,7 +177,7 @@ class SlotStatus:
 
 
 class StatusBoard:
-    """The status of all slots: `board.slot(process, thread)`, both from zero."""
+    """The status of all slots: ``board.slot(process, thread)``, both from zero."""
 
     def __init__(self, processes: int, threads: int) -> None:
         self.processes = processes

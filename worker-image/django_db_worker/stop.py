@@ -16,7 +16,7 @@ class Stop:
     """A request to stop: made by signal handlers, watched by every slot of the process.
 
     A signal handler runs between any two bytecodes of the main thread, so a lock or an exception could hit
-    the middle of a claim. Here it only sets a flag and writes to a pipe. The only exception is `end_now`,
+    the middle of a claim. Here it only sets a flag and writes to a pipe. The only exception is ``end_now``,
     which interrupts a task's own code with SystemExit, as upstream does.
     """
 
@@ -24,9 +24,9 @@ class Stop:
     surroundings: Surroundings | None = None
 
     def __init__(self, *, parent: int | None = None, told: Callable[[], bool] = lambda: False) -> None:
-        """`parent` is the supervisor's process id: if that process is gone, this counts as a request to stop.
+        """``parent`` is the supervisor's process id: the end of that process counts as a request to stop.
 
-        So does `told()`, for a signal that came while a task had its own handler for it.
+        So does ``told()``, for a signal that came while a task had its own handler for it.
         """
         self.requested = False
         self.at_once = False
@@ -71,7 +71,7 @@ class Stop:
 
     @contextmanager
     def task(self) -> Iterator[None]:
-        """Let `end_now` interrupt the main thread; only around a task's own code.
+        """Let ``end_now`` interrupt the main thread; only around a task's own code.
 
         What the code has changed in the process is restored at the end.
         """

@@ -49,7 +49,11 @@ class Supervisor:
     """Runs a worker of several slots, or one that answers probes."""
 
     def __init__(self, worker: Worker, *, stuck_seconds: float) -> None:
-        """Raises OSError if the health port cannot be opened."""
+        """Open the health port; ``stuck_seconds`` is how long a slot without a task may be silent.
+
+        Raises:
+            OSError: the health port is in use or not allowed.
+        """
         self._worker = worker
         options = worker.options
         self._stuck_limits = StuckLimits(stuck_seconds, worker.slot_options.interval)
@@ -81,7 +85,9 @@ class Supervisor:
     def run(self) -> int:
         """Work until all processes have ended for good; return the exit code.
 
-        Raises NotMigratedError, RefusedError and AbandonedError.
+        Raises:
+            NotMigratedError, RefusedError: the processes have ended for this reason.
+            AbandonedError: a row may still be RUNNING.
         """
         handled = (*STOP_SIGNALS, signal.SIGCHLD)
         # The signals' numbers arrive through the pipe; the handler only prevents the default action. The pipe
@@ -155,7 +161,7 @@ class Supervisor:
         child.has_started(self._fork(lambda: process.run_supervised(worker, context)), time.monotonic())
 
     def _fork(self, work: Callable[[], int]) -> int:
-        """Run `work` in a process of its own, whose exit code it returns; return the process id."""
+        """Run ``work`` in a process of its own, whose exit code it returns; return the process id."""
         sys.stdout.flush()
         sys.stderr.flush()
         # Until the forked process has its own handlers, a signal to it would count as one to the supervisor.
@@ -258,7 +264,7 @@ class Supervisor:
                         self._end_at_once()
 
     def _stop(self, code: int) -> None:
-        """Ask every process to finish. The first `code` is the supervisor's exit code."""
+        """Ask every process to finish. The first ``code`` is the supervisor's exit code."""
         if self._exit is None:
             self._exit = code
             for child in self._children:

@@ -59,7 +59,7 @@ _SIGNALS = (
 
 @dataclass(frozen=True)
 class _Trait:
-    """Something that a task can change; `write` gets the value that `read` returned at the start."""
+    """Something that a task can change; ``write`` gets the value that ``read`` returned at the start."""
 
     name: str
     read: Callable[[], Any]
@@ -67,15 +67,15 @@ class _Trait:
 
 
 class Surroundings:
-    """The state of the process before its first task: call `begin()` before each task and `end()` after it.
+    """The state of the process before its first task: call ``begin()`` before each task, ``end()`` after it.
 
     Create it in the thread that runs the tasks, or starts their threads, after the signal handlers are set.
     """
 
     def __init__(self, leave: Callable[[], object], missed: Callable[[bytes], object] | None = None) -> None:
-        """`leave` is called if the process cannot be restored: it must claim no more tasks.
+        """``leave`` is called if the process cannot be restored: it must claim no more tasks.
 
-        After each task, `missed` is called with the signals that came meanwhile, because the task may have
+        After each task, ``missed`` is called with the signals that came meanwhile, because the task may have
         handled them. This requires the main thread.
         """
         self.gave_up = False

@@ -21,7 +21,7 @@ class TimeWatch:
     """Watches how long the tasks of one child run."""
 
     def __init__(self, child: Child, stacks: Stacks, limit: int, stuck_limits: StuckLimits) -> None:
-        """`limit` is --task-timeout, in seconds."""
+        """``limit`` is --task-timeout, in seconds."""
         self._child = child
         self._stacks = stacks
         self._limit = limit
@@ -40,7 +40,7 @@ class TimeWatch:
         return overdue.seconds_left(self._overdue, self._child.slots, self._limit)
 
     def watch(self, now: float) -> None:
-        """Take the next step; `now` is `time.monotonic()`."""
+        """Take the next step; ``now`` is ``time.monotonic()``."""
         child = self._child
         if child.pid is None:
             self._overdue = {}

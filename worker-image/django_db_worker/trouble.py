@@ -3,7 +3,7 @@
 Errors are recognised by their code, so the server's language does not matter: a SQLSTATE on PostgreSQL, an
 error number on MySQL and MariaDB. Only errors of drivers and poolers have no useful code, and are recognised
 by their (English) text. The operator has tables of the same codes, for its own messages: see
-`tasktable/engines/` in its package.
+``tasktable/engines/`` in its package.
 """
 
 import enum

@@ -1,9 +1,9 @@
 """Ends a slot's own statement if there is no answer: drivers wait forever, and networks may drop packets.
 
-There are two mechanisms. If it is configured to (`keep_alive`), the kernel notices that the other machine no
-longer acknowledges anything. It cannot notice a pooler or sidecar that still acknowledges packets, but has
+There are two mechanisms. If it is configured to (``keep_alive``), the kernel notices that the other machine
+no longer acknowledges anything. It cannot notice a pooler or sidecar that still acknowledges packets, but has
 lost its own connection, or a server that waits for a lock. So a thread looks for statements that have taken
-too long (`Watchdog`). A task's own statements may take as long as they like.
+too long (``Watchdog``). A task's own statements may take as long as they like.
 """
 
 import os
@@ -44,7 +44,7 @@ def socket_of(raw: Any) -> int | None:
 
 
 def keep_alive(raw: Any, options: Mapping[str, object]) -> None:
-    """Let the kernel notice that a connection is broken, unless the project's own `options` configure that.
+    """Let the kernel notice that a connection is broken, unless the project's own ``options`` configure that.
 
     The options have libpq's names. Without a TCP socket, this does nothing.
     """
@@ -113,8 +113,8 @@ class Watchdog:
     def limit(self, connection: BaseDatabaseWrapper, seconds: float, cut_seconds: float) -> Iterator[None]:
         """Limit how long the calling thread waits for a statement, or for a new connection.
 
-        After `seconds`, the server is asked to end the statement, if the driver can do that. `cut_seconds`
-        later, the connection is cut. In both cases the driver raises.
+        After ``seconds``, the server is asked to end the statement, if the driver can do that. The connection
+        is cut ``cut_seconds`` later. In both cases the driver raises.
         """
         watched = self._mine()
         raw: Any = connection.connection

@@ -24,7 +24,7 @@ STATUSES = {
 
 
 class Command(BaseCommand):
-    """See `help`."""
+    """See ``help``."""
 
     help = "Delete the results of tasks that finished long ago"
 
@@ -105,7 +105,7 @@ def _days(given: int | None) -> int:
 
 
 def _delete(rows: "models.QuerySet[Any]", size: int) -> int:
-    """Delete in statements of `size` rows, each in its own transaction; return the number of rows.
+    """Delete in statements of ``size`` rows, each in its own transaction; return the number of rows.
 
     The keys are read in order and without locks, so that all batches together read the table only once.
     """

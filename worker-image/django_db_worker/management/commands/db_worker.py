@@ -1,4 +1,4 @@
-"""Upstream's `db_worker`, with processes, threads and health."""
+"""Upstream's ``db_worker``, with processes, threads and health."""
 
 import logging
 import os
@@ -34,7 +34,7 @@ logger = logging.getLogger("django_tasks_db")
 
 
 class Command(UpstreamCommand):
-    """See `help`."""
+    """See ``help``."""
 
     help = "Run a database background worker, with processes, threads and health checks"
 
