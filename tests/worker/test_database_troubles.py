@@ -395,8 +395,7 @@ def test_the_first_connection_of_a_command_falls_silent(place: Place) -> None:
                 worker.says("Starting worker")
             place.project.enqueue("nothing", times=20)
             place.project.all_finished(20, within_s=PATIENCE_S)
-            for worker in workers:
-                without_a_trace(worker)
+            assert [worker.terminate() for worker in workers] == [0] * len(workers)
         finally:
             for each in through.workers:
                 each.kill()
