@@ -8,7 +8,7 @@ None.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -32,6 +32,43 @@ class Driver(StrEnum):
     OPERATOR = "Operator"
     HPA = "HPA"
     EXTERNAL = "External"
+
+
+class DatabaseEngine(StrEnum):
+    """A kind of database server that can be given in parts: ``spec.database.connection.engine``."""
+
+    POSTGRESQL = "PostgreSQL"
+    MYSQL = "MySQL"
+
+
+class UrlChangePolicy(StrEnum):
+    """What happens to the pods when the database's URL changes: ``spec.database.urlChangePolicy``."""
+
+    ROLLOUT = "Rollout"
+    IGNORE = "Ignore"
+
+
+class OrphanPolicy(StrEnum):
+    """What happens to tasks whose pod is gone: ``spec.orphans.policy``."""
+
+    FAIL = "Fail"
+    REQUEUE = "Requeue"
+    IGNORE = "Ignore"
+
+
+class MigrationPolicy(StrEnum):
+    """When ``migrate`` is run: ``spec.migrations.policy``."""
+
+    NEVER = "Never"
+    BEFORE_ROLLOUT = "BeforeRollout"
+
+
+class Runtime(StrEnum):
+    """Where the pods' ``db_worker`` comes from: ``spec.runtime``."""
+
+    INJECTED = "Injected"
+    IMAGE = "Image"
+    STOCK = "Stock"
 
 
 class _Value(BaseModel):
@@ -67,7 +104,7 @@ class ValueOrKey(_Value):
 class Connection(_Value):
     """Where the task table is, in separate parts; the pods' variables begin with ``env_prefix``."""
 
-    engine: Literal["PostgreSQL", "MySQL"]
+    engine: DatabaseEngine
     secret_ref: SecretRef
     host: ValueOrKey
     port: ValueOrKey | None = None
@@ -93,13 +130,13 @@ class Database(_Value):
     connection: Connection | None = None
     ssl_root_cert_secret_ref: SecretKeyRef | None = None
     operator_url_secret_ref: SecretKeyRef | None = None
-    url_change_policy: Literal["Rollout", "Ignore"]
+    url_change_policy: UrlChangePolicy
 
     @property
     def replaces_pods(self) -> bool:
         """Whether pods are replaced when the URL has changed: pods that do not get it need not be."""
         named = self.connection.env_prefix if self.connection else self.env_name
-        return self.url_change_policy == "Rollout" and bool(named)
+        return self.url_change_policy is UrlChangePolicy.ROLLOUT and bool(named)
 
     @property
     def secret(self) -> str:
@@ -124,7 +161,7 @@ class Scaling(_Value):
 class Orphans(_Value):
     """What happens to rows that stay RUNNING after the pod that ran them is gone."""
 
-    policy: Literal["Fail", "Requeue", "Ignore"]
+    policy: OrphanPolicy
     grace_seconds: Annotated[float, Field(ge=0)]
     max_requeues: Annotated[int, Field(ge=0)]
 
@@ -138,7 +175,7 @@ class Prodserver(_Value):
 class Migrations(_Value):
     """Whether ``migrate`` runs before the pods of a new image start."""
 
-    policy: Literal["Never", "BeforeRollout"]
+    policy: MigrationPolicy
 
 
 class Cleanup(_Value):
@@ -168,7 +205,7 @@ class WorkerSpec(_Value):
     processes: Annotated[int, Field(ge=1)]
     threads: Annotated[int, Field(ge=1)]
     prodserver: Prodserver | None = None
-    runtime: Literal["Injected", "Image", "Stock"]
+    runtime: Runtime
     backend: str
     verbosity: int
     interval_seconds: float

@@ -17,7 +17,7 @@ from tests.unit.test_harmless import HOSTILE, is_harmless
 from django_task_operator.harmless import LONGEST_NAME
 from django_task_operator.keepers.evidence import pod_of, traces
 from django_task_operator.keepers.orphans import settlement_of, told
-from django_task_operator.spec import Orphans
+from django_task_operator.spec import OrphanPolicy, Orphans
 from django_task_operator.tasktable import DatabaseURL, TaskTable
 
 from django_tasks_db.models import DBTaskResult  # isort: skip
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 QUEUES = ("\x1b[2J\x1b]0;owned\x07", "\u202esliame\u200b\n", "<script>alert(1)</script>")
 PATH = HOSTILE.replace("\x00", "") * 20_000
 POD = "emails-5d9f-abcde"
-ORPHANS = Orphans(policy="Fail", grace_seconds=0, max_requeues=0)
+ORPHANS = Orphans(policy=OrphanPolicy.FAIL, grace_seconds=0, max_requeues=0)
 
 
 @pytest.fixture(scope="module")

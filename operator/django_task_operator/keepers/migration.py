@@ -11,6 +11,7 @@ from django_task_operator.errors import Migrating, MigrationFailed, WorkerError
 from django_task_operator.keepers.applier import Applier
 from django_task_operator.redaction import Foreign
 from django_task_operator.resources import build_migration, migration_hash
+from django_task_operator.spec import MigrationPolicy
 from django_task_operator.turn import Event
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class MigrationKeeper:
         Raises:
             WorkerGone: the DjangoTaskWorker has been deleted, so nothing may be created.
         """
-        is_asked = worker.spec.migrations.policy == "BeforeRollout"
+        is_asked = worker.spec.migrations.policy is MigrationPolicy.BEFORE_ROLLOUT
         wanted = migration_hash(worker.spec) if is_asked else None
         mine = deployment if deployment and deployment.belongs_to(self._uid) else None
         jobs = self._applier.owned()

@@ -16,6 +16,7 @@ from django_task_operator.keepers.evidence import Fate, own_replica_sets, traces
 from django_task_operator.keepers.excuses import excused
 from django_task_operator.observed.pods import Pod
 from django_task_operator.resources.labels import MANAGED_SELECTOR
+from django_task_operator.spec import OrphanPolicy
 from django_task_operator.tasktable import DatabaseError, Failed, PermissionDenied, Requeued
 from django_task_operator.turn import Event
 
@@ -191,7 +192,7 @@ class OrphanKeeper:
             ripe_at = since + policy.grace_seconds
             if ripe_at > now:
                 dues.append(ripe_at)
-            elif policy.policy != "Ignore":
+            elif policy.policy is not OrphanPolicy.IGNORE:
                 # Left over: too many for one turn, or impossible to settle now.
                 dues.append(max(now + LEFT_OVER_SECONDS, self._denied_until))
         self._next_listing = min(dues)
@@ -203,7 +204,7 @@ class OrphanKeeper:
 
         The rows were listed before, so a pod that does not exist now will not appear again with one of them.
         """
-        if ripe == self._ignored and worker.spec.orphans.policy == "Ignore":
+        if ripe == self._ignored and worker.spec.orphans.policy is OrphanPolicy.IGNORE:
             pods = {pod.name: pod for pod in self._world.caches.pods.of(worker.key)}
         else:
             selector = f"{MANAGED_SELECTOR}={worker.key.name}"
@@ -224,7 +225,7 @@ class OrphanKeeper:
         """Handle proven orphans according to the policy; those that are settled are no longer suspects."""
         counter = telemetry.ORPHANS
         key, policy = worker.key, worker.spec.orphans
-        if policy.policy == "Ignore":
+        if policy.policy is OrphanPolicy.IGNORE:
             new = [trace for trace in orphans if _claim(trace) not in self._ignored]
             self._ignored |= {_claim(trace) for trace in new}
             counter.labels(key.namespace, key.name, "Ignored").inc(len(new))
@@ -255,10 +256,10 @@ class OrphanKeeper:
 def settlement_of(trace: Trace, policy: Orphans) -> Settlement:
     """Return how a proven orphan is settled, with the message of its task's error."""
     requeues = trace.row.attempts - 1
-    if policy.policy == "Requeue" and (trace.excuse or requeues < policy.max_requeues):
+    if policy.policy is OrphanPolicy.REQUEUE and (trace.excuse or requeues < policy.max_requeues):
         return Requeued(counted=not trace.excuse)
     words = f"The pod {trace.pod} that ran this task {trace.fate}, and the task had not finished."
-    if policy.policy == "Requeue":
+    if policy.policy is OrphanPolicy.REQUEUE:
         words += (
             f" It was started {trace.row.attempts} times, and is not started again: "
             f"spec.orphans.maxRequeues is {policy.max_requeues}."

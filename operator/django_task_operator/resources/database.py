@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django_task_operator.spec import ValueOrKey
+from django_task_operator.spec import DatabaseEngine, ValueOrKey
 
 if TYPE_CHECKING:
     from django_task_operator.spec import Database, Manifest
@@ -17,7 +17,7 @@ ROOT_CERT = f"{ROOT_CERT_FOLDER}/{ROOT_CERT_FILE}"
 # https://www.postgresql.org/docs/current/libpq-envars.html
 ROOT_CERT_VARIABLES = ("PGSSLROOTCERT", "DATABASE_SSL_ROOT_CERT")
 
-DEFAULT_PORTS = {"PostgreSQL": "5432", "MySQL": "3306"}
+DEFAULT_PORTS = {DatabaseEngine.POSTGRESQL: "5432", DatabaseEngine.MYSQL: "3306"}
 
 _VOLUME = "database-root-cert"
 

@@ -11,6 +11,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from django_task_operator.spec import Runtime
+
 if TYPE_CHECKING:
     from django_task_operator.spec import Manifest, WorkerSpec
 
@@ -71,7 +73,7 @@ def command(spec: WorkerSpec) -> list[str]:
         # Without the option, TASKS_LOG_LEVEL in the project's settings applies.
         "--verbosity": str(spec.verbosity) if spec.verbosity != 1 else "",
     }
-    if spec.runtime == "Stock":
+    if spec.runtime is Runtime.STOCK:
         # The row of a running task names the pod that runs it.
         flags["--worker-id"] = "$(POD_NAME)"
     else:
@@ -88,7 +90,7 @@ def command(spec: WorkerSpec) -> list[str]:
 def cleanup_command(spec: WorkerSpec) -> list[str]:
     """Build the argument vector that prunes the finished results of the worker's queues."""
     days = spec.cleanup.older_than_days
-    if spec.runtime == "Stock":
+    if spec.runtime is Runtime.STOCK:
         # Upstream reads no setting, and its own default is 14 days.
         days = STOCK_DAYS if days is None else days
         name, flags = "prune_db_task_results", {"--min-age-days": str(days)}
@@ -111,7 +113,7 @@ def environment(spec: WorkerSpec) -> list[Manifest]:
     """
     pod_name = {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     variables: list[Manifest] = [{"name": "POD_NAME", **pod_name}]
-    if spec.runtime != "Stock":
+    if spec.runtime is not Runtime.STOCK:
         variables += [
             {"name": "DB_WORKER_ID", **pod_name},
             {"name": "DB_WORKER_HEALTH_PORT", "value": str(HEALTH_PORT)},
@@ -121,7 +123,7 @@ def environment(spec: WorkerSpec) -> list[Manifest]:
 
 def probes(spec: WorkerSpec) -> Manifest:
     """Build the worker container's probes, for runtimes that support them."""
-    if spec.runtime == "Stock":
+    if spec.runtime is Runtime.STOCK:
         return {}
     return {
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
@@ -136,7 +138,7 @@ def injection(
     spec: WorkerSpec, source: RuntimeSource, security_context: Manifest
 ) -> tuple[Manifest, Manifest, Manifest]:
     """Build what injects the runtime: annotations, fields of the pod's spec, and fields of the container."""
-    if spec.runtime != "Injected":
+    if spec.runtime is not Runtime.INJECTED:
         return {}, {}, {}
     mount = {"name": INJECTION, "mountPath": _IN_POD}
     copy: Manifest = {
@@ -156,7 +158,7 @@ def injection(
 
 def _prefix(spec: WorkerSpec) -> list[str]:
     *interpreter, script = spec.manage_py
-    return [*interpreter, _LAUNCHER, script] if spec.runtime == "Injected" else [*interpreter, script]
+    return [*interpreter, _LAUNCHER, script] if spec.runtime is Runtime.INJECTED else [*interpreter, script]
 
 
 def _probe(path: str, *, period: int, failures: int) -> Manifest:

@@ -6,23 +6,24 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
+from django_task_operator.tasktable.engines import engine_of_name
 from django_task_operator.tasktable.errors import InvalidConnection, InvalidURL
 from django_task_operator.tasktable.url import DatabaseURL, is_ipv6
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCHEMES = {"PostgreSQL": "postgresql", "MySQL": "mysql"}
+    from django_task_operator.spec import DatabaseEngine
 
 _LAST_PORT = 65535
 _HOST = re.compile(r"[\w.-]+(,[\w.-]+)*")
 
 
-def url_of_parts(engine: str, parts: Mapping[str, str], options: Mapping[str, str]) -> str:
+def url_of_parts(engine: DatabaseEngine, parts: Mapping[str, str], options: Mapping[str, str]) -> str:
     """Build the URL of a database. ``check_parts`` checks whether it can be used.
 
     Args:
-        engine: one of ``SCHEMES``.
+        engine: which kind of server it is.
         parts: its host, name, user and password, and the port if it is not the engine's default.
         options: what follows the question mark.
     """
@@ -31,7 +32,7 @@ def url_of_parts(engine: str, parts: Mapping[str, str], options: Mapping[str, st
     place = ",".join(host + port for host in hosts)
     user, password, name = (quote(parts[part], safe="") for part in ("user", "password", "name"))
     query = f"?{urlencode(options)}" if options else ""
-    return f"{SCHEMES[engine]}://{user}:{password}@{place}/{name}{query}"
+    return f"{engine_of_name(engine).scheme}://{user}:{password}@{place}/{name}{query}"
 
 
 def check_parts(parts: Mapping[str, str], url: str) -> None:

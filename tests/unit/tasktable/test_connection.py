@@ -8,17 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_task_operator.resources.database import DEFAULT_PORTS
+from django_task_operator.spec import DatabaseEngine
 from django_task_operator.tasktable import DatabaseURL, InvalidConnection
 from django_task_operator.tasktable.connection import check_parts, url_of_parts
 
 PARTS = {"host": "db.shop.svc", "name": "shop", "user": "app", "password": "hunter2"}
 
 
-def made(engine: str = "PostgreSQL", options: dict[str, str] | None = None, /, **parts: str) -> DatabaseURL:
+def made(
+    engine: DatabaseEngine = DatabaseEngine.POSTGRESQL, options: dict[str, str] | None = None, /, **parts: str
+) -> DatabaseURL:
     given = {**PARTS, **parts}
     url = url_of_parts(engine, given, options or {})
     check_parts(given, url)
     return DatabaseURL.parse(url)
+
+
+@pytest.mark.parametrize("name", DatabaseEngine)
+def test_every_engine_that_a_spec_may_name(name: DatabaseEngine) -> None:
+    assert made(name).engine.name == name
+    assert name in DEFAULT_PORTS
 
 
 def test_the_least() -> None:
@@ -29,7 +39,7 @@ def test_the_least() -> None:
 
 
 def test_everything() -> None:
-    url = made("MySQL", {"ssl-mode": "REQUIRED", "charset": "utf8&x=y"}, port="3307")
+    url = made(DatabaseEngine.MYSQL, {"ssl-mode": "REQUIRED", "charset": "utf8&x=y"}, port="3307")
 
     assert (url.engine.vendor, url.port) == ("mysql", "3307")
     assert url.options == {"ssl-mode": "REQUIRED", "charset": "utf8&x=y"}
@@ -79,11 +89,11 @@ def test_options_that_name_files_are_refused_as_in_a_url() -> None:
     with pytest.raises(
         InvalidConnection, match=r"^The database's options cannot be used: sslkey is not taken"
     ):
-        made("PostgreSQL", {"sslkey": "/x"})
+        made(DatabaseEngine.POSTGRESQL, {"sslkey": "/x"})
 
 
 def test_mysql_takes_one_host() -> None:
     with pytest.raises(
         InvalidConnection, match=r"^The database's host cannot be used: it names several hosts"
     ):
-        made("MySQL", host="a,b")
+        made(DatabaseEngine.MYSQL, host="a,b")

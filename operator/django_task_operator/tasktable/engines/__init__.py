@@ -5,7 +5,8 @@ its server and driver: the URL's schemes, the connection's options and timeouts,
 exceptions, and differences in SQL. In come the parts of a URL, a connection and the driver's exceptions; out
 come options for Django, fragments of SQL and the errors of ``tasktable.errors``.
 
-A new engine is a file here and a line in ``ENGINES``; databases without an engine are refused.
+A new engine is a file here, a line in ``ENGINES`` and a value of ``spec.DatabaseEngine``. Databases without
+an engine are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ from django_task_operator.tasktable.errors import UnsupportedDatabase
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["ENGINES", "Engine", "Limits", "Place", "engine_of_connection", "engine_of_scheme"]
+    from django_task_operator.spec import DatabaseEngine
+
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "Limits",
+    "Place",
+    "engine_of_connection",
+    "engine_of_name",
+    "engine_of_scheme",
+]
 
 ENGINES: tuple[Engine, ...] = (PostgreSQL(), MySQL())
 
@@ -48,6 +59,11 @@ def engine_of_scheme(scheme: str) -> Engine | None:
         database, why = refused
         raise UnsupportedDatabase(database=database, why=why)
     return next((engine for engine in ENGINES if scheme in engine.schemes), None)
+
+
+def engine_of_name(name: DatabaseEngine) -> Engine:
+    """Find the engine that a worker's spec names."""
+    return next(engine for engine in ENGINES if engine.name == name)
 
 
 def engine_of_connection(connection: BaseDatabaseWrapper) -> Engine:

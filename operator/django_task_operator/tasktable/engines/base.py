@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
+    from django_task_operator.spec import DatabaseEngine
     from django_task_operator.tasktable.errors import DatabaseError
 
 APPLICATION_NAME = "django-task-operator"
@@ -75,6 +76,12 @@ class Engine(ABC):
     In addition to this interface, a driver's cursor must have ``mogrify(sql, params)``, which returns the
     statement's text with the parameters quoted in it, and must return times as ``datetime``.
     """
+
+    name: ClassVar[DatabaseEngine]
+    """What it is called in ``spec.database.connection.engine``."""
+
+    scheme: ClassVar[str]
+    """The scheme of a URL that is built from the parts of ``spec.database.connection``."""
 
     vendor: ClassVar[str]
     """Django's name of it: ``connection.vendor``."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, override
 import pymysql
 from pymysql.constants import CR
 
+from django_task_operator.spec import DatabaseEngine
 from django_task_operator.tasktable.engines.base import APPLICATION_NAME, Engine, Limits, Place
 from django_task_operator.tasktable.errors import (
     AuthenticationFailed,
@@ -108,6 +109,8 @@ _LESS_THAN_IDENTITY = frozenset({"REQUIRED", "VERIFY_CA"})
 class MySQL(Engine):
     """MySQL and MariaDB."""
 
+    name = DatabaseEngine.MYSQL
+    scheme = "mysql"
     vendor = "mysql"
     backend = "django.db.backends.mysql"
     schemes = frozenset({"mariadb", "mysql", "mysql-connector", "mysql2", "mysqlgis"})

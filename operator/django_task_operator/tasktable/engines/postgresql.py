@@ -14,6 +14,7 @@ import psycopg
 from psycopg import pq
 from psycopg.waiting import Wait
 
+from django_task_operator.spec import DatabaseEngine
 from django_task_operator.tasktable.engines.base import APPLICATION_NAME, Engine, Limits, Place
 from django_task_operator.tasktable.errors import (
     AuthenticationFailed,
@@ -213,6 +214,8 @@ def _as_file(text: str) -> Iterator[str]:
 class PostgreSQL(Engine):
     """PostgreSQL, and servers with the same protocol and SQL: PostGIS, Timescale, and poolers."""
 
+    name = DatabaseEngine.POSTGRESQL
+    scheme = "postgresql"
     vendor = "postgresql"
     backend = "django.db.backends.postgresql"
     schemes = frozenset(
