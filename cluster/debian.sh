@@ -1,10 +1,10 @@
-# Sourced where an image is built on Debian: debian_image finds a base image, or makes one.
+# To be sourced by scripts that build an image on Debian: debian_image finds a base image, or makes one.
 # shellcheck shell=bash
 # shellcheck source=cluster/docker.sh
 source "$(dirname "${BASH_SOURCE[0]}")/docker.sh"
 
-# debian_image SUITE: prints the official slim image's name, or that of a stand-in that debootstrap
-# makes of the same packages where the official one cannot be pulled.
+# debian_image SUITE: prints the name of the official slim image or, if it cannot be pulled, of a stand-in
+# that debootstrap makes from the same packages.
 debian_image() {
   local official="debian:$1-slim" stand_in="django-task-debian:$1" image
   for image in "$official" "$stand_in"; do
@@ -32,8 +32,8 @@ bootstrap() {
     die "debootstrap could not make Debian $suite: the whole log is in build/debootstrap.log"
   }
   host_sources "$suite" >"$tree/etc/apt/sources.list"
-  # What makes the official image slim, now and for what is installed later: no documentation, no
-  # translations, no caches of packages.
+  # Like the official slim image, without documentation, translations and package caches, now and for
+  # packages that are installed later.
   printf 'path-exclude /usr/share/%s/*\n' doc man locale info >"$tree/etc/dpkg/dpkg.cfg.d/slim"
   cat >"$tree/etc/apt/apt.conf.d/slim" <<'CONF'
 Acquire::Languages "none";
@@ -46,7 +46,7 @@ CONF
   rm -rf --one-file-system "$tree"
 }
 
-# The host's own Debian mirrors, for another suite: with its updates and security fixes.
+# Prints the Debian mirrors of this machine for another suite, with updates and security fixes.
 host_sources() {
   local codename
   codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)

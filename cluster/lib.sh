@@ -1,4 +1,4 @@
-# Sourced by the scripts in cluster/: where things are kept, and how they say what they do.
+# To be sourced by the scripts in cluster/: where things are stored, and how messages are printed.
 # shellcheck shell=bash
 # shellcheck disable=SC2034
 set -euo pipefail
@@ -11,8 +11,8 @@ source "$root/cluster/versions.env"
 build="$root/build"
 export HOME="${HOME:-$(getent passwd "$(id -u)" | cut -d : -f 6)}"
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/django-task-operator"
-# build/bin first, so that kind, kubectl, helm and docker are the ones that ensure_* has chosen. The
-# system's own folders, because not every login has them.
+# build/bin comes first, so that kind, kubectl, helm and docker are the ones that ensure_* has chosen. The
+# system's folders are added because not every login has them on PATH.
 case ":$PATH:" in
   *":$build/bin:"*) ;;
   *) export PATH="$build/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin" ;;
@@ -28,10 +28,10 @@ die() {
   exit 1
 }
 
-# Only Debian as root gets packages installed; anyone else is told what is missing.
+# Packages are installed only on Debian and by root; on other systems, a message says what is missing.
 is_debian_root() { [ "$(id -u)" = 0 ] && grep -qsx 'ID=debian' /etc/os-release; }
 
-# apt_install PACKAGE...: installs what is missing.
+# apt_install PACKAGE...: installs those packages that are missing.
 apt_install() {
   local missing=() package
   for package in "$@"; do
@@ -48,8 +48,8 @@ apt_install() {
   }
 }
 
-# Two runs at once would build the same things twice and fight over the cluster. Held until this
-# process ends.
+# Two simultaneous runs would build the same things twice and fight over the cluster. The lock is held until
+# this process ends.
 one_at_a_time() {
   exec 9>"$cache/lock"
   flock --nonblock 9 || {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes build/venv: a virtual environment with the locked requirements. Takes a second when it is
-# there already.
+# Creates build/venv: a virtual environment with the locked requirements. If it already exists, this takes
+# a second.
 # shellcheck source=cluster/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -8,8 +8,8 @@ venv="$build/venv"
 stamp="$venv/requirements.sha256"
 want=$({ cat "$root/requirements/dev.txt"; echo "uv $UV_VERSION"; } | sha256sum)
 
-# Django 6 needs Python 3.12. A name alone proves nothing (pyenv leaves shims of versions that are
-# not installed), so each candidate is run.
+# Django 6 needs Python 3.12. Each candidate is run, because a command of that name may not work: pyenv leaves
+# shims of versions that are not installed.
 find_python() {
   local candidate
   for candidate in python3.13 python3.14 python3.12 python3 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[2-9]*/bin/python3; do
@@ -22,7 +22,7 @@ find_python() {
 }
 
 if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
-  # What is there is brought up to date in place, so that what runs in it meanwhile goes on.
+  # An existing environment is updated in place, so that programs that run in it can continue.
   if ! "$venv/bin/python" -c '' 2>/dev/null || [ "$("$venv/bin/uv" --version 2>/dev/null | cut -d' ' -f2)" != "$UV_VERSION" ]; then
     if ! python=$(find_python); then
       if is_debian_root; then apt_install python3 python3-venv; fi

@@ -1,11 +1,11 @@
-# Sourced where kind, kubectl or helm is needed: ensure_TOOL puts a fit one into build/bin. What PATH
-# offers is linked; else it is built from its Go module, once per version.
+# To be sourced by scripts that need kind, kubectl or helm: ensure_TOOL puts a suitable one into build/bin. One
+# on PATH is linked; otherwise it is built from its Go module, once per version.
 # shellcheck shell=bash
 # shellcheck source=cluster/go.sh
 source "$(dirname "${BASH_SOURCE[0]}")/go.sh"
 
-# link_tool NAME FITS BUILD: FITS is a command that judges a version such as 1.34.4, BUILD is one that
-# prints the path of a tool that was built.
+# link_tool NAME FITS BUILD: FITS is a command that says whether a version such as 1.34.4 is suitable, BUILD
+# is one that builds the tool and prints its path.
 link_tool() {
   local name=$1 fits=$2 build_tool=$3 candidate version path
   version=$(version_of "$name" "$build/bin/$name")
@@ -22,7 +22,7 @@ link_tool() {
   ln -sfn "$path" "$build/bin/$name"
 }
 
-# version_of NAME PATH: nothing where it does not run.
+# version_of NAME PATH: prints the version of a tool; nothing if it does not run.
 version_of() {
   local arguments=(version)
   case "$1" in
@@ -72,7 +72,7 @@ build_helm() {
   local target="$cache/helm-$HELM_VERSION" module=helm.sh/helm/v3 flags package
   if [ ! -x "$target/helm" ]; then
     say "building helm $HELM_VERSION (about three minutes, once)"
-    # Without these, templates that ask for the cluster's version would see an ancient one.
+    # Without these flags, templates that use the cluster's version would get a very old one.
     flags="-X $module/internal/version.version=v$HELM_VERSION"
     for package in chartutil lint/rules; do
       flags+=" -X $module/pkg/$package.k8sVersionMajor=1"
