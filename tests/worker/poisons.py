@@ -26,9 +26,11 @@ class Poison:
     engines: tuple[str, ...] = ALL
     # The row's JSON, where no enqueue() would write it.
     written: Any = None
+    # A text of RAW in project/diary/management/commands/console.py, where that is not even Python's JSON.
+    raw: str = ""
 
     def __str__(self) -> str:
-        return f"{self.task}{self.args}"
+        return f"{self.task}{self.args}{self.raw}"
 
 
 def done(task: str, *args: Any, **more: Any) -> Poison:
@@ -53,6 +55,12 @@ POISONS: dict[str, list[Poison]] = {
         fails("builtins.KeyError", "poisons.surroundings", written={"args": []}),
         fails("builtins.TypeError", "poisons.surroundings", written=[]),
         fails("builtins.TypeError", "poisons.surroundings", "too", "many"),
+    ],
+    "has arguments that Python cannot read": [
+        # MariaDB's own constraint of the column refuses it, and any change of a row that has it all the same.
+        fails("builtins.RecursionError", "poisons.surroundings", raw="deep", engines=("postgres", "sqlite")),
+        fails("builtins.ValueError", "poisons.surroundings", raw="digits", says="4300 digits"),
+        fails("JSONDecodeError", "poisons.surroundings", raw="torn", engines=LITE),
     ],
     "raises an exception of any kind, such as `SystemExit`": [
         fails("poisons.Own", "poisons.raise_instance_of", "Own"),
@@ -174,4 +182,7 @@ POISONS: dict[str, list[Poison]] = {
 }
 # This one the whole project does: each of the above is run with such receivers too.
 RECEIVERS = "is followed by a receiver of `task_started` or `task_finished` that raises an exception"
+MODEL_RECEIVERS = (
+    "has a row that a receiver of `DBTaskResult`'s `post_init`, `pre_save` or `post_save` refuses"
+)
 TEXT = "raises an exception with text that the database cannot store"

@@ -28,12 +28,14 @@ INNOCENTS = 2
 
 
 def enqueue(project: Project, poison: Poison) -> str:
-    if poison.written is None and not poison.task.startswith("poisons."):
+    if poison.written is None and (poison.raw or not poison.task.startswith("poisons.")):
         written: Any = {"args": [], "kwargs": {}}
     else:
         written = poison.written
     if written is not None:
         ids: list[str] = project.ask("insert", times=1, task_path=poison.task, args_kwargs=written)
+        if poison.raw:
+            project.ask("write_raw", id=ids[0], name=poison.raw)
         return ids[0]
     return project.enqueue(poison.task, *poison.args, kwargs=poison.kwargs)[0]
 
@@ -136,6 +138,41 @@ def test_poison_with_receivers_that_raise(
     output = poisoned(shared, poisons, flags, SECOND_DATABASE="1", POISONED_RECEIVERS=receivers)
     for text in logged:
         assert text in output
+
+
+@pytest.mark.parametrize("signal", ["post_init", "pre_save", "post_save"])
+@pytest.mark.parametrize("shared", ["postgres", "mariadb"], indirect=True)
+def test_receivers_of_the_model_that_refuse_a_row(shared: Project, signal: str) -> None:
+    """When it is claimed, and when its result is stored: only that row is FAILED, with what they raise."""
+    refused = shared.enqueue("poisons.return_value", "emoji", times=2)
+    late = shared.enqueue("poisons.raise_instance_of", "Own", times=2)
+    fine = shared.enqueue("poisons.surroundings", times=6)
+    env = {"REFUSED_ROWS": f"{refused[0]} {late[0]}", "REFUSING_SIGNAL": signal}
+    worker = shared.worker("--processes=2", "--interval=0.1", **env)
+    shared.all_finished(10)
+    assert worker.terminate() == 0, worker.output
+
+    rows = shared.results()
+    for one in (refused[0], late[0]):
+        assert (rows[one]["status"], rows[one]["exception_class_path"]) == ("FAILED", "builtins.LookupError")
+        assert "this row is refused" in rows[one]["traceback"]
+    assert rows[refused[1]]["status"] == "SUCCESSFUL"
+    assert rows[late[1]]["exception_class_path"] == "poisons.Own"
+    assert {rows[one]["status"] for one in fine} == {"SUCCESSFUL"}
+    assert {len(row["worker_ids"]) for row in rows.values()} == {1}
+    assert "Worker process" not in worker.output, worker.output
+
+
+@pytest.mark.parametrize("error", ["ValueError", "IntegrityError"])
+def test_a_receiver_of_the_model_that_refuses_results(postgres: Project, error: str) -> None:
+    ids = postgres.enqueue("nothing", times=3)
+    output = postgres.batch("--processes=2", REFUSING_SIGNAL="finished", REFUSING_ERROR=error)
+    rows = postgres.results()
+    for one in ids:
+        assert rows[one]["status"] == "FAILED"
+        assert rows[one]["exception_class_path"].endswith(error)
+        assert "this row is refused" in rows[one]["traceback"]
+    assert "Worker process" not in output, output
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ A worker of one slot without a health port or a limit has no supervisor: the com
     outcome             what a row says about the end of its task, in a form that a database takes
     sessions            what tasks leave behind in their database sessions, and how that ends with them
     task_store          what a slot does with the task table, through lost connections
+    reading             reads rows, also those that Django cannot read
     claim               the SQL of claiming and storing, for each database
     database            the slot's connection, kept open and made anew
     trouble             what errors of the database mean

@@ -19,6 +19,8 @@ from django_tasks_db.models import DBTaskResult, get_date_max
 from django_tasks_db.utils import exclusive_transaction
 
 from .outcome import FINISHED_FIELDS, Row
+from .reading import LEFT_OUT, is_rows_own, partly, read, read_partly
+from .reading import rows as _rows
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Table(Protocol):
 
 def give_back(alias: str, row: Row, worker_id: str) -> None:
     """Undo a claim whose task has not started: the row is as ready as it was."""
-    worker_ids = list(row.worker_ids)
-    if _is_of(row, worker_id):
+    worker_ids = _list(row.worker_ids)
+    if worker_ids[-1:] == [worker_id]:
         worker_ids.pop()
     fields: dict[str, Any] = {"status": TaskResultStatus.READY, "worker_ids": worker_ids}
     if not worker_ids:
@@ -63,16 +65,15 @@ def find_claim(alias: str, wanted: Wanted, worker_id: str, since: datetime) -> R
     `since` is the moment before the claim: an older row with this worker id is no claim of ours but what an
     earlier worker of this name left behind. It reads all RUNNING rows, which have no index: for outages only.
     """
-    rows = _rows(alias).filter(
+    running = _rows(alias).filter(
         status=TaskResultStatus.RUNNING, backend_name=wanted.backend, started_at__gte=since
     )
-    return next((row for row in rows if _is_of(row, worker_id)), None)
+    return _first_of(alias, running, worker_id)
 
 
 def find_running(alias: str, key: uuid.UUID, worker_id: str) -> Row | None:
     """A row by its key, if it still runs in the name of this worker id."""
-    row = _rows(alias).filter(pk=key, status=TaskResultStatus.RUNNING).first()
-    return row if row is not None and _is_of(row, worker_id) else None
+    return _first_of(alias, _rows(alias).filter(pk=key, status=TaskResultStatus.RUNNING), worker_id)
 
 
 def seconds_ready(row: Row) -> float:
@@ -82,8 +83,20 @@ def seconds_ready(row: Row) -> float:
     return max(0.0, waited.total_seconds())
 
 
-def _is_of(row: Row, worker_id: str) -> bool:
-    return bool(row.worker_ids) and row.worker_ids[-1] == worker_id
+def finish_silently(alias: str, row: Row) -> None:
+    """Store a row's result without telling the project's receivers."""
+    _rows(alias).filter(pk=row.pk).update(**{name: getattr(row, name) for name in FINISHED_FIELDS})
+
+
+def _first_of(alias: str, rows: "models.QuerySet[Row]", worker_id: str) -> Row | None:
+    listed = rows.values_list("pk", "worker_ids")
+    key = next((key for key, worker_ids in listed if _list(worker_ids)[-1:] == [worker_id]), None)
+    return None if key is None else read(alias, key)
+
+
+def _list(worker_ids: object) -> list[Any]:
+    """Worker ids as upstream writes them, whatever else the column has."""
+    return list(worker_ids) if isinstance(worker_ids, list) else []
 
 
 def open_table(connection: BaseDatabaseWrapper, wanted: Wanted, *, model_signals: bool) -> Table:
@@ -95,10 +108,6 @@ def open_table(connection: BaseDatabaseWrapper, wanted: Wanted, *, model_signals
     if connection.vendor == "mysql":
         return LockingTable(connection, wanted)
     return OrmTable(connection, wanted)
-
-
-def _rows(alias: str) -> "models.QuerySet[Row]":
-    return DBTaskResult.objects.using(alias)
 
 
 class OrmTable:
@@ -119,14 +128,34 @@ class OrmTable:
             rows = rows.filter(queue_name__in=self._wanted.queues)
         if self._wanted.excluded:
             rows = rows.exclude(queue_name__in=self._wanted.excluded)
-        with exclusive_transaction(alias):
-            if self.connection.features.has_select_for_update_skip_locked:
-                row = rows.get_locked()
-            else:
-                # Upstream's own refuses MariaDB before 10.6.
-                row = rows.select_for_update().first()
-            if row is not None:
+        # Upstream's own, get_locked(), refuses MariaDB before 10.6.
+        skip = self.connection.features.has_select_for_update_skip_locked
+        keys = rows.select_for_update(skip_locked=skip).values_list("pk", flat=True)
+        key = None
+        try:
+            with exclusive_transaction(alias):
+                key = keys.first()
+                if key is None:
+                    return None
+                row = rows.get(pk=key)
                 row.claim(worker_id)
+                return row
+        except Exception as error:
+            if key is None or not is_rows_own(error):
+                raise
+            return self._claim_partly(key, worker_id, error)
+
+    def _claim_partly(self, key: uuid.UUID, worker_id: str, error: Exception) -> Row | None:
+        alias, now = self.connection.alias, timezone.now()
+        with exclusive_transaction(alias):
+            ready = _rows(alias).filter(pk=key, status=TaskResultStatus.READY)
+            if ready.select_for_update().values_list("pk").first() is None:
+                return None
+            row = read_partly(alias, key, error)
+            if row is not None:
+                row.status, row.started_at = TaskResultStatus.RUNNING, now
+                row.worker_ids = [*_list(row.worker_ids), worker_id]
+                ready.update(status=row.status, started_at=now, worker_ids=row.worker_ids)
             return row
 
     def finish(self, row: Row) -> None:
@@ -205,10 +234,23 @@ class _SqlTable:
         return [*self._where_values, self._value("run_after", now)]
 
     def _row(self, values: Sequence[object]) -> Row:
-        converted = list(values)
+        converted = dict(zip(self._names, values, strict=True))
+        unreadable: Exception | None = None
         for position, converter, column in self._converters:
-            converted[position] = converter(converted[position], column, self.connection)
-        return DBTaskResult.from_db(self.connection.alias, self._names, converted)
+            name = self._names[position]
+            if name not in converted:
+                continue
+            try:
+                converted[name] = converter(converted[name], column, self.connection)
+            except Exception as error:
+                # The row is claimed by now, or would be the first again.
+                if name not in LEFT_OUT:
+                    raise
+                unreadable = error
+                del converted[name]
+        if unreadable is not None:
+            return partly(self.connection.alias, converted, unreadable)
+        return DBTaskResult.from_db(self.connection.alias, self._names, list(converted.values()))
 
 
 class PostgresTable(_SqlTable):
@@ -272,7 +314,7 @@ class LockingTable(_SqlTable):
             row = self._row(found)
             row.status = TaskResultStatus.RUNNING
             row.started_at = now
-            row.worker_ids = [*row.worker_ids, worker_id]
+            row.worker_ids = [*_list(row.worker_ids), worker_id]
             cursor.execute(
                 self._update,
                 [

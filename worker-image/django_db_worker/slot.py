@@ -23,6 +23,7 @@ from .errors import PROCESS_DIED
 from .listeners import Listeners
 from .outcome import Row
 from .quota import Quota
+from .reading import check
 from .sessions import Sessions
 from .status_board import SlotStatus, State
 from .stop import Stop
@@ -54,6 +55,7 @@ class _Resolved:
 
 def _resolve(row: Row) -> _Resolved:
     """Find a row's task. This may import its module, and so raise anything."""
+    check(row)
     # Tasks change the decimal context in place, so each gets a copy.
     decimal.setcontext(decimal.getcontext().copy())
     task = row.task

@@ -225,17 +225,26 @@ class TaskStore:
             logger.error("The result of task id=%s cannot be stored (%s): it fails.", row.id, reason(error))
             outcome.fail(row, error)
             error = self._refusal(row)
+        # Not the database's: a receiver of the model's signals refuses even that.
+        silently = error is not None and not isinstance(error, DatabaseError | InterfaceError)
+        if silently:
+            error = self._refusal(row, silently=True)
         for simpler in (outcome.plain, outcome.least):
             if error is not None:
                 simpler(row)
-                error = self._refusal(row)
+                error = self._refusal(row, silently=silently)
+        if error is not None and self._model_signals:
+            error = self._refusal(row, silently=True)
         if error is not None:
             raise error
 
-    def _refusal(self, row: Row) -> Exception | None:
+    def _refusal(self, row: Row, *, silently: bool = False) -> Exception | None:
         def finish() -> None:
             outcome.check_size(row, self._link.largest_value)
-            self._open().finish(row)
+            if silently:
+                claim.finish_silently(self._alias, row)
+            else:
+                self._open().finish(row)
 
         try:
             self._persist(finish)

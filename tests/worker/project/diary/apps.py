@@ -20,6 +20,9 @@ class DiaryConfig(AppConfig):
         if os.environ.get("MODEL_RECEIVERS"):
             post_save.connect(receivers.saved, sender=apps.get_model("django_tasks_database", "DBTaskResult"))
 
+        if os.environ.get("REFUSING_SIGNAL"):
+            receivers.refuse(apps.get_model("django_tasks_database", "DBTaskResult"))
+
         poisoned = os.environ.get("POISONED_RECEIVERS")
         if poisoned == "raise":
             for signal in (task_started, task_finished):

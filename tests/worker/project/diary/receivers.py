@@ -1,6 +1,8 @@
+import os
 import time
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
+from django.db.models import signals
 
 from diary.models import Entry
 
@@ -20,6 +22,19 @@ def finished(sender, task_result, **kwargs):
 
 def saved(**kwargs):
     """Nothing: that somebody listens makes the worker save rows in Django's way."""
+
+
+def refuse(model):
+    """Refuse some rows whenever they are read or saved, or the result of every row."""
+    name, rows = os.environ["REFUSING_SIGNAL"], os.environ.get("REFUSED_ROWS", "").split()
+    errors = {"IntegrityError": IntegrityError, "ValueError": ValueError, "": LookupError}
+    error = errors[os.environ.get("REFUSING_ERROR", "")]
+
+    def refuses(instance, **kwargs):
+        if str(instance.pk) in rows or (name == "finished" and instance.status in {"SUCCESSFUL", "FAILED"}):
+            raise error("this row is refused")
+
+    getattr(signals, "pre_save" if name == "finished" else name).connect(refuses, sender=model, weak=False)
 
 
 def raises(**kwargs):
