@@ -78,6 +78,13 @@ def test_sqlite_has_one_writer(project_on: Callable[[str], Project], flags: list
     assert "SQLite allows one writer at a time" in refused(project_on("sqlite"), *flags)
 
 
+def test_settings_without_a_database(postgres: Project) -> None:
+    """Such as `dj_database_url.config()` without DATABASE_URL."""
+    said = refused(postgres, TASK_DATABASE_URL="")
+    assert "The database 'default' has no ENGINE in DATABASES" in said
+    assert "DATABASE_URL" in said
+
+
 def test_more_threads_than_the_pool_has_connections(postgres: Project) -> None:
     pool = json.dumps({"POOL": {"min_size": 1, "max_size": 2}})
     assert re.search(

@@ -5,13 +5,16 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from .memory import in_mib
+from .memory import MIB, in_mib
 
 MOST = 64
 LONGEST_TIMEOUT = 31_536_000  # a year, in seconds
 WORKER_ID_LENGTH = 64  # upstream's limit
 # psycopg_pool's own default, where OPTIONS["pool"] says nothing.
 POOL_DEFAULT = 4
+
+# Django's own, for an entry of DATABASES that is empty.
+DUMMY_ENGINE = "django.db.backends.dummy"
 
 
 class OptionsError(Exception):
@@ -83,6 +86,15 @@ def check_queues(queues: Collection[str], known: Collection[str], backend: str) 
         )
 
 
+def check_database(engine: str, database: str) -> None:
+    """Refuse settings without a database, to which Django gives its dummy backend."""
+    if engine == DUMMY_ENGINE:
+        raise OptionsError(
+            f"The database {database!r} has no ENGINE in DATABASES: correct the settings. If they read "
+            "a variable such as DATABASE_URL, set it."
+        )
+
+
 def check_slots(options: Options, vendor: str, database: str, database_options: Mapping[str, object]) -> None:
     """Refuse more slots than the database can serve."""
     if vendor == "sqlite" and options.processes * options.threads > 1:
@@ -114,8 +126,10 @@ def check_memory(limit: int | None, used: int | None) -> None:
             "--max-memory-per-process needs Linux: the memory of a process cannot be seen here."
         )
     if used >= limit:
+        # Who forgets the unit must see it.
+        size = f"{limit} bytes" if limit < MIB else in_mib(limit)
         raise OptionsError(
-            f"--max-memory-per-process is {in_mib(limit)}, but a process of this project has {in_mib(used)} "
+            f"--max-memory-per-process is {size}, but a process of this project has {in_mib(used)} "
             "before its first task: raise it well above that."
         )
 

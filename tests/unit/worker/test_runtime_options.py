@@ -8,6 +8,7 @@ import pytest
 from django_db_worker.options import (
     Options,
     OptionsError,
+    check_database,
     check_memory,
     check_queues,
     check_slots,
@@ -148,9 +149,20 @@ def test_a_limit_that_no_process_can_keep_is_refused(used: int | None, message: 
         check_memory(100 * 2**20, used)
 
 
+def test_a_limit_without_its_unit_is_said_in_bytes() -> None:
+    with pytest.raises(OptionsError, match="is 512 bytes, but a process of this project has 40 MiB"):
+        check_memory(512, 40 * 2**20)
+
+
 def test_a_limit_that_can_be_kept() -> None:
     check_memory(100 * 2**20, 99 * 2**20)
     check_memory(None, None)
+
+
+def test_a_database_without_an_engine_is_refused() -> None:
+    with pytest.raises(OptionsError, match=r"'other' has no ENGINE in DATABASES.*DATABASE_URL"):
+        check_database("django.db.backends.dummy", "other")
+    check_database("django.db.backends.postgresql", "other")
 
 
 def test_slots_that_work() -> None:

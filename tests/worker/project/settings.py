@@ -26,7 +26,7 @@ if options := MORE.pop("OPTIONS", None):
     DATABASES["default"]["OPTIONS"] = options
 if pool := MORE.pop("POOL", None):
     DATABASES["default"]["OPTIONS"] = {"pool": pool}
-if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+if DATABASES["default"].get("ENGINE", "").endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"] = {"timeout": 20}
 
 if os.environ.get("SECOND_DATABASE"):

@@ -41,25 +41,30 @@ class Command(UpstreamCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add upstream's arguments and our own."""
         super().add_arguments(parser)
+        parser.epilog = (
+            "With several processes or threads, or with --health-port, --task-timeout or "
+            "--max-memory-per-process, the command supervises its worker processes, and --max-tasks "
+            "replaces a process instead of ending the command. The environment variables DB_WORKER_ID and "
+            "DB_WORKER_HEALTH_PORT are the same as --worker-id and --health-port."
+        )
         parser.add_argument("--queue", dest="queue_name", default=SUPPRESS, help="The same as --queue-name.")
         parser.add_argument(
             "--processes",
             type=whole_number(1, MOST),
             default=1,
-            help="Worker processes (default: %(default)s).",
+            help=f"Worker processes, 1 to {MOST} (default: %(default)s).",
         )
         parser.add_argument(
             "--threads",
             type=whole_number(1, MOST),
             default=1,
-            help="Worker threads in each process, each with a database connection (default: %(default)s).",
+            help=f"Threads in each process, 1 to {MOST}, each with a connection (default: %(default)s).",
         )
         parser.add_argument(
             "--health-port",
             type=whole_number(1, 65535),
             default=None,
-            help="Serve /healthz, /readyz and /metrics on this port. "
-            "With it, or with several slots, --max-tasks replaces a process instead of ending the command.",
+            help="Serve /healthz, /readyz and /metrics on this port (default: none).",
         )
         parser.add_argument(
             "--task-timeout",
@@ -207,5 +212,6 @@ def _check(options: Options) -> None:
     backend = task_backends[options.backend_name]
     asked.check_queues(options.queue_names, backend.queues, options.backend_name)
     connection = connections[router.db_for_write(DBTaskResult)]
+    asked.check_database(connection.settings_dict["ENGINE"], connection.alias)
     asked.check_memory(options.max_memory, used_by(os.getpid()))
     asked.check_slots(options, connection.vendor, connection.alias, connection.settings_dict["OPTIONS"])
