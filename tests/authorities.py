@@ -1,4 +1,4 @@
-"""Certificate authorities of a test's own."""
+"""Private certificate authorities for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PEM = serialization.Encoding.PEM
 
 
 class Authority:
-    """A private one, which signs servers' certificates."""
+    """A private certificate authority, which signs servers' certificates."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self._key = key

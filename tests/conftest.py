@@ -1,4 +1,4 @@
-"""What the tests against a cluster share: kubectl, the CRD, and a namespace of each test's own."""
+"""Fixtures for tests that need a cluster: kubectl, the CRD, and a namespace for each test."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Once:
-    """Does a thing once in a whole run of tests, however many processes it has; the others wait for it."""
+    """Does something once in a whole test run, however many processes it has; the other processes wait."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def tool(name: str) -> str:
 
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl on one cluster, and in one namespace if that is given."""
+    """kubectl for one cluster and, if given, one namespace."""
 
     kubeconfig: Path
     namespace: str | None = None
@@ -98,7 +98,7 @@ class Kubectl:
         return replace(self, namespace=namespace)
 
     def run(self, *args: str, manifest: object = None) -> subprocess.CompletedProcess[str]:
-        """Whatever comes of it. A manifest is passed on standard input: add `-f -`."""
+        """Run it and return the result, even of a failure. For a manifest on standard input, add `-f -`."""
         where = [f"--namespace={self.namespace}"] if self.namespace else []
         return subprocess.run(
             [tool("kubectl"), f"--kubeconfig={self.kubeconfig}", *where, *args],
@@ -110,13 +110,13 @@ class Kubectl:
         )
 
     def __call__(self, *args: str, manifest: object = None) -> str:
-        """What kubectl prints; the test fails if kubectl does."""
+        """Return what kubectl prints; the test fails if kubectl fails."""
         done = self.run(*args, manifest=manifest)
         assert done.returncode == 0, f"kubectl {' '.join(args)}: {done.stderr}"
         return done.stdout
 
     def refused(self, *args: str, manifest: object = None) -> str:
-        """The reason that kubectl gives; the test fails if kubectl does not."""
+        """Return kubectl's error message; the test fails if there is none."""
         done = self.run(*args, manifest=manifest)
         assert done.returncode != 0, f"kubectl {' '.join(args)} was accepted: {done.stdout}"
         return done.stderr
@@ -137,7 +137,7 @@ def kubectl(kubeconfig: Path) -> Kubectl:
 
 @pytest.fixture(scope="session")
 def crd(kubectl: Kubectl, once: Once) -> dict[str, Any]:
-    """The CRD as it stands in crds/, after it has been applied and is served."""
+    """The CRD from crds/, applied and served."""
     (path,) = CRDS.glob("*.yaml")
     once("crd", lambda: kubectl("apply", "--server-side", "--force-conflicts", f"--filename={path}"))
     document: dict[str, Any] = yaml.safe_load(path.read_text())
@@ -154,7 +154,7 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
 
 @contextmanager
 def new_namespace(kubectl: Kubectl) -> Iterator[str]:
-    """A namespace of a name that nobody else has."""
+    """A namespace with a unique name."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     kubectl("create", "namespace", name)
     try:

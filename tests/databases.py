@@ -21,7 +21,7 @@ START_TIMEOUT_S = 60.0
 
 
 def docker(*args: str) -> str:
-    """What docker prints; an error says what docker said."""
+    """Run docker and return its output; an error contains its message."""
     done = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
         raise RuntimeError(f"docker {args[0]}: {done.stderr.strip()} (images come from `make images`)")
@@ -37,7 +37,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Server:
-    """A database server in a container of its own, reached through a port that outlives its restarts."""
+    """A database server in a container. Its port stays the same when it is restarted."""
 
     container: str
     scheme: str
@@ -49,7 +49,7 @@ class Server:
         return f"{self.scheme}://{USER}:{self.password}@127.0.0.1:{self.port}/{name}"
 
     def stop(self) -> None:
-        """Stop it. Its data stays."""
+        """Stop it, and keep its data."""
         docker("stop", "--time=10", self.container)
 
     def start(self) -> None:
@@ -110,7 +110,7 @@ def _running(
 
 @contextlib.contextmanager
 def running_postgres(*flags: str) -> Iterator[Server]:
-    """A PostgreSQL whose user may create databases. Without flags it does not wait for the disk."""
+    """A PostgreSQL whose user may create databases. Without flags, it does not wait for the disk."""
     with _running(
         "postgresql",
         "django-task-postgres:dev",
@@ -122,7 +122,7 @@ def running_postgres(*flags: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def running_mariadb(*flags: str) -> Iterator[Server]:
-    """A MariaDB whose user has rights on the one database that is there."""
+    """A MariaDB whose user has rights on its only database."""
     with _running(
         "mysql",
         "django-task-mariadb:dev",

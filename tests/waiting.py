@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a deadline that only what never comes reaches."""
+"""Waiting for a condition, with a deadline that is only reached if the condition never becomes true."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATIENCE_S = 60.0
 def eventually[T](
     probe: Callable[[], T | Literal[False]], what: str, *, within_s: float = PATIENCE_S, every_s: float = 0.02
 ) -> T:
-    """What ``probe`` returns once that is true."""
+    """Return the first true result of ``probe``."""
     deadline = time.monotonic() + within_s
     while not (seen := probe()):
         if time.monotonic() > deadline:

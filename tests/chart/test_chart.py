@@ -1,4 +1,4 @@
-"""The chart: what it refuses, what it renders, what a release leaves and what the operator may do."""
+"""The chart: values that it refuses, manifests that it renders, what a release leaves, and its rights."""
 
 from __future__ import annotations
 
@@ -552,7 +552,7 @@ def test_cert_manager_makes_the_certificate(
 
 @pytest.fixture
 def release(kubectl: Kubectl, namespace: str) -> Iterator[Callable[..., str]]:
-    """Apply templates of a release of the test's own; returns its service account's user name."""
+    """Apply templates of a release for this test; return the user name of its service account."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     applied: list[dict[str, Any]] = []
 
@@ -567,7 +567,7 @@ def release(kubectl: Kubectl, namespace: str) -> Iterator[Callable[..., str]]:
 
 
 def rights(kubectl: Kubectl, user: str, namespace: str) -> set[tuple[str, str, str]]:
-    """What the API server says that the user may do there and any service account may not."""
+    """The user's rights there, according to the API server, beyond those of every service account."""
 
     def lines(who: str) -> set[str]:
         # The groups of every service account, so that only the user's own bindings make the difference.

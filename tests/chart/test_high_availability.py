@@ -88,7 +88,7 @@ def test_refuses_a_label_that_says_who_leads() -> None:
 
 @pytest.fixture
 def namespaces(kubectl: Kubectl, namespace: str) -> tuple[str, str]:
-    """One of the release and another, with the election's rights applied."""
+    """The namespace of the release and another one, with the rights for the election applied."""
     manifests = render({"watchNamespaces": ["default"]}, "election", "serviceaccount", namespace=namespace)
     kubectl("apply", "-f", "-", manifest={"apiVersion": "v1", "kind": "List", "items": manifests})
     return namespace, "default"

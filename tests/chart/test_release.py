@@ -1,4 +1,4 @@
-"""A release's life on a real cluster: installed, upgraded, removed, and what is left then."""
+"""The life of a release on a real cluster: installed, upgraded, removed, and what then remains."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ type Helm = Callable[..., str]
 
 
 def metadata(kubectl: Kubectl) -> dict[str, dict[str, str]]:
-    """The definition's labels and annotations, which say whose it is."""
+    """The CRD's labels and annotations, which say to which release it belongs."""
     stored = json.loads(kubectl("get", CRD, "-ojson"))["metadata"]
     return {kind: stored.get(kind, {}) for kind in ("labels", "annotations")}
 
 
 @pytest.fixture
 def helm(kubeconfig: Path, kubectl: Kubectl, namespace: str, crd: dict[str, Any]) -> Iterator[Helm]:
-    """Helm in the test's namespace. The definition goes back afterwards to the release that had it."""
+    """Helm in the test's namespace. Afterwards the CRD is given back to the release that had it."""
     before = metadata(kubectl)
 
     def run(*args: str) -> str:

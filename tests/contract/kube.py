@@ -1,4 +1,4 @@
-"""What every API server does, as far as the operator can tell: the same tests for the fake and a real one."""
+"""What the operator expects of every API server: the same tests for the fake and a real one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 60
 
 
 class Cluster(Protocol):
-    """An API server with a namespace that nobody else is in, and no object in that."""
+    """An API server, with an empty namespace that nobody else uses."""
 
     namespace: str
     # The operator's view of it.
@@ -48,7 +48,7 @@ class Cluster(Protocol):
     async def delete(self, kind: Kind, name: str) -> None: ...
 
     async def without_rights(self) -> Kube:
-        """The view of somebody who may do nothing."""
+        """The API server as a user without any rights sees it."""
 
 
 async def refused(request: Awaitable[object]) -> ApiException:
@@ -59,13 +59,13 @@ async def refused(request: Awaitable[object]) -> ApiException:
 
 
 class KubeContract:
-    """Subclasses give the fixture ``cluster``."""
+    """Subclasses define the fixture ``cluster``."""
 
     def key(self, cluster: Cluster, name: str = NAME) -> Key:
         return Key(namespace=cluster.namespace, name=name)
 
     def deployment(self, cluster: Cluster, **spec: Any) -> Manifest:
-        """A Deployment that asks for no pod, so that no controller changes more than its status."""
+        """A Deployment with no replicas, so that its controller only changes its status."""
         container = {"name": "worker", "image": "shop:1", "env": [{"name": "A", "value": "1"}]}
         return {
             "apiVersion": "apps/v1",
@@ -80,7 +80,7 @@ class KubeContract:
         }
 
     def pod(self, cluster: Cluster, name: str, **labels: str) -> Manifest:
-        """A pod that no node takes."""
+        """A pod that is never scheduled."""
         return {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -400,7 +400,7 @@ class KubeContract:
     _step: str | None = None
 
     def step(self, number: int) -> Manifest:
-        """A change that a test recognises."""
+        """A change that a test can recognise."""
         return {"metadata": {"annotations": {"example.org/step": str(number)}}}
 
     async def test_a_watch_says_what_is_new_what_has_changed_and_what_is_gone(

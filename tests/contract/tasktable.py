@@ -1,4 +1,4 @@
-"""What every task table does: the same tests for the fake and for real databases."""
+"""What the operator expects of every task table: the same tests for the fake and for real databases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVERYTHING = Selection("default", ("*",))
 
 @dataclass(frozen=True)
 class Row:
-    """A task, as far as it matters to a sample. Times are seconds from now."""
+    """A task, with the fields that matter to a sample. Times are seconds from now."""
 
     queue: str = "default"
     status: str = "READY"
@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Became:
-    """What a row has become, as far as it matters to who asks for its result."""
+    """The fields of a row that matter to a client that waits for the result."""
 
     status: str
     workers: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Stocked(Protocol):
 
 
 class TaskTableContract:
-    """Subclasses give the fixture ``stocked``: an empty table."""
+    """Subclasses define the fixture ``stocked``: an empty table."""
 
     def demand(self, stocked: Stocked, selection: Selection, limit: int = 100) -> SelectionDemand:
         return stocked.table.sample({selection: limit}).demands[selection]

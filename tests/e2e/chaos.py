@@ -1,4 +1,4 @@
-"""A steady load of tasks under trouble of every kind, and the books of what became of each task."""
+"""A steady load of tasks while things break, with a record of how each task ended."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TICK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Books:
-    """What became of the tasks: how often each ran, and how it ended."""
+    """How often each task ran, and how it ended."""
 
     statuses: Counter[str]
     runs: Counter[int]
@@ -65,7 +65,7 @@ class Books:
 
 @dataclass
 class Chaos:
-    """Makes trouble for one worker, its database, its operator and its API server, one thing at a time."""
+    """Breaks one worker, its database, its operator or its API server, one after the other."""
 
     worker: TaskWorker
     database: Database
@@ -76,7 +76,7 @@ class Chaos:
     _rolled: int = 0
 
     def run(self, tasks: int, seconds: float, *, trouble_every: float = 15.0) -> Books:
-        """Enqueue so many tasks evenly in so many seconds, make trouble meanwhile, and settle the books."""
+        """Enqueue tasks at a steady rate, break things meanwhile, and wait until all tasks have ended."""
         self.database.execute("CREATE TABLE ran (task uuid, pod text, started timestamptz DEFAULT now())")
         troubles: list[Callable[[], None]] = []
         started = time.monotonic()
@@ -104,7 +104,7 @@ class Chaos:
         return self._books(time.monotonic() - started)
 
     def kill_a_pod(self) -> None:
-        """SIGKILL its first process, and so every one; the kubelet starts the container anew."""
+        """Kill its first process, and with it the container, which the kubelet starts again."""
         if pod := self._any_pod():
             (status,) = pod["status"]["containerStatuses"]
             container = status["containerID"].removeprefix("containerd://")
@@ -113,7 +113,7 @@ class Chaos:
             in_node(pod["spec"]["nodeName"], "sh", "-c", kill)
 
     def delete_a_pod(self) -> None:
-        """Kill it, and take the pod away too, as it is when a node is lost."""
+        """Kill it and remove the pod, as if its node had been lost."""
         if pod := self._any_pod():
             name = pod["metadata"]["name"]
             self.worker.kubectl("delete", "pod", name, "--force", "--grace-period=0", "--wait=false")
@@ -127,7 +127,7 @@ class Chaos:
         self.database.server.go_on()
 
     def pause_the_api_server(self) -> None:
-        """It answers nobody, and closes no connection."""
+        """Make it answer no requests, without closing connections."""
         pause, go_on = (f"kill -{signal} $(pidof kube-apiserver)" for signal in ("STOP", "CONT"))
         in_node(self.node, "sh", "-c", pause)
         try:
@@ -141,7 +141,7 @@ class Chaos:
         self._rolled += 1
 
     def _any_pod(self) -> Manifest | None:
-        """One whose container runs; None where there is none at the moment."""
+        """A pod whose container runs; None if there is none at the moment."""
         running = [
             pod
             for pod in self.worker.pods

@@ -1,4 +1,4 @@
-"""How the tests look at the cluster: reads that cost little, waits that end, and a worker at hand."""
+"""Helpers for tests in the cluster: cheap reads, waits with a deadline, and a worker."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ PATIENCE_SECONDS = 90.0
 
 
 class Unavailable(Exception):
-    """The API server does not answer, or not well."""
+    """The API server does not answer, or answers with an error."""
 
 
 def eventually[T](probe: Callable[[], T | None], what: str, *, within: float = PATIENCE_SECONDS) -> T:
-    """What ``probe`` returns once that is true; the test fails if it is not ``within`` so many seconds."""
+    """Return the first true result of ``probe``; the test fails without one ``within`` so many seconds."""
     started = time.monotonic()
     deadline = started + within
     while True:
@@ -56,7 +56,7 @@ def eventually[T](probe: Callable[[], T | None], what: str, *, within: float = P
 
 
 def always(probe: Callable[[], object], what: str, *, seconds: float) -> None:
-    """The test fails if ``probe`` is false at any time within so many seconds."""
+    """Let the test fail if ``probe`` is false at any time within so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if not (seen := probe()):
@@ -70,13 +70,13 @@ def _give_up(message: str) -> NoReturn:
 
 
 class Api:
-    """Reads objects in a few milliseconds, where kubectl takes a hundred."""
+    """Reads objects in a few milliseconds; kubectl would take a hundred."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self._client = config.new_client_from_config(config_file=str(kubeconfig))
 
     def get(self, path: str) -> Manifest | None:
-        """The object or list at a path; None where there is none."""
+        """The object or list at a path; None if there is none."""
         request = self._client.param_serialize(
             "GET", path, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
         )
@@ -94,7 +94,7 @@ class Api:
         return found
 
     def post(self, path: str, manifest: Manifest) -> int:
-        """The status with which the API server answers."""
+        """Send a request; return the status of the answer."""
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         request = self._client.param_serialize(
             "POST", path, header_params=headers, body=manifest, auth_settings=["BearerToken"]
@@ -136,13 +136,13 @@ class TaskWorker:
 
     @property
     def replicas(self) -> int | None:
-        """What the Deployment is asked for; None without one."""
+        """The Deployment's ``spec.replicas``; None without a Deployment."""
         deployment = self.deployment
         return deployment["spec"]["replicas"] if deployment else None
 
     @property
     def pods(self) -> list[Manifest]:
-        """Those that are not about to go."""
+        """The pods that are not being deleted."""
         selector = f"labelSelector=djangotasks.dev/worker={self.name}"
         pods = self.api.items(f"/api/v1/namespaces/{self.namespace}/pods?{selector}")
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
@@ -176,14 +176,14 @@ class TaskWorker:
         return str(seen()[2])
 
     def warns(self, reason: str, *, within: float = PATIENCE_SECONDS) -> str:
-        """Wait for a warning, and return what it says."""
+        """Wait for a warning event, and return its note."""
         (event, *_) = eventually(functools.partial(self.events, reason), f"event {reason}", within=within)
         assert event["type"] == "Warning", event
         note: str = event["note"]
         return note
 
     def scales_to(self, replicas: int, *, within: float = PATIENCE_SECONDS) -> None:
-        """Wait until the Deployment is asked for so many pods, and has them, and no other."""
+        """Wait until the Deployment wants so many pods, and has exactly these."""
 
         def settled() -> bool:
             deployment = self.deployment or {"spec": {}, "status": {}}
@@ -199,7 +199,7 @@ class TaskWorker:
 
 @contextmanager
 def deployment_writes(kubectl: Kubectl) -> Iterator[Callable[[], list[tuple[int, int]]]]:
-    """A watch of a namespace's one Deployment: (generation, replicas) of every write so far."""
+    """Watch the only Deployment of a namespace; returns (generation, replicas) of every write so far."""
     columns = '{.metadata.generation} {.spec.replicas}{"\\n"}'
     command = [
         tool("kubectl"),

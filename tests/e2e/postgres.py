@@ -1,4 +1,4 @@
-"""A PostgreSQL in the cluster, reached by pods through its Service and by the tests through a node's port."""
+"""A PostgreSQL in the cluster. Pods use its Service, and the tests use a port of a node."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Server:
 
     @classmethod
     def start(cls, kubectl: Kubectl) -> Self:
-        """Start one in the namespace of ``kubectl``, or take the one that is there."""
+        """Start one in the namespace of ``kubectl``, or use the existing one."""
         if kubectl.run("get", "secret/postgres").returncode != 0:
             password = uuid.uuid4().hex
             kubectl("create", "secret", "generic", "postgres", f"--from-literal=POSTGRES_PASSWORD={password}")
@@ -87,14 +87,14 @@ class Server:
         )
 
     def execute(self, statement: str, **names: str) -> None:
-        """Run a statement in which braces stand for names."""
+        """Run a statement with names in the place of its braces."""
         composed = sql.SQL(statement).format(**{k: sql.Identifier(v) for k, v in names.items()})
         with self.connect("postgres") as connection:
             connection.execute(composed)
 
     @property
     def name(self) -> str:
-        """The host's name, as the pods say it."""
+        """The host name that pods use."""
         return f"postgres.{self.kubectl.namespace}.svc"
 
     def speaks_tls(self, certificate: str, key: str) -> None:
@@ -128,7 +128,7 @@ class Server:
         return True
 
     def stop(self) -> None:
-        """End the server; its data stays, and its port refuses."""
+        """Stop the server and keep its data; connections are refused."""
         script = f"touch /tmp/stopped && pg_ctl --pgdata={DATA} --mode=immediate stop"
         self.kubectl("exec", "deployment/postgres", "--", "sh", "-c", script)
 
@@ -137,7 +137,7 @@ class Server:
         eventually(self.answers, "PostgreSQL is back")
 
     def make_template(self) -> None:
-        """Migrate once, so that a test's database is a copy."""
+        """Migrate a template once, so that each test's database is a copy."""
         self.execute("DROP DATABASE IF EXISTS {name}", name=TEMPLATE)
         self.execute("CREATE DATABASE {name}", name=TEMPLATE)
         template = Database(self, TEMPLATE)
@@ -146,7 +146,7 @@ class Server:
 
     @contextmanager
     def database(self, *, migrated: bool = True) -> Iterator[Database]:
-        """A database that exists for a while."""
+        """A database that exists until the end of the block."""
         name = f"test_{uuid.uuid4().hex[:12]}"
         template = TEMPLATE if migrated else "template1"
         self.execute("CREATE DATABASE {name} TEMPLATE {template}", name=name, template=template)
@@ -166,14 +166,14 @@ class Database:
 
     @property
     def url(self) -> str:
-        """As the pods say it."""
+        """The URL that pods use."""
         return f"postgres://postgres:{self.server.password}@{self.server.name}:5432/{self.name}"
 
     @contextmanager
     def user(
         self, may: str = "SELECT, INSERT, UPDATE, DELETE", tables: str = "ALL TABLES IN SCHEMA public"
     ) -> Iterator[User]:
-        """A user that may do so with this database's tables and nothing else, and exists for a while."""
+        """A user with these rights on this database's tables and no others, until the end of the block."""
         user = User(self, f"user_{uuid.uuid4().hex[:12]}")
         self.server.execute("CREATE ROLE {name} LOGIN", name=user.name)
         with self.server.connect(self.name) as connection:
@@ -187,7 +187,7 @@ class Database:
 
     @contextmanager
     def as_default(self) -> Iterator[None]:
-        """Django's own calls go to this database meanwhile."""
+        """Let Django's own calls use this database until the end of the block."""
         wanted = connections.settings["default"] | {
             "ENGINE": "django.db.backends.postgresql",
             "HOST": self.server.host,
@@ -207,7 +207,7 @@ class Database:
         yield
 
     def leave(self) -> None:
-        """Close what the test holds open."""
+        """Close the test's connections."""
         for gate in list(self._gates):
             self.open_gate(gate)
         with self.as_default():
@@ -229,20 +229,20 @@ class Database:
         queue: str = "default",
         run_after: datetime | None = None,
     ) -> list[TaskResult[..., Any]]:
-        """Enqueue a task some times in one transaction."""
+        """Enqueue a task several times in one transaction."""
         with self.as_default(), transaction.atomic():
             task = task.using(queue_name=queue, run_after=run_after)
             return [task.enqueue(*args) for _ in range(times)]
 
     def lock_rows(self) -> psycopg.Connection:
-        """Keep the workers from claiming any row that is there now, until the connection ends."""
+        """Lock all rows that exist now, so that workers cannot claim them until the connection is closed."""
         connection = self.server.connect(self.name)
         connection.autocommit = False
         connection.execute("SELECT id FROM django_tasks_database_dbtaskresult FOR UPDATE")
         return connection
 
     def clients(self, application: str) -> list[int]:
-        """The server's processes for the connections that an application has to this database."""
+        """The server processes of an application's connections to this database."""
         with self.server.connect("postgres") as connection:
             found = connection.execute(
                 "SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name = %s",
@@ -251,7 +251,7 @@ class Database:
             return [pid for (pid,) in found]
 
     def users(self, application: str) -> set[str]:
-        """Who an application is connected to this database as."""
+        """The users with whose names an application is connected to this database."""
         with self.server.connect("postgres") as connection:
             found = connection.execute(
                 "SELECT usename FROM pg_stat_activity WHERE datname = %s AND application_name = %s",
@@ -260,7 +260,7 @@ class Database:
             return {user for (user,) in found}
 
     def is_encrypted(self, application: str) -> bool:
-        """Whether every connection of an application to this database is, and there is one."""
+        """Whether the application is connected to this database, and only with encryption."""
         with self.server.connect("postgres") as connection:
             found = connection.execute(
                 "SELECT bool_and(ssl) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)"
@@ -286,7 +286,7 @@ class Database:
     def finish(
         self, results: list[TaskResult[..., Any]], *, within: float = 60
     ) -> list[TaskResult[..., Any]]:
-        """Wait until all have ended, well or badly."""
+        """Wait until all tasks have ended, successfully or not."""
 
         def open_ones() -> int:
             return sum(not result.is_finished for result in self.refresh(results))
@@ -305,13 +305,13 @@ class Database:
 
 @dataclass(frozen=True)
 class User:
-    """A user of one database, whose password a test changes."""
+    """A user of one database, whose password a test can change."""
 
     database: Database
     name: str
 
     def has_password(self, password: str) -> str:
-        """Give the user this password and no other; returns the URL as the pods say it."""
+        """Set the user's password; return the URL that pods use."""
         change = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(self.name), sql.Literal(password))
         with self.database.server.connect("postgres") as connection:
             connection.execute(change)

@@ -1,4 +1,4 @@
-"""The operator as users have it: the chart's release, with the image that stands ready."""
+"""The operator as users install it: a release of the chart, with the image that has been built."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Release:
     api: Api
 
     def install(self) -> None:
-        """As `make install` does: seconds, and the same pod goes on if its image is current."""
+        """Do what `make install` does. It takes seconds, and keeps the pod if its image is current."""
         here = os.environ | {"CLUSTER_KUBECONFIG": str(self.kubectl.kubeconfig)}
         command = [ROOT / "cluster" / "install"]
         done = subprocess.run(command, env=here, capture_output=True, text=True, check=False)
@@ -51,12 +51,12 @@ class Release:
 
     @property
     def pod(self) -> dict[str, Any] | None:
-        """The one that leads and is ready."""
+        """The pod that is the leader, and ready."""
         return next((pod for pod in self.ready_pods if LEADER_LABEL in pod["metadata"]["labels"]), None)
 
     @property
     def ready_pods(self) -> list[dict[str, Any]]:
-        """Those that are not about to go."""
+        """The ready pods that are not being deleted."""
 
         def is_ready(pod: dict[str, Any]) -> bool:
             conditions = pod["status"].get("conditions", ())
@@ -66,7 +66,7 @@ class Release:
 
     @property
     def incarnation(self) -> tuple[str, int]:
-        """Changes when the operator is started anew."""
+        """A value that changes when the operator is restarted."""
         pod = eventually(lambda: self.pod, "the operator is ready")
         assert pod
         return pod["metadata"]["uid"], pod["status"]["containerStatuses"][0]["restartCount"]
@@ -80,7 +80,7 @@ class Release:
         eventually(lambda: self.pod, "the operator is ready", within=60)
 
     def kill(self) -> None:
-        """SIGKILL, with no time for a farewell; another pod follows."""
+        """Kill it with SIGKILL, so that it cannot clean up; another pod replaces it."""
         pod = eventually(lambda: self.pod, "the operator is ready", within=60)
         assert pod
         container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
@@ -94,7 +94,7 @@ class Release:
         return self.kubectl("logs", f"--selector=app.kubernetes.io/name={NAME}", "--tail=-1")
 
     def requests(self) -> dict[tuple[str, str], float]:
-        """What it has asked of the API server so far, by method and resource."""
+        """The number of its requests to the API server so far, by method and resource."""
         port = f"services/{NAME}-metrics:8080/proxy/metrics"
         text = self.kubectl("get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/{port}")
         return {
@@ -115,7 +115,7 @@ def in_node(node: str, *command: str) -> str:
 
 
 def is_kind(node: str) -> bool:
-    """Whether a node is a container here, into which we can reach."""
+    """Whether a node is a container on this machine, so that tests can run commands in it."""
     found = subprocess.run(
         [tool("docker"), "inspect", "--type=container", node], capture_output=True, check=False
     )
@@ -123,7 +123,7 @@ def is_kind(node: str) -> bool:
 
 
 def conditions(manifest: dict[str, Any]) -> str:
-    """A worker's conditions for people, one a line."""
+    """A worker's conditions as text, one per line."""
     lines = [
         f"{c['type']}={c['status']} {c['reason']}: {c['message']}"
         for c in manifest.get("status", {}).get("conditions", ())

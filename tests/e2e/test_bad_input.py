@@ -1,4 +1,4 @@
-"""What users get wrong: each is said in a condition and an event, and mends by itself once put right."""
+"""Mistakes of users: a condition and an event name each one, and correcting it is enough."""
 
 from __future__ import annotations
 

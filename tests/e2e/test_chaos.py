@@ -1,4 +1,4 @@
-"""Whatever happens, a task that was enqueued ends. `make bench-chaos` does the same for half an hour."""
+"""Every enqueued task ends, whatever breaks. `make bench-chaos` does the same for half an hour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways in which a worker's database may be told, and what the operator and the pods need to reach it."""
+"""The ways to name a worker's database, and what the operator and the pods need to reach it."""
 
 from __future__ import annotations
 

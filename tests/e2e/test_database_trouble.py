@@ -1,4 +1,4 @@
-"""A database in trouble: replicas stay, a condition says why, nobody else notices, and it passes."""
+"""A database with problems: replicas stay, a condition says why, other workers are not affected."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_new_url_that_does_not_work_replaces_no_pod(
 
 
 def url_hash(worker: TaskWorker) -> str | None:
-    """What the operator has written down of the URL."""
+    """The hash of the URL that the operator has stored."""
     annotations = (worker.deployment or {"metadata": {}})["metadata"].get("annotations", {})
     found: str | None = annotations.get("djangotasks.dev/database-url-hash")
     return found

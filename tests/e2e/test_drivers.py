@@ -1,4 +1,4 @@
-"""The drivers External and HPA: who else may decide the replicas, with the cluster's own autoscaler."""
+"""The drivers External and HPA: others decide the replicas, such as the cluster's own autoscaler."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ POD_SECONDS = 90
 
 
 def asked(worker: TaskWorker) -> int | None:
-    """What spec.replicas says."""
+    """The worker's spec.replicas."""
     manifest = worker.manifest
     assert manifest
     replicas: int | None = manifest["spec"].get("replicas")
@@ -61,7 +61,7 @@ def condition(worker: TaskWorker, kind: str) -> tuple[str, str]:
 def example(
     operator: Release, database: Database, here: Kubectl, api: Api, namespace: str
 ) -> Callable[[str], TaskWorker]:
-    """Applies an example as it stands, to the example shop's image and a Secret of its name."""
+    """Apply an example unchanged, with the example shop's image and a Secret of the name that it uses."""
     put_secret(here, "shop", DATABASE_URL=database.url, SECRET_KEY="only-an-example")
 
     def apply(name: str) -> TaskWorker:
@@ -73,7 +73,7 @@ def example(
 
 @contextmanager
 def nobody_reaches(release: Release) -> Iterator[None]:
-    """The API server does not reach the operator's metrics API meanwhile."""
+    """Keep the API server from reaching the operator's metrics API."""
 
     def select(part: str | None) -> None:
         change = {"spec": {"selector": {"app.kubernetes.io/part-of": part}}}

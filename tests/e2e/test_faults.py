@@ -1,4 +1,4 @@
-"""What must change nothing: the operator's sudden death, and an API server that is away."""
+"""What must not affect workers: the operator is killed, or the API server does not answer."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _wait_for_the_controllers(kubectl: Kubectl) -> None:
 
 
 class ApiServer:
-    """The API server of a kind cluster: its kubelet runs what lies in a directory."""
+    """The API server of a kind cluster, whose kubelet runs the manifests in a directory."""
 
     MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
     ASIDE = "/etc/kubernetes/kube-apiserver.yaml"

@@ -1,4 +1,4 @@
-"""Two operators: one leads, and the other is ready to, whatever becomes of the first."""
+"""Two operators: one is the leader, and the other takes over, whatever happens to the first."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ type Pod = dict[str, Any]
 
 @dataclass(frozen=True)
 class Takeover:
-    """Since when another leads, and how slow the API server was at that time."""
+    """When another operator took over, and how slow the API server was at that time."""
 
     since: datetime
     slowest: float
 
     def took(self, after: datetime) -> float:
-        """The seconds that it took, less what a busy API server took for an answer."""
+        """The seconds that it took, minus the time that a busy API server took to answer."""
         took = (self.since - after).total_seconds()
         log.info("%.1f s until another leads; the API server took up to %.1f s", took, self.slowest)
         return took - self.slowest
@@ -59,7 +59,7 @@ class Pair:
         return spec
 
     def settled(self) -> tuple[Pod, Pod]:
-        """The leader and the other, once both are ready."""
+        """The leader and the other operator, once both are ready."""
 
         def both() -> tuple[Pod, Pod] | None:
             pods, leader = self.release.ready_pods, self.release.pod
@@ -72,7 +72,7 @@ class Pair:
         return found
 
     def leads(self, pod: Pod) -> Takeover:
-        """Wait until that pod leads, and is where the metrics are read."""
+        """Wait until this pod is the leader, and the metrics are read from it."""
         name, address = pod["metadata"]["name"], pod["status"]["podIP"]
         slowest = 0.0
 
@@ -107,7 +107,7 @@ class Pair:
 
     @property
     def scraped(self) -> set[str]:
-        """Where the metrics Service sends people to."""
+        """The pod to which the metrics Service leads."""
         slices = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
         found = self.release.api.items(f"{slices}?labelSelector=kubernetes.io/service-name={NAME}-metrics")
         return {
@@ -125,20 +125,20 @@ class Pair:
         return float(lines["django_task_operator_leader"]) if lines else None
 
     def told(self, pod: Pod, message: str, *more: str) -> dict[str, Any]:
-        """A line of a pod's log."""
+        """Wait for a line in a pod's log."""
         lines = self.release.kubectl("logs", pod["metadata"]["name"], *more).splitlines()
         (found,) = (line for line in map(json.loads, lines) if line["message"] == message)
         return dict(found)
 
     def signal(self, pod: Pod, name: str) -> datetime:
-        """Send a signal to the operator in a pod; returns when that was."""
+        """Send a signal to the operator in a pod; return the time at which it was sent."""
         container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
         kill = f"ctr --namespace=k8s.io tasks kill -s {name} {container} && date +%s.%N"
         return datetime.fromtimestamp(float(in_node(pod["spec"]["nodeName"], "sh", "-c", kill)), UTC)
 
     @contextmanager
     def cut_off(self, pod: Pod) -> Iterator[None]:
-        """Swallow every packet between a pod and the API server, of connections that exist too."""
+        """Drop every packet between a pod and the API server, also those of existing connections."""
         address = pod["status"]["podIP"]
         rules = [
             f"INPUT --source {address} --protocol tcp --dport 6443 --jump DROP",
@@ -160,7 +160,7 @@ def logged_at(line: dict[str, Any]) -> datetime:
 
 @pytest.fixture(scope="module")
 def pair(installed: Release) -> Iterator[Pair]:
-    """Two replicas by the chart's value; afterwards what `make install` makes."""
+    """The release with two replicas; afterwards it is as `make install` makes it."""
     node = installed.api.items("/api/v1/nodes")[0]["metadata"]["name"]
     if not is_kind(node):
         pytest.skip("only a kind cluster lets us into its node")

@@ -22,7 +22,7 @@ MEMORY = "160Mi"
 
 
 def running(worker: TaskWorker, database: Database, gate: int) -> tuple[str, Any]:
-    """The one pod, and a task that it runs until the gate opens."""
+    """The only pod, and a task that it runs until the gate opens."""
     worker.scales_to(1, within=60)
     (pod,) = worker.pod_names
     database.close_gate(gate)
@@ -59,7 +59,7 @@ def test_an_evicted_pod_finishes_its_task(make_worker: MakeWorker, database: Dat
 
 @pytest.fixture
 def node(only_node: str, kubectl: Kubectl) -> Iterator[str]:
-    """The only node, which takes pods again afterwards."""
+    """The only node; afterwards it accepts pods again."""
     yield only_node
     kubectl("uncordon", only_node)
 

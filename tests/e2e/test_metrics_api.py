@@ -1,4 +1,4 @@
-"""external.metrics.k8s.io as an HPA meets it: through the API server, with the real HPA controller."""
+"""external.metrics.k8s.io as an HPA uses it: through the API server, with the real HPA controller."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def is_ours_and_available(api: Api) -> bool:
 
 
 def empty(database: Database) -> None:
-    """As if every task had been run."""
+    """Empty the task table, as if every task had been run."""
     with database.server.connect(database.name) as connection:
         connection.execute("DELETE FROM django_tasks_database_dbtaskresult")
 
@@ -74,7 +74,7 @@ def metrics(operator: Release, api: Api) -> Release:
 
 
 class Figures:
-    """What the API server says of one namespace's figures."""
+    """The values for one namespace, as the API server returns them."""
 
     def __init__(self, api: Api, namespace: str) -> None:
         self._api = api
@@ -139,7 +139,7 @@ def test_discovery_and_refusals(metrics: Release, kubectl: Kubectl, namespace: s
 
 @contextmanager
 def forwarded(kubectl: Kubectl) -> Iterator[int]:
-    """A port of this machine that leads to the server, past the API server's own authorization."""
+    """A local port that is forwarded to the server, to bypass the API server's authorization."""
     command = [tool("kubectl"), f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={NAMESPACE}"]
     command += ["port-forward", f"service/{SERVICE}", ":443", "--address=127.0.0.1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -152,7 +152,7 @@ def forwarded(kubectl: Kubectl) -> Iterator[int]:
 
 
 def ask(port: int, context: ssl.SSLContext, request: str) -> tuple[int, bytes]:
-    """An answer's code, and the certificate of the server that gave it."""
+    """Send a request; return the status of the answer, and the server's certificate."""
     with (
         socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
         context.wrap_socket(plain, server_hostname=HOST) as tls,
@@ -258,7 +258,7 @@ def test_a_users_hpa_scales_by_it_and_holds_while_it_cannot_be_had(
 
 
 class Stream(threading.Thread):
-    """Asks for figures without a pause, as many HPAs would, and keeps what went wrong."""
+    """Requests values without a pause, as many HPAs would, and records what goes wrong."""
 
     def __init__(self, api: Api, namespace: str) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,4 @@
-"""Tasks whose pod is killed under them: each is settled, once, and nobody else's is touched."""
+"""Tasks whose pod is killed while they run: each is settled once, and no other row is changed."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def running(database: Database, worker: TaskWorker) -> tuple[TaskResult[..., Any
 
 
 def remove(here: Kubectl, pod: str) -> None:
-    """Take a pod away at once, as the loss of its machine would."""
+    """Remove a pod at once, as if its node had been lost."""
     here("delete", "pod", pod, "--force", "--grace-period=0")
 
 
 def kill_container(worker: TaskWorker, pod: str, node: str) -> None:
-    """SIGKILL to everything in the worker's container."""
+    """Send SIGKILL to every process in the worker's container."""
     (manifest,) = (each for each in worker.pods if each["metadata"]["name"] == pod)
     container = manifest["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
     in_node(node, "ctr", "--namespace=k8s.io", "tasks", "kill", "-s", "SIGKILL", container)
 
 
 def settled(database: Database, result: TaskResult[..., Any], since: float) -> float:
-    """Wait for the end of a task; how long that took."""
+    """Wait for the end of a task; return how long that took."""
     database.finish([result], within=GRACE + SLACK + 60)
     return time.monotonic() - since
 
@@ -81,7 +81,7 @@ def test_a_task_whose_pod_is_gone_fails_and_says_why(
 
 @pytest.fixture
 def silence_node(kind_node: str) -> Iterator[Callable[[], str]]:
-    """Stop what speaks for the node until the test is over: containers run on, and nobody hears of them."""
+    """Stop the node's kubelet until the end of the test: containers continue, but nothing is reported."""
     yield partial(in_node, kind_node, "systemctl", "stop", "kubelet")
     in_node(kind_node, "systemctl", "start", "kubelet")
 

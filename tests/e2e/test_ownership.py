@@ -1,4 +1,4 @@
-"""Whose Deployment it is: put back, left alone, handed over, or gone with its DjangoTaskWorker."""
+"""Ownership of the Deployment: it is restored, left alone, handed over, or deleted with its worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What platform teams' clusters do to pods: OpenShift's users, the containers of a mesh, policies."""
+"""What platforms do to pods: OpenShift's user ids, the containers of a service mesh, policies."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_worker_runs_as_a_user_whom_its_image_does_not_know(
 
 
 def operator_pod(*args: str) -> dict[str, Any]:
-    """An operator that needs no Lease, as it watches where nobody else does."""
+    """A second operator, without a Lease, for namespaces that no other operator watches."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -69,7 +69,7 @@ def operator_pod(*args: str) -> dict[str, Any]:
 def test_the_operator_runs_as_a_user_whom_its_image_does_not_know(
     operator: Release, here: Kubectl, namespace: str
 ) -> None:
-    """A second one, for this namespace alone, where there is no worker."""
+    """A second operator, only for this namespace, which has no worker."""
     account = f"--serviceaccount={namespace}:default"
     here("create", "rolebinding", "operator", f"--clusterrole={NAME}", account)
     pod = operator_pod(f"--watch-namespace={namespace}", "--pod-security=platform")
@@ -145,7 +145,7 @@ def test_the_words_of_a_policy_that_refuses_the_pods_are_quoted(
 def test_a_namespace_that_is_gone_keeps_no_other_from_being_served(
     operator: Release, here: Kubectl, namespace: str
 ) -> None:
-    """A second operator, for this namespace and for one that does not exist, to which it has no rights."""
+    """A second operator, for this namespace and for one that does not exist, in which it has no rights."""
     gone = f"{namespace}-gone"
     here(
         "create", "rolebinding", "operator", f"--clusterrole={NAME}", f"--serviceaccount={namespace}:default"

@@ -1,6 +1,6 @@
-"""What readers of django-prodserver's page on Django Tasks are promised, each as a test.
+"""What django-prodserver's page on Django Tasks promises, with a test for each promise.
 
-The image knows nothing of this project: it has what that page installs, with the packages' real names.
+The image contains nothing of this project, only what that page installs, with the packages' real names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Run(Protocol):
 
 @pytest.fixture
 def run(operator: Release, here: Kubectl, api: Api, namespace: str) -> Run:
-    """Makes a DjangoTaskWorker of one pod, with no more in it than the promise needs."""
+    """Create a DjangoTaskWorker with one pod, and only the fields that the promise needs."""
 
     def make(name: str = "worker", **spec: Any) -> TaskWorker:
         manifest = {
@@ -71,7 +71,7 @@ def ready_pod(worker: TaskWorker) -> str:
 
 
 def get(here: Kubectl, pod: str, page: str) -> str:
-    """What the pod answers to a probe or a scrape; the test fails if that is an error."""
+    """Return the pod's answer to a probe or a scrape; the test fails if it is an error."""
     return here("get", "--raw", page_of(here, pod, page))
 
 
@@ -81,7 +81,7 @@ def page_of(here: Kubectl, pod: str, page: str) -> str:
 
 @contextmanager
 def shut(database: Database) -> Iterator[None]:
-    """Nobody can connect to the database meanwhile."""
+    """Refuse all connections to the database until the end of the block."""
     allow = f"ALTER DATABASE {database.name} WITH ALLOW_CONNECTIONS"
     database.server.execute(f"{allow} false")
     try:
@@ -94,7 +94,7 @@ def shut(database: Database) -> Iterator[None]:
 
 
 def running_pod(worker: TaskWorker) -> str:
-    """The one pod, once its container has started; until then nothing."""
+    """The only pod, after its container has started; before that None."""
     for pod in worker.pods:
         for status in pod["status"].get("containerStatuses", ()):
             if status.get("started"):

@@ -1,4 +1,4 @@
-"""New versions: rolled out without a gap, migrated first, and never at the cost of the pods that work."""
+"""New versions: migrated first, and rolled out without a gap or a loss of working pods."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def with_apps(*apps: str) -> list[dict[str, str]]:
 
 @contextmanager
 def in_the_way(database: Database, table: str) -> Iterator[None]:
-    """Whoever creates a table of this name waits meanwhile."""
+    """Make everybody wait who creates a table with this name."""
     with database.server.connect(database.name) as connection:
         connection.autocommit = False
         connection.execute(f"CREATE TABLE {table} (id int)")
@@ -44,7 +44,7 @@ def jobs(worker: TaskWorker) -> list[dict[str, Any]]:
 
 
 def a_migration_runs(worker: TaskWorker) -> str:
-    """Wait until the container of a migration runs; the Job's name."""
+    """Wait until the container of a migration runs; return the Job's name."""
 
     def running() -> str:
         selector = f"labelSelector=djangotasks.dev/migration-of={worker.name}"

@@ -1,4 +1,4 @@
-"""Fewer pods: idle ones go, and one that runs a task is left to work."""
+"""Scale-in: idle pods are removed, and pods that run a task are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changes and refuses objects on their way in: a small service mesh, and two policy engines."""
+"""Webhooks that change and refuse objects: a small service mesh, and two policy engines."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def ANSWER(request):
 
 @contextmanager
 def mesh(kubectl: Kubectl, here: Kubectl, namespace: str) -> Iterator[None]:
-    """Let every pod of a Job in the namespace get the container."""
+    """Add the container to every pod of a Job in the namespace."""
     jobs = {"matchExpressions": [{"key": "job-name", "operator": "Exists"}]}
     about = {"rules": [NEW_PODS], "objectSelector": jobs}
     with _webhook(kubectl, here, namespace, INJECTS, "Mutating", about):
@@ -152,7 +152,7 @@ def admission_policy(kubectl: Kubectl, here: Kubectl, namespace: str) -> Iterato
 
 
 def until_refused(here: Kubectl, *args: str, manifest: object = None) -> None:
-    """Wait until the API server, which learns of a policy with a delay, refuses what has no label."""
+    """Wait until the API server, which applies a policy with a delay, refuses objects without the label."""
 
     def refused() -> bool:
         done = here.run("create", *args, "--dry-run=server", manifest=manifest)
@@ -178,7 +178,7 @@ def allowed_pod() -> dict[str, Any]:
 def _webhook(
     kubectl: Kubectl, here: Kubectl, namespace: str, answer: str, kind: str, about: dict[str, Any]
 ) -> Iterator[None]:
-    """Serve a webhook from the namespace, for what the namespace gets that it is ``about``."""
+    """Serve a webhook from the namespace, for the namespace's objects of the kinds in ``about``."""
     certificate = ServingCertificate.make([f"webhook.{namespace}.svc"], timedelta(hours=1), datetime.now(UTC))
     put_secret(here, "webhook", **{"tls.crt": certificate.certificate, "tls.key": certificate.key})
     labels = {"app": "webhook"}

@@ -42,7 +42,7 @@ ARGUMENTS = {
 
 @dataclass(frozen=True)
 class Server:
-    """A database server that is there for one test run."""
+    """A database server that exists for one test run."""
 
     kind: str
     container: str
@@ -56,7 +56,7 @@ class Server:
         docker(*args, self.container)
 
     def administer(self, *statements: str, name: str | None = None) -> str:
-        """Run SQL with all rights; what it prints."""
+        """Run SQL with all rights; return its output."""
         text = ";\n".join(statements) + ";\n"
         if self.kind == "postgres":
             command = ["psql", "-U", USER, "-v", "ON_ERROR_STOP=1", "-Atq", name or "postgres"]
@@ -75,7 +75,7 @@ class Server:
         return docker("exec", "-i", self.container, *command, given=text)
 
     def wait(self) -> None:
-        """Until connections are taken."""
+        """Wait until the server accepts connections."""
         for _ in range(300):
             with contextlib.suppress(Error), opened(self.url()):
                 return
@@ -92,7 +92,7 @@ def docker(*args: str, given: str | None = None) -> str:
 
 @contextlib.contextmanager
 def running(kind: str, *arguments: str, files: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """A server that is removed at the end; ``arguments`` are its own, ``files`` are put into its /files."""
+    """Start a server that is removed at the end, with these arguments, and ``files`` in its folder /files."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         # Chosen here, because Docker would choose another one after a restart.
         port = free.getsockname()[1]
@@ -133,7 +133,7 @@ def docker_bytes(*args: str, given: bytes) -> None:
 
 
 def _archive(files: Mapping[str, str]) -> bytes:
-    """A folder of files that the server's user alone may read: PostgreSQL wants its key so."""
+    """Files that only the server's user may read, which PostgreSQL requires for its key."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, text in {"": "", **files}.items():
@@ -147,7 +147,7 @@ def _archive(files: Mapping[str, str]) -> bytes:
 
 @contextlib.contextmanager
 def opened(url: str) -> Iterator[BaseDatabaseWrapper]:
-    """A connection of the test's own."""
+    """A connection for the test."""
     connection = orm.new_connection(DatabaseURL.parse(url), Limits(5, 60))
     try:
         connection.ensure_connection()
@@ -158,7 +158,7 @@ def opened(url: str) -> Iterator[BaseDatabaseWrapper]:
 
 @contextlib.contextmanager
 def as_default(url: str) -> Iterator[BaseDatabaseWrapper]:
-    """The database that models use without being told one: as in a project that has it in its settings."""
+    """Make it the default database, as in a project that has it in its settings."""
     before = connections["default"]
     with opened(url) as connection:
         connections["default"] = connection
@@ -175,7 +175,7 @@ def execute(connection: BaseDatabaseWrapper, sql: str, *params: str) -> list[tup
 
 
 def create_database(server: Server, name: str, *, migrated: bool = True, indexed: bool = False) -> str:
-    """Its URL. It is migrated by django-tasks-db's own migrations."""
+    """Create a database with django-tasks-db's migrations; return its URL."""
     server.administer(f"CREATE DATABASE {name}")
     url = server.url(name)
     if migrated:
@@ -189,7 +189,7 @@ def create_database(server: Server, name: str, *, migrated: bool = True, indexed
 
 
 def documented_migration() -> dict[str, Any]:
-    """The migration that docs/database.md has users paste, so that it is this one that is tried."""
+    """The migration that docs/database.md tells users to paste, taken from that page."""
     (text,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     module: dict[str, Any] = {"__name__": "migration"}
     exec(text, module)

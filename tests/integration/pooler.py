@@ -1,4 +1,4 @@
-"""What a pooler such as PgBouncer does to a new client: it refuses settings of a session, or drops them."""
+"""A pooler, such as PgBouncer, that refuses or drops a new client's session settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REFUSAL = b"SFATAL\0VFATAL\0C08P01\0Munsupported startup parameter: options\0\0"
 
 
 class Refusing(socketserver.ThreadingTCPServer):
-    """Passes everything on to a PostgreSQL, but for clients that come with options."""
+    """Passes everything on to a PostgreSQL, except for clients with options."""
 
     daemon_threads = True
 

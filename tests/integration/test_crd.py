@@ -121,7 +121,7 @@ def test_get_tells_the_story(emails: Kubectl) -> None:
     report = json.dumps({"status": status})
 
     def shown(expected: dict[str, str], *how: str) -> dict[str, str]:
-        """Ask again if an operator that is at work in the cluster wrote the status in between."""
+        """Try again if an operator in the cluster has written the status meanwhile."""
 
         def row() -> dict[str, str]:
             emails("patch", "djtw/emails", "--subresource=status", "--type=merge", f"--patch={report}")
@@ -187,7 +187,7 @@ def test_explain(kubectl: Kubectl, crd: dict[str, Any], path: str, words: str) -
 def test_a_manifest_that_is_applied_differs_in_nothing(
     kubectl: Kubectl, crd: dict[str, Any], namespace: str, case: Path, how: list[str]
 ) -> None:
-    """By no default that the API server fills in: Argo CD and Flux would call it out of sync for ever."""
+    """Not by a default that the API server fills in: Argo CD and Flux would always see a difference."""
     here = kubectl.within(namespace)
     manifest = yaml.safe_load((case / "worker.yaml").read_text())
     manifest["metadata"] = {"name": manifest["metadata"]["name"], "namespace": namespace}
@@ -218,7 +218,7 @@ def test_a_null_that_removes_a_field_of_the_pod_arrives_as_the_page_on_platforms
 
 
 def within(asked: Any, stored: Any, path: str = "spec") -> list[str]:
-    """Name what of ``asked`` is not in ``stored`` as it was written."""
+    """Return the parts of ``asked`` that are not the same in ``stored``."""
     if isinstance(asked, list) and isinstance(stored, list) and len(asked) == len(stored):
         asked, stored = dict(enumerate(asked)), dict(enumerate(stored))
     if isinstance(asked, dict) and isinstance(stored, dict):

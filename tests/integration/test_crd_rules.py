@@ -1,4 +1,4 @@
-"""Each rule of the CRD on a real API server, with the words that a person then reads."""
+"""Each rule of the CRD on a real API server, with its message."""
 
 from __future__ import annotations
 

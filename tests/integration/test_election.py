@@ -1,4 +1,4 @@
-"""An election on a real API server: what it makes of our Lease, of labels, and of writes that are late."""
+"""An election on a real API server: how it treats our Lease, labels, and late writes."""
 
 from __future__ import annotations
 

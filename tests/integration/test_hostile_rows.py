@@ -1,4 +1,4 @@
-"""Rows of a tenant who means harm, in real PostgreSQL and MariaDB: what is told of them is harmless."""
+"""Malicious rows in real PostgreSQL and MariaDB: what is shown of them is harmless."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Jobs and CronJobs that are made for workers, as a real API server takes them."""
+"""A real API server accepts the Jobs and CronJobs of workers."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def named(name: str, namespace: str) -> Worker:
 
 
 def test_what_a_cron_job_makes_is_no_job_of_ours(kubectl: Kubectl, namespace: str) -> None:
-    """Neither a watch for migrations nor a budget may find it."""
+    """Neither the watch for migrations nor a disruption budget may select it."""
     (cron,) = (each for each in manifests(CASES[0], namespace) if each["kind"] == "CronJob")
     del cron["metadata"]["ownerReferences"]
     here = kubectl.within(namespace)

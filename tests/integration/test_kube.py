@@ -1,4 +1,4 @@
-"""A real API server does what the contract says: so the fake, which does the same, behaves as one."""
+"""A real API server fulfils the same contract as the fake."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class RealCluster:
-    """A namespace of the cluster, which others use by the same connection."""
+    """A namespace of the cluster."""
 
     kube: Kube
     kubectl: Kubectl

@@ -1,4 +1,4 @@
-"""Settling rows on real PostgreSQL and MariaDB while whoever else changes them."""
+"""Settling rows on real PostgreSQL and MariaDB while others change them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def stocked(url: str) -> Iterator[RealTable]:
 
 
 def settled_of(url: str, rows: Iterable[RunningRow], settlement: Settlement) -> int:
-    """How many of the rows an operator of its own settles."""
+    """Settle the rows as a separate operator would; return how many it settled."""
     table = TaskTable(DatabaseURL.parse(url))
     try:
         return sum(table.settle(row, settlement) for row in rows)
@@ -121,7 +121,7 @@ def test_a_listing_is_cut_off_and_says_so(stocked: RealTable) -> None:
 
 @pytest.mark.parametrize("zone", [None, "America/New_York", "Asia/Kolkata"])
 def test_a_project_with_a_time_zone_of_its_own(server: Server, url: str, zone: str | None) -> None:
-    """Its rows are never thought older than they are, and can be settled all the same."""
+    """Its rows never seem older than they are, and can still be settled."""
     with as_default(url) as connection:
         connection.settings_dict["TIME_ZONE"] = zone
         vars(connection).pop("timezone", None)

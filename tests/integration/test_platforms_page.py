@@ -1,4 +1,4 @@
-"""Every manifest of docs/platforms.md, as a real API server takes it."""
+"""A real API server accepts every manifest of docs/platforms.md."""
 
 from __future__ import annotations
 

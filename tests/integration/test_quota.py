@@ -1,4 +1,4 @@
-"""What is made for a worker, in a namespace whose administrators bound what containers may take."""
+"""A worker's objects in a namespace with limits for containers."""
 
 from __future__ import annotations
 

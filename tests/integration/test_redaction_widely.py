@@ -1,4 +1,4 @@
-"""The unit tests' property of redaction, of so many URLs that it takes a minute."""
+"""The unit tests' property of redaction, for so many URLs that it takes a minute."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ MINUTE = dt.timedelta(minutes=1)
 
 @dataclass
 class RealTable:
-    """A table of a project, seen from both sides: its models and the operator's."""
+    """A task table, as the project's models and as the operator see it."""
 
     table: TaskTable
     url: str
@@ -238,7 +238,7 @@ class Counted(TaskTable):
 
 
 async def _fifty(url: str, polls: int) -> tuple[list[int], int]:
-    """Fifty workers on one database, for so many polls or more; what each has seen, and the polls."""
+    """Run fifty workers on one database for at least so many polls; return what each saw, and the polls."""
     table = Counted(DatabaseURL.parse(url))
     databases = Databases(open_table=lambda _: table)
     subscriptions = [
@@ -349,7 +349,7 @@ def test_an_index_that_is_not_finished_is_not_relied_on(postgres: Server) -> Non
 
 
 def test_the_plan_reads_the_index_alone(postgres: Server) -> None:
-    """On a table that is large enough for the planner to care."""
+    """On a table that is large enough for the planner to use the index."""
     url = create_database(postgres, "shop_plan", indexed=True)
     with opened(url) as connection:
         execute(connection, ROWS)

@@ -1,4 +1,4 @@
-"""Each trouble of a database for real: what is said, and that nothing of the URL is in it."""
+"""Real problems of databases: the error messages, which contain no part of the URL."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def trouble(url: str, *, connect_timeout: float = 5, statement_timeout: float = 10) -> DatabaseError:
-    """What a sample raises."""
+    """Return the error that a sample raises."""
     parsed = DatabaseURL.parse(url)
     table = TaskTable(parsed, connect_timeout=connect_timeout, statement_timeout=statement_timeout)
     with pytest.raises(DatabaseError) as raised:

@@ -1,4 +1,4 @@
-"""TLS with an authority of one's own, between the operator and real servers."""
+"""TLS with a private certificate authority, between the operator and real servers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def authority() -> Authority:
 
 @pytest.fixture(scope="module", params=["postgres", "mariadb"])
 def server(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Server]:
-    """One whose certificate is for 127.0.0.1, and for no name."""
+    """A server whose certificate is for 127.0.0.1, without a name."""
     certificate, key = authority.sign("127.0.0.1")
     files = {"tls.crt": certificate, "tls.key": key}
     with running(request.param, *ARGUMENTS[request.param], files=files) as server:
@@ -52,7 +52,7 @@ def server(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Ser
 
 
 def sample(url: str, root_cert: str) -> str:
-    """Take one, and tell whether it went encrypted."""
+    """Take a sample; return whether the connection was encrypted."""
     parsed = DatabaseURL.parse(url, root_cert)
     table = TaskTable(parsed)
     try:
@@ -80,7 +80,7 @@ def test_another_authority_is_no_authority(server: Server, query: dict[str, str]
 
 
 def test_one_of_several_authorities_is_enough(server: Server, authority: Authority) -> None:
-    """As while one is replaced by the next."""
+    """As during the replacement of one authority by the next."""
     both = Authority.make("the next").pem + authority.pem
     assert sample(server.url("shop_tls", query=VERIFY_FULL[server.kind]), both) == "yes"
 

@@ -1,4 +1,4 @@
-"""Manifests of workers for the tests of the CRD, and what the API server should say of a bad one."""
+"""Manifests of workers for the tests of the CRD, and the messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ABSENT = object()
 
 
 def changed(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """The manifest with the change merged in; ABSENT takes a field away."""
+    """The manifest with the change merged in; ABSENT removes a field."""
     result = dict(base)
     for key, value in change.items():
         if value is ABSENT:
@@ -43,7 +43,7 @@ def worker(**spec: Any) -> dict[str, Any]:
 
 
 def by_parts(**parts: Any) -> dict[str, Any]:
-    """A worker whose database is told in parts; those that are given stand for ``CONNECTION``'s."""
+    """A worker whose database is given in parts; the arguments replace those of ``CONNECTION``."""
     connection = {name: part for name, part in {**CONNECTION, **parts}.items() if part is not ABSENT}
     return worker(database={"urlSecretRef": ABSENT, "connection": connection})
 
@@ -62,7 +62,7 @@ def containers(*given: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Refused:
-    """A manifest, the path that the API server names, and what the message has in it, in this order."""
+    """A manifest, the path that the API server names, and parts of the message, in this order."""
 
     manifest: dict[str, Any]
     path: str
@@ -74,7 +74,7 @@ def refused(manifest: dict[str, Any], path: str, *message: str) -> Refused:
 
 
 def check(kubectl: Kubectl, case: Refused) -> None:
-    """Try the manifest: it must be refused at the path, with the message."""
+    """Check that the manifest is refused at this path, with this message."""
     reason = kubectl.refused("create", "--dry-run=server", "-f", "-", manifest=case.manifest)
 
     (line,) = [line for line in reason.splitlines() if f"{case.path}: " in line and case.message[0] in line]

@@ -1,4 +1,4 @@
-"""One operator on a test's bench: everything real between a fake API server and fake databases."""
+"""A complete operator between a fake API server and fake databases."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def encoded(url: str) -> dict[str, str]:
 
 
 class Bench:
-    """A cluster with a Secret in namespace shop, and an operator whose turns a test takes by hand."""
+    """A cluster with a Secret in namespace shop, and an operator whose turns are started by the test."""
 
     def __init__(self, clock: Callable[[], float] | None = None, options: Options = OPTIONS) -> None:
         self.options = options
@@ -36,7 +36,7 @@ class Bench:
         self.restart(clock or self.clock)
 
     def restart(self, clock: Callable[[], float], **options: Any) -> None:
-        """Start an operator that knows nothing of the one before."""
+        """Start another operator, without the memory of the one before."""
         self.operator = assemble(
             replace(self.options, **options),
             Outside(
@@ -57,7 +57,7 @@ class Bench:
         return self.kube.create("worker", worker_manifest(name, uid=f"uid-of-{name}", **spec))
 
     def observe(self, name: str = "emails") -> None:
-        """Tell the fleet of a DjangoTaskWorker, as kopf would."""
+        """Pass a DjangoTaskWorker to the fleet, as kopf would."""
         manifest = self.kube.read("worker", "shop", name)
         assert manifest
         self.fleet.observe(manifest, deleted=False)
@@ -68,7 +68,7 @@ class Bench:
         return Reconciler(self.world, manifest, lambda: None)
 
     async def turn(self, reconciler: Reconciler, name: str = "emails") -> float:
-        """One turn with the newest state of the worker, then what the cluster makes of it."""
+        """Take a turn with the newest state of the worker, and then do what controllers would do."""
         manifest = self.kube.read("worker", "shop", name)
         assert manifest
         return (await reconciler.turn(manifest)).seconds
@@ -88,7 +88,7 @@ class Bench:
         return reconciler
 
     def replicas(self, name: str = "emails") -> int | None:
-        """What the Deployment asks for; None without one."""
+        """The Deployment's replicas; None without a Deployment."""
         deployment = self.kube.read("deployments", "shop", name)
         return deployment["spec"]["replicas"] if deployment else None
 
@@ -100,5 +100,5 @@ class Bench:
         return f"{found['status']} {found['reason']}"
 
     def told(self) -> list[str]:
-        """The events so far, as "Reason: note"."""
+        """All events so far, as "Reason: note"."""
         return [f"{event['reason']}: {event['note']}" for event in self.kube.events]

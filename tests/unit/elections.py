@@ -1,4 +1,4 @@
-"""A Lease in an API server that every candidate reaches over a line of its own, good or bad."""
+"""A Lease in an API server, which each candidate reaches over its own good or bad connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ type Delay = tuple[float | None, float | None]
 
 
 class LeaseServer:
-    """Keeps one Lease and the labels of pods; ``passed`` is told of every change of the holder."""
+    """Stores a Lease and the labels of pods; ``passed`` is called with every change of the holder."""
 
     def __init__(self) -> None:
         self.lease: Manifest | None = None
@@ -50,7 +50,7 @@ class LeaseServer:
         return copy.deepcopy(self.lease)
 
     def edit(self, **annotations: str) -> None:
-        """Change something that has nothing to do with the election."""
+        """Change something that does not concern the election."""
         assert self.lease
         self.put({**self.lease, "metadata": {**self.lease["metadata"], "annotations": annotations}})
 
@@ -63,7 +63,7 @@ class LeaseServer:
 
 
 class Line:
-    """What ``Kube`` is to an elector. A request that nobody waits for any more still arrives."""
+    """Stands in for ``Kube``. A request arrives even if nobody waits for its answer any more."""
 
     def __init__(self, server: LeaseServer, delays: Iterable[Delay] = ()) -> None:
         self.server = server

@@ -1,4 +1,4 @@
-"""Stand-ins that behave as the real thing does, as far as the operator can see."""
+"""Fakes that behave like the real thing, as far as the operator can see."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def worker_manifest(
     status: Manifest | None = None,
     **spec: object,
 ) -> Manifest:
-    """A DjangoTaskWorker as the API hands it over, with the required fields filled in."""
+    """A DjangoTaskWorker as the API returns it, with the required fields filled in."""
     required = {"image": "shop:1", "database": {"urlSecretRef": {"name": "shop-db"}}}
     manifest: Manifest = {
         "apiVersion": "djangotasks.dev/v1alpha1",
@@ -69,7 +69,7 @@ def worker_manifest(
 
 
 def refusal(status: int, message: str = "") -> ApiException:
-    """What the API server's answer becomes."""
+    """The exception for an error of the API server."""
     reasons = {403: "Forbidden", 404: "NotFound", 409: "Conflict", 422: "Invalid", 500: "InternalError"}
     reason = reasons.get(status, "Unknown")
     body = {"kind": "Status", "code": status, "reason": reason, "message": message or reason}
@@ -77,7 +77,7 @@ def refusal(status: int, message: str = "") -> ApiException:
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -90,7 +90,7 @@ class Clock:
 
 
 class Permit:
-    """What a test permits: everything to begin with."""
+    """A permit that a test controls; at first it permits everything."""
 
     def __init__(self) -> None:
         self.granted = math.inf
@@ -101,7 +101,7 @@ class Permit:
 
 @dataclass(slots=True)
 class _Stored:
-    """An object, and what the operator applied of it last."""
+    """An object, and what the operator last applied of it."""
 
     manifest: Manifest
     applied: Manifest = field(default_factory=dict)
@@ -151,7 +151,7 @@ class FakeKube:
             yield await told.get()
 
     async def watch_workers(self, observe: Observe, ready: Callable[[], None]) -> None:
-        """As kopf tells of DjangoTaskWorkers."""
+        """Watch DjangoTaskWorkers, as kopf does."""
         told = self._watch("worker", None)
         for manifest in self._of_kind("worker", None):
             observe(manifest, deleted=False)
@@ -303,7 +303,7 @@ class FakeKube:
     ) -> Manifest:
         """Merge a change into an object, as ``kubectl edit`` would: null removes a field.
 
-        ``by`` is what becomes of it in managedFields, but for the fields.
+        ``by`` becomes the entry in managedFields, except for the fields.
         """
         stored = self._objects[kind, namespace, name]
         changed = _over(stored.manifest, change)
@@ -442,7 +442,7 @@ class FakeKube:
         self.edit("jobs", namespace, name, {"status": {"conditions": conditions}})
 
     def feed(self, cache: Watched[Any]) -> None:
-        """Tell a cache of its objects, now and whenever one changes, without a watch."""
+        """Put objects into a cache, now and whenever one changes, without a watch."""
         kind, label = cache.kind.plural, _label(cache.selector)
         self._caches.append((kind, label, cache))
         cache.synced.set()
@@ -502,7 +502,7 @@ class FakeKube:
         return told
 
     def _tell(self, kind: str, before: Manifest | None, after: Manifest | None) -> None:
-        """Tell everybody who watches what there was and what there is now."""
+        """Tell all watches what an object was, and what it is now."""
         for of_kind, label, told in self._watches:
             if of_kind == kind and (event := _event(label, before, after)):
                 told.put_nowait(event)
@@ -513,7 +513,7 @@ class FakeKube:
 
 
 def _event(label: str | None, before: Manifest | None, after: Manifest | None) -> tuple[str, Manifest] | None:
-    """What a watch says that asks for a label: an object that has lost that is gone, as it was before."""
+    """The event of a watch with a label selector: for an object that has lost the label, a deletion."""
     was = before if before and (label is None or _is_managed(before, label)) else None
     now = after if after and (label is None or _is_managed(after, label)) else None
     if now:
@@ -526,7 +526,7 @@ def _event(label: str | None, before: Manifest | None, after: Manifest | None) -
 
 
 def _label(selector: str) -> str:
-    """The label that a selector of the operator's asks for beside managed-by."""
+    """The label in a selector of the operator, other than managed-by."""
     return selector.rpartition(",")[2].partition("=")[0]
 
 
@@ -574,7 +574,7 @@ IDENTITY = {"apiVersion", "kind", "name", "namespace", "uid"}
 
 
 def _entries(field: str, value: Any) -> dict[str, Any] | None:
-    """The entries of a list that an apply tells apart, or the fields of an object; None of anything else."""
+    """The entries of a list that an apply merges by key, or the fields of an object; None for others."""
     if isinstance(value, dict):
         return value
     if isinstance(value, list) and (key := LIST_KEYS.get(field)):
@@ -583,7 +583,7 @@ def _entries(field: str, value: Any) -> dict[str, Any] | None:
 
 
 def _conflicts(stored: Any, ours: Any, wanted: Any, path: tuple[str, ...] = ()) -> list[str]:
-    """The fields that an apply without force would change and that somebody else has set."""
+    """The fields that an apply without force would change although somebody else has set them."""
     there, entries = (_entries(path[-1] if path else "", value) for value in (stored, wanted))
     if there is None or entries is None:
         is_ours = stored == ours
@@ -645,7 +645,7 @@ def _fields(change: Any) -> Manifest:
 
 
 def _difference(before: Any, wanted: Any) -> Any:
-    """What of ``wanted`` is not so before."""
+    """The part of ``wanted`` that differs from before."""
     if not (isinstance(before, dict) and isinstance(wanted, dict)):
         return wanted
     return {
@@ -656,7 +656,7 @@ def _difference(before: Any, wanted: Any) -> Any:
 
 
 def _fields_but(fields: Manifest, taken: Manifest) -> Manifest:
-    """Those that nobody has taken over."""
+    """The fields that nobody has taken over."""
     left = {
         name: inner if name not in taken else _fields_but(inner, taken[name])
         for name, inner in fields.items()
@@ -665,7 +665,7 @@ def _fields_but(fields: Manifest, taken: Manifest) -> Manifest:
 
 
 def _without(manifest: Any, applied: Any, wanted: Any, field: str = "") -> Any:
-    """``manifest`` less the fields that were applied before and are not applied any more."""
+    """``manifest`` without the fields that were applied before and no longer are."""
     there, before, after = (_entries(field, value) for value in (manifest, applied, wanted))
     if there is None or before is None or after is None:
         return manifest
@@ -678,7 +678,7 @@ def _without(manifest: Any, applied: Any, wanted: Any, field: str = "") -> Any:
 
 
 class FakeDatabases:
-    """Databases whose samples come when a test says so; the subscriptions are the real ones."""
+    """Databases that are sampled when a test says so; the subscriptions are real."""
 
     def __init__(self) -> None:
         self.subscriptions: list[tuple[DatabaseURL, Subscription]] = []
@@ -721,7 +721,7 @@ class FakeDatabases:
         return Listing(self.at, self.listing_seconds, tuple(self.rows), self.complete)
 
     async def settle(self, row: RunningRow, settlement: Settlement) -> bool:
-        """Called by a subscription that is to settle a row: only one that is still as it was listed."""
+        """Called by a subscription to settle a row, if it is still as it was listed."""
         await asyncio.sleep(0)
         if error := self.trouble or self.refused:
             raise error
@@ -732,7 +732,7 @@ class FakeDatabases:
         return True
 
     def run(self, worker_id: str, *, age: float = 10, attempts: int = 1, **more: Any) -> RunningRow:
-        """A row that a worker id has had since ``age`` seconds."""
+        """Add a row that this worker id has been running for ``age`` seconds."""
         key = uuid.UUID(int=next(self._samples))
         started_at = more.pop("started_at", self.at - timedelta(seconds=age))
         row = RunningRow(key, "orders.tasks.send", "default", worker_id, attempts, started_at)
@@ -744,7 +744,7 @@ class FakeDatabases:
         self.subscriptions = [entry for entry in self.subscriptions if entry[1] is not subscription]
 
     def sample(self, ready: int, running: int = 0, *, oldest: float = 0.0, seconds: float = 0.001) -> None:
-        """A successful poll of every database, with the same tasks for everybody."""
+        """Poll every database successfully, with the same tasks for all workers."""
         at = EPOCH + timedelta(seconds=next(self._samples))
         for _, subscription in self.subscriptions:
             due = at - timedelta(seconds=oldest) if ready else None
@@ -754,7 +754,7 @@ class FakeDatabases:
             subscription.observe(Observation(demand, None, at, seconds))
 
     def fail(self, error: Any) -> None:
-        """A poll of every database that failed."""
+        """Let a poll of every database fail."""
         for _, subscription in self.subscriptions:
             subscription.observe(replace(subscription.observation, error=error))
 

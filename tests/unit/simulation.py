@@ -1,4 +1,4 @@
-"""An event loop whose hours take no time: for tests of what happens when."""
+"""An event loop in which hours take no time, for tests of when things happen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class _Skipping(selectors.DefaultSelector):
-    """Waits for nothing: where a loop would wait, its time is put forward."""
+    """Never waits: where a loop would wait, its clock is moved forward."""
 
     now = 0.0
 
@@ -37,7 +37,7 @@ class SkippingLoop(asyncio.SelectorEventLoop):
 
 
 def skipping[T](story: Coroutine[Any, Any, T]) -> T:
-    """What ``story`` returns; its hours take milliseconds."""
+    """Run ``story`` in such a loop, in which hours take milliseconds; return its result."""
     with asyncio.Runner(loop_factory=SkippingLoop) as runner:
         return runner.run(story)
 

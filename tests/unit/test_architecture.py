@@ -1,4 +1,4 @@
-"""The drawing in docs/architecture.md is what the imports say, and every room is named there."""
+"""The drawing in docs/architecture.md matches the imports, and every room is named there."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def room(module: str) -> str | None:
 
 
 def without_detours(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Leave out an arrow where others lead the same way: the drawing gets plain, and says as much."""
+    """Leave out arrows that others imply, which keeps the drawing simple."""
 
     def reached(start: str) -> set[str]:
         near = {other for one, other in arrows if one == start}

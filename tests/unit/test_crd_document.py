@@ -1,4 +1,4 @@
-"""What can be said of the CRD without a cluster: every field is described, and says its default truly."""
+"""Tests of the CRD without a cluster: every field has a description, with the correct default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's pure parts, on a timeline as a run of the demo leaves it."""
+"""The pure parts of the demo, with a timeline of a real run."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The pages name what the code says."""
+"""The documentation names what the code defines."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def leaves(kind: type[WorkerError]) -> list[type[WorkerError]]:
 
 
 def reasons() -> set[str]:
-    """Every reason that a condition or an event can have, by what defines it."""
+    """Every reason that a condition or an event can have, with the module that defines it."""
     errors_ = (reason for kind in leaves(WorkerError) for reason in kind.reasons())
     return {*errors_, *ConditionReason, *EventReason, *scaling.Reason, *PodTrouble}
 

@@ -1,4 +1,4 @@
-"""Every message is complete, for people, and tells no secret."""
+"""Every message is complete, written for people, and contains no secret."""
 
 from __future__ import annotations
 

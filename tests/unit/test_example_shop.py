@@ -1,4 +1,4 @@
-"""The example's own tests, in a process of their own: it is another Django project."""
+"""The example's own tests, in a separate process, because it is another Django project."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The fake API server does what the contract says, or the tests that stand on it say nothing."""
+"""The fake API server fulfils the contract; otherwise tests that use it would prove nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class FakeCluster:
-    """A namespace of the fake."""
+    """A namespace of the fake API server."""
 
     namespace = "shop"
 

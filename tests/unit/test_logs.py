@@ -1,4 +1,4 @@
-"""One style of log messages: the name of an event, with what differs in fields."""
+"""One style of log messages: the name of an event, with all details in fields."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CALLS = dict(calls())
 
 
 def constants(node: ast.expr) -> Iterator[str]:
-    """What a message may be, where it is known."""
+    """The possible values of a message, if they are known."""
     if isinstance(node, ast.IfExp):
         yield from constants(node.body)
         yield from constants(node.orelse)

@@ -1,4 +1,4 @@
-"""No form of a credential is told, and our own words are never altered."""
+"""No form of a credential is shown, and our own words are never altered."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ URL_TEXTS = st.builds(
 
 
 def is_told(secret: str, text: str) -> bool:
-    """Whether somebody who reads ``text`` reads the secret: a short or plain one only if it stands alone."""
+    """Whether ``text`` reveals the secret; a short or plain one counts only as a separate word."""
     if len(secret) >= 8 and not secret.isalpha():
         return secret in text
     left = r"(?<![^\W_])" if secret[0].isalnum() else ""
@@ -204,7 +204,7 @@ OURS = " ".join(
 
 
 def parts(text: str) -> list[str]:
-    """What is left of a text between the marks that stand for what is not told."""
+    """The parts of a text between the marks for redacted parts."""
     return [part for line in text.split(WITHHELD) for part in line.split(HIDDEN)]
 
 

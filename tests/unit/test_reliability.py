@@ -1,4 +1,4 @@
-"""Every line of "What happens to my task when …" is a test."""
+"""Every line of "What happens to my task when …" has a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The resource as values: what is read, and that it is the same thing that the CRD describes."""
+"""The resource as values: what is read, and that the CRD describes the same."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ GOES_WITH: dict[str, tuple[str, object]] = {
 
 @pytest.mark.parametrize("path", sorted(LEAVES - READ_BY_A_TURN))
 def test_every_field_makes_a_difference(path: str) -> None:
-    """Nothing is accepted and ignored."""
+    """No field is accepted and then ignored."""
 
     def effect(manifest: dict[str, Any]) -> object:
         worker = Worker.parse(manifest)

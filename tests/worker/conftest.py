@@ -1,4 +1,4 @@
-"""One project for each kind of database; its tables are empty when a test begins."""
+"""A project for each kind of database, with empty tables when a test begins."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def mariadb_server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def project_on(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Project]]:
-    """The migrated project on an engine; its server is started by whoever asks first."""
+    """The migrated project on an engine, whose server is started when it is first used."""
     made: dict[str, Project] = {}
 
     def make(engine: str) -> Project:
@@ -49,7 +49,7 @@ def project_on(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Proje
 
 @pytest.fixture(params=["postgres", "mariadb", "sqlite"])
 def project(request: pytest.FixtureRequest, project_on: Callable[[str], Project]) -> Iterator[Project]:
-    """The project, on every engine in turn."""
+    """The project, on each engine in turn."""
     found = project_on(request.param)
     yield found
     found.clear()
@@ -57,7 +57,7 @@ def project(request: pytest.FixtureRequest, project_on: Callable[[str], Project]
 
 @pytest.fixture(params=["postgres", "mariadb"])
 def shared(request: pytest.FixtureRequest, project_on: Callable[[str], Project]) -> Iterator[Project]:
-    """The project, on every engine that several processes can use."""
+    """The project, on each engine that several processes can use."""
     found = project_on(request.param)
     yield found
     found.clear()
@@ -65,7 +65,7 @@ def shared(request: pytest.FixtureRequest, project_on: Callable[[str], Project])
 
 @pytest.fixture
 def postgres(project_on: Callable[[str], Project]) -> Iterator[Project]:
-    """The project, for what has nothing to do with the engine."""
+    """The project on PostgreSQL, for tests that do not depend on the engine."""
     found = project_on("postgres")
     yield found
     found.clear()

@@ -1,4 +1,4 @@
-"""The project under project/, its console and its workers: all of them processes of their own."""
+"""The project in project/, its console and its workers, all of them in separate processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FINISHED = {"SUCCESSFUL", "FAILED"}
 
 
 def in_one_of(attempts: int, within_s: float, attempt: Callable[[], float]) -> None:
-    """Have one attempt take less time: a busy machine delays some of them, a pause in the code all."""
+    """Expect one attempt to take less time: a busy machine delays some of them, a pause in the code all."""
     took: list[float] = []
     while not took or took[-1] >= within_s:
         assert len(took) < attempts, f"never within {within_s} s: {took}"
@@ -39,7 +39,7 @@ def in_one_of(attempts: int, within_s: float, attempt: Callable[[], float]) -> N
 
 
 def children(pid: int) -> list[int]:
-    """The processes that this one has started and not yet reaped."""
+    """The child processes of this one, including zombies."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:
@@ -55,7 +55,7 @@ def state(pid: int) -> str:
 
 
 def get(port: int, path: str) -> tuple[int, str]:
-    """Status and text of a page of a worker's own; 0 if nothing answers."""
+    """The status and the text of a worker's page; status 0 without an answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as response:
             return response.status, response.read().decode()
@@ -108,7 +108,7 @@ class Worker:
         self.process.send_signal(number)
 
     def wait(self, within_s: float = PATIENCE_S) -> int:
-        """Its exit code, with everything that it printed read."""
+        """Wait until it has ended and all of its output is read; return its exit code."""
         try:
             code = self.process.wait(within_s)
         except subprocess.TimeoutExpired:
@@ -170,7 +170,7 @@ class Project:
         assert done.returncode == 0, done.stderr
 
     def worker(self, *flags: str, manage: str = "manage.py", as_init: bool = False, **env: str) -> Worker:
-        """Start a worker without the random delay; ``as_init`` it inherits orphans, as PID 1 does."""
+        """Start a worker without the random delay; with ``as_init``, it inherits orphans, as PID 1 does."""
         argv = [sys.executable, manage, "db_worker", "--no-startup-delay", *flags]
         if as_init:
             argv = [sys.executable, "-c", BECOME_SUBREAPER, *argv]
@@ -186,7 +186,7 @@ class Project:
         return worker.output
 
     def ask(self, do: str, **request: Any) -> Any:
-        """Have the console do something."""
+        """Let the console do something."""
         if self._console is None or self._console.poll() is not None:
             self._console = subprocess.Popen(
                 [sys.executable, "manage.py", "console"],
@@ -224,7 +224,7 @@ class Project:
         return self.results([one])[one]
 
     def finished(self, one: str, *, within_s: float = PATIENCE_S) -> dict[str, Any]:
-        """The row of a task, once that is finished."""
+        """Wait until a task is finished; return its row."""
         eventually(lambda: self.result(one)["status"] in FINISHED, f"{one} is finished", within_s=within_s)
         return self.result(one)
 
@@ -244,7 +244,7 @@ class Project:
         return entries
 
     def clear(self) -> None:
-        """End what runs, and empty the tables."""
+        """End all workers, and empty the tables."""
         for worker in self.workers:
             worker.kill()
         self.workers.clear()

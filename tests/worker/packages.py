@@ -1,4 +1,4 @@
-"""Files of packages on the index, pinned by hash and kept in the user's cache, never in the repository."""
+"""Files of packages from the index, pinned by hash and kept in the user's cache, not in the repository."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PSYCOPG_POOL = (
 
 
 def fetch(package: str, version: str, file: str, sha256: str, *, source: bool = False) -> Path:
-    """The one file of a package's version, without its dependencies."""
+    """The file of a package's version, without its dependencies."""
     path = CACHE / file
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A TCP proxy that fails as networks do: it drops, delays and resets, at any byte of any request or answer.
+"""A TCP proxy that fails like networks: it drops, delays and resets, at any byte of a request or answer.
 
 It knows no protocol. What a client sends until the server speaks is a request, and what comes until the
 client speaks again is its answer: PostgreSQL's and MySQL's drivers both wait for an answer before they go on.
@@ -38,7 +38,7 @@ class How(enum.Enum):
 
 
 class Part(enum.Enum):
-    """Which half of a turn."""
+    """The half of a turn."""
 
     REQUEST = 0
     ANSWER = 1
@@ -77,9 +77,9 @@ def honest(_number: int) -> None:
 
 
 class Proxy:
-    """Passes connections on to a port of this machine.
+    """Passes connections on to a local port.
 
-    ``faults`` is asked for each, by its number, and once more after a delay.
+    ``faults`` is called for each connection, with its number, and again after a delay.
     """
 
     def __init__(self, port: int, faults: Callable[[int], Fault | None] = honest) -> None:
@@ -98,18 +98,18 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many there were."""
+        """How many connections there were."""
         return len(self._passages)
 
     def silence(self) -> int:
-        """From now on let nothing pass on the connections that are there; how many those are."""
+        """Let nothing more pass on the existing connections; return how many they are."""
         living = [passage for passage in self._passages if passage.is_alive()]
         for passage in living:
             passage.silent = True
         return len(living)
 
     def reset(self) -> None:
-        """Cut the connections that are there."""
+        """Cut the existing connections."""
         for passage in self._passages:
             passage.doomed = True
 
@@ -183,7 +183,7 @@ class _Passage(threading.Thread):
                         return
 
     def _pass_on(self, part: Part) -> bool:
-        """Pass on what one side says, as far as it may go; False ends the connection."""
+        """Pass on what one side sends, as far as the fault allows; False ends the connection."""
         source, target = self._client, self._server
         if part is Part.ANSWER:
             source, target = target, source
@@ -231,7 +231,7 @@ class _Passage(threading.Thread):
         _reset(self._server)
 
     def _swallow(self, seconds: float) -> None:
-        """Hold both sides and read what the client says, until the proxy is closed.
+        """Keep both sides open and read what the client sends, until the proxy is closed.
 
         The server is not told when the client is gone: in a network that drops packets it would not be. After
         ``seconds``, if any, its own system notices.

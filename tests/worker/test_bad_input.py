@@ -1,4 +1,4 @@
-"""What cannot work is refused with one clear sentence, a code that is not 0, and no traceback."""
+"""Invalid input is refused with one clear sentence and an exit code other than 0, without a traceback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def refused(project: Project, *flags: str, **env: str) -> str:
-    """The last line that the command writes before it gives up."""
+    """The last line that the command writes before it ends."""
     done = project.run("db_worker", "--no-startup-delay", *flags, **env)
     assert done.returncode != 0, done.stdout
     assert "Traceback" not in done.stderr, done.stderr
@@ -58,7 +58,7 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def refusals(project_on: Callable[[str], Project]) -> list[tuple[int, str]]:
-    """Exit code and words for each line of the table, from one process that forks for each."""
+    """The exit code and the message for each line of the table, from one process that forks for each."""
     done = project_on("postgres").run("refusals", json.dumps([flags for flags, _ in FLAGS]))
     assert done.returncode == 0, done.stderr
     found: list[tuple[int, str]] = json.loads(done.stdout)
@@ -148,7 +148,7 @@ def test_launched_without_a_command() -> None:
 
 
 def image(tmp_path: Path, *packages: str) -> str:
-    """An interpreter that has these packages and no others."""
+    """An interpreter with these packages and no others."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     for package in packages:
@@ -176,7 +176,7 @@ def test_launched_with_a_django_that_is_too_old(tmp_path: Path) -> None:
 
 
 def test_a_project_without_the_app(postgres: Project) -> None:
-    """The launcher finds django-tasks-db installed, and the project does not use it."""
+    """django-tasks-db is installed, but the project does not use it."""
     done = run(
         LAUNCHER,
         "manage.py",

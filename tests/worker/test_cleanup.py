@@ -1,4 +1,4 @@
-"""cleanup_tasks beside workers: they claim and finish while it is in the middle of a batch."""
+"""cleanup_tasks beside workers, which claim and finish tasks while it is in the middle of a batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DAY = 24 * 3600
 
 @contextmanager
 def transaction(url: str) -> Iterator[Any]:
-    """A cursor in a transaction of the test's own."""
+    """A cursor in a separate transaction."""
     parts = urlsplit(url)
     connect = (
         (lambda: psycopg.connect(url))

@@ -1,6 +1,6 @@
-"""A database that answers but does not do what it is asked, or falls silent: results stay, tasks run once.
+"""A database that answers with errors, or falls silent: results are kept, and tasks run once.
 
-PostgreSQL speaks German here, because no word of it may matter.
+PostgreSQL speaks German here, because its words must not matter.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REFUSED = 6
 
 @dataclass(frozen=True)
 class Place:
-    """A server of these tests' own, and a project whose user is not the server's own."""
+    """A server for these tests, and a project with a user that is not the server's administrator."""
 
     server: Server
     project: Project
@@ -43,7 +43,7 @@ class Place:
         return self.server.scheme == "postgresql"
 
     def administer(self, *statements: str) -> str:
-        """Run SQL with all rights; what it prints."""
+        """Run SQL with all rights; return its output."""
         if self.postgres:
             client = ["psql", "-U", "django", "-d", "tasks", "-v", "ON_ERROR_STOP=1", "-Atq"]
             chosen = [word for statement in statements for word in ("-c", statement)]
@@ -62,7 +62,7 @@ class Place:
             self.administer(f"ALTER USER app@'%' IDENTIFIED BY '{password}'")
 
     def end_sessions(self) -> None:
-        """Those of the project's user."""
+        """End the sessions of the project's user."""
         if self.postgres:
             self.administer("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
         else:
@@ -70,7 +70,7 @@ class Place:
 
     @contextmanager
     def answering(self, code: str | int) -> Iterator[None]:
-        """Meanwhile the server refuses each change of the task table with this code."""
+        """Let the server refuse each change of the task table with this code, until the end of the block."""
         if self.postgres:
             body = f"$$BEGIN RAISE EXCEPTION 'nein' USING ERRCODE = '{code}'; END$$"
             on = [
@@ -133,7 +133,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
 
 @dataclass
 class Held:
-    """A task that runs until it is let go."""
+    """A task that runs until it is released."""
 
     project: Project
     path: Path
@@ -199,7 +199,7 @@ def test_whatever_the_server_answers_the_result_is_kept(place: Place, tmp_path: 
 
 
 def keeps(held: Held, trouble: AbstractContextManager[None], worker: Worker, begin: str, end: str) -> None:
-    """One slot has a result to store and the other one a task to claim while the server refuses both."""
+    """Let one slot store a result and the other one claim a task while the server refuses both."""
     said = len(worker.output)
     with trouble:
         waits = held.project.enqueue_one("add", 1, 2)
@@ -259,7 +259,7 @@ def test_a_limit_of_the_server(place: Place, name: str, value: str, words: str, 
 
 
 def holds_lock(held: Held, worker: Worker, words: str) -> None:
-    """Another session has the task's row until the worker has complained."""
+    """Let another session lock the task's row until the worker has logged that."""
     assert held.project.ask("lock", id=held.id) is True
     try:
         held.let_go()
@@ -335,7 +335,7 @@ def test_a_password_that_stays_wrong(place: Place, flags: list[str]) -> None:
 
 
 def test_a_password_that_changes_under_a_task(place: Place, tmp_path: Path) -> None:
-    """Whoever has a result to store does not end, however long he is refused."""
+    """A worker that has to store a result does not end, however long it is refused."""
     worker = place.project.worker("--interval=0.1", manage="hasty.py", REFUSED_SECONDS="1")
     held = Held(place.project, tmp_path / "go")
     place.set_password("another")

@@ -1,4 +1,4 @@
-"""Django 5.2, the long-term release before tasks were part of Django: with the package django-tasks."""
+"""Django 5.2, the last long-term release without tasks, with the package django-tasks."""
 
 from __future__ import annotations
 

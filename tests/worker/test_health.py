@@ -26,7 +26,7 @@ def port() -> int:
 
 
 def metrics(port: int) -> dict[str, float]:
-    """Each sample under its name and labels; all of it must be what Prometheus can read."""
+    """Each sample by its name and labels; Prometheus must be able to read all of them."""
     code, text = get(port, "/metrics")
     assert code == 200
     return {

@@ -1,4 +1,4 @@
-"""The launcher in a container: another numeric user, a read-only root, an image that knows nothing of us."""
+"""The launcher in a container: another numeric user, a read-only root, an image without our package."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def database(postgres_server: Server) -> Iterator[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What the init container leaves in the pod: a copy that anybody can read."""
+    """What the init container leaves in the pod: a copy that everybody can read."""
     shutil.copytree(
         RUNTIME / "django_db_worker",
         tmp_path / "django_db_worker",

@@ -1,4 +1,4 @@
-"""A database that goes away and comes back: nothing crashes, nothing is lost, and one line says so."""
+"""A database that goes away and comes back: nothing crashes, nothing is lost, and one line is logged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["postgres", "mariadb"])
 def restartable(request: pytest.FixtureRequest) -> Iterator[tuple[Project, Away]]:
-    """A project on a server of its own, and a way to take that away for a while."""
+    """A project with its own server, and a way to stop that for a while."""
     running = {"postgres": running_postgres, "mariadb": running_mariadb}[request.param]
     with running() as server:
         project = Project(server.url())
@@ -83,7 +83,7 @@ def test_a_task_that_meets_the_outage_fails_alone(restartable: tuple[Project, Aw
 
 
 class Caller:
-    """Hangs up on everybody, and counts them."""
+    """A server that closes every connection at once, and counts them."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.calls = 0

@@ -43,7 +43,7 @@ max_prepared_statements = {prepared}
 
 @contextlib.contextmanager
 def pooled(server: Server, folder: Path, *, prepared: int) -> Iterator[tuple[str, str]]:
-    """The URL behind a PgBouncer of its own, and the name of its container."""
+    """A URL behind a separate PgBouncer, and the name of its container."""
     port = free_port()
     (folder / "ini").write_text(CONFIGURATION.format(behind=server.port, port=port, prepared=prepared))
     (folder / "users").write_text(f'"{USER}" "{server.password}"\n')

@@ -95,7 +95,7 @@ def test_max_tasks_of_several_processes_replaces_them(postgres: Project) -> None
 def test_a_process_that_dies_is_replaced_and_the_others_work_on(
     postgres: Project, tmp_path: Path, end: str
 ) -> None:
-    """Its replacement gives the row of the lost task its end: nobody else would know that it never comes."""
+    """Its replacement stores that the lost task has failed: nobody else knows that."""
     worker = postgres.worker("--processes=2", "--interval=0.1", "--worker-id=pod")
     first = eventually(lambda: len(children(worker.pid)) == 2 and children(worker.pid), "two processes")
     before = postgres.enqueue("note", "ran", 0.3, times=4)
@@ -143,7 +143,7 @@ def test_a_process_that_dies_again_and_again_is_started_less_and_less_often(post
 
 
 def test_grandchildren_are_reaped(postgres: Project) -> None:
-    """As PID 1 of a container the supervisor inherits what tasks leave behind."""
+    """As PID 1 of a container, the supervisor inherits processes that tasks leave behind."""
     worker = postgres.worker("--processes=2", "--interval=0.1", as_init=True)
     eventually(lambda: len(children(worker.pid)) == 2, "two processes")
     left = [postgres.finished(one)["return_value"] for one in postgres.enqueue("leave_a_grandchild", times=3)]
@@ -157,7 +157,7 @@ def test_grandchildren_are_reaped(postgres: Project) -> None:
 
 
 def test_memory_of_two_processes_is_not_one_connection(shared: Project, tmp_path: Path) -> None:
-    """Each slot has a connection of its own, made after the fork."""
+    """Each slot has its own connection, made after the fork."""
     for round_ in range(10):
         folder = tmp_path / f"{round_}"
         folder.mkdir()

@@ -40,7 +40,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="session")
 def prodserver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory that has django-prodserver 3.0.0."""
+    """A directory with django-prodserver 3.0.0."""
     wheel = fetch(
         "django-prodserver",
         "3.0.0",
@@ -92,7 +92,7 @@ ARGUMENTS = {"args_kwargs": {"args": [1, 2], "kwargs": {}}}
 
 
 def test_an_entry_through_the_launcher(postgres: Project, prodserver: Path) -> None:
-    """In an image that knows nothing of our app, prodserver's call of db_worker is ours all the same."""
+    """In an image without our app, prodserver's call of db_worker still runs our command."""
     task = postgres.enqueue_one("add", 1, 2)
     launcher = str(RUNTIME / "django_db_worker")
     worker = start(postgres, prodserver, launcher, "manage.py", "worker", "stack", WORKER_APPS="")

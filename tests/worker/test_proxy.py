@@ -1,4 +1,4 @@
-"""The proxy itself, between a client and a server that answers each line with the same in capitals."""
+"""The proxy itself, between a client and a server that answers each line in upper case."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def heard(shouter: Shouter) -> bytes:
 
 
 def rest(client: socket.socket) -> bytes:
-    """What else comes, and how it ends."""
+    """What is still received, and how the connection ends."""
     read = b""
     try:
         while chunk := client.recv(4096):

@@ -94,7 +94,7 @@ def test_signals_say_what_the_row_says(project: Project) -> None:
 
 @pytest.mark.parametrize(("use_tz", "time_zone"), [("1", "Asia/Tokyo"), ("0", "America/New_York")])
 def test_time_zones(project: Project, use_tz: str, time_zone: str) -> None:
-    """Due now, long ago and only in the future, as the worker's own zone writes it."""
+    """Due now, long ago and only in the future, in the worker's own time zone."""
     settings = {"USE_TZ": use_tz, "TIME_ZONE": time_zone}
     enqueue = (
         "import chores, sys; from django.utils import timezone as t; from datetime import timedelta as d; "

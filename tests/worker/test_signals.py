@@ -1,4 +1,4 @@
-"""How a worker ends: at whatever moment it is told to, no row is left RUNNING and no task runs twice."""
+"""How a worker ends: whenever it is asked to, no row stays RUNNING and no task runs twice."""
 
 from __future__ import annotations
 

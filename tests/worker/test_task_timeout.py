@@ -1,4 +1,4 @@
-"""--task-timeout: a task that runs too long fails, says where it was, and costs no other task anything."""
+"""--task-timeout: a task that runs too long fails, with its stack, and no other task is affected."""
 
 from __future__ import annotations
 

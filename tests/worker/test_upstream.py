@@ -42,7 +42,7 @@ DESELECTED = {
 
 @pytest.fixture(scope="session")
 def upstream_tests() -> bytes:
-    """Upstream's tests/tests.py of the version that is locked."""
+    """Upstream's tests/tests.py, of the locked version."""
     name = f"django_tasks_db-{VERSION}"
     archive = fetch("django-tasks-db", VERSION, f"{name}.tar.gz", SHA256, source=True)
     with tarfile.open(archive) as tar:
@@ -52,7 +52,7 @@ def upstream_tests() -> bytes:
 
 
 def sqlite(directory: Path) -> dict[str, Any]:
-    """In a file: upstream's tests of worker processes skip a database in memory."""
+    """SQLite in a file, because upstream skips tests of worker processes for one in memory."""
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": str(directory / "db.sqlite3"),
@@ -88,7 +88,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def run(upstream_tests: bytes, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run upstream's tests in a project that has them."""
+    """Run upstream's tests in a project that contains them."""
     project = tmp_path / "project"
     shutil.copytree(SUPPORT, project, ignore=shutil.ignore_patterns("__pycache__"))
     (project / "tests" / "tests.py").write_bytes(upstream_tests)

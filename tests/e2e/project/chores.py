@@ -20,7 +20,7 @@ def fail() -> None:
 
 @task
 def wait_at(gate: int) -> int:
-    """Runs until nobody holds the gate, which is an advisory lock of the database."""
+    """Wait until nobody holds the gate, an advisory lock of the database."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock_shared(%s)", [gate])
         cursor.execute("SELECT pg_advisory_unlock_shared(%s)", [gate])
@@ -34,7 +34,7 @@ def eat(megabytes: int) -> int:
 
 @task(takes_context=True)
 def keep_books(context: TaskContext[Any, None], seconds: float) -> None:
-    """Writes down that it runs, as soon as the database lets it, and takes its time."""
+    """Record that it runs, as soon as the database permits that, and then take some time."""
     while True:
         try:
             with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""The project's command line, which the worker's runtime runs."""
+"""The project's manage.py, which the worker's runtime runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache that a watch feeds."""
+"""The cache that a watch fills."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pod(
 
 
 class Script:
-    """A server whose lists and watches are written down; an exception breaks the watch off."""
+    """A server with prepared lists and watches; an exception breaks the watch."""
 
     def __init__(self, **watches: list[list[Any]]) -> None:
         self.watches = watches
@@ -62,7 +62,7 @@ class Script:
 
 
 class Cache:
-    """A cache, and the workers that it said had changed."""
+    """A cache, and the workers that it has reported as changed."""
 
     def __init__(self, *namespaces: str, **watches: list[list[Any]]) -> None:
         self.woken: list[Key] = []

@@ -1,4 +1,4 @@
-"""Who may lead: the rules, two candidates on bad lines, and what a candidate asks and tells."""
+"""The leader election: its rules, two candidates with bad connections, and a candidate's requests."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_nobody_may_take_what_permits_a_write(
     observer_rate: float,
     later: float,
 ) -> None:
-    """Whatever the clocks show, and even if one goes half as fast again as the other."""
+    """Whatever the clocks show, even if one runs at one and a half times the speed of the other."""
 
     def leader(at: float) -> float:
         return at * leader_rate + leader_offset
@@ -178,7 +178,7 @@ incident = st.tuples(steps(0, SECONDS), st.sampled_from(["stop", "kill", "replac
 
 
 def weather(usual: Delay, outages: list[tuple[float, float, Delay]]) -> Iterator[Delay]:
-    """What a line is like at each time."""
+    """The state of a connection over time."""
     while True:
         now = asyncio.get_running_loop().time()
         yield next((delay for begin, length, delay in outages if begin <= now < begin + length), usual)
@@ -212,7 +212,7 @@ class Pod:
 
     @property
     def renewals(self) -> dict[str, float]:
-        """When the last one began under each name, by the clock of this pod."""
+        """When the last renewal under each name began, on this pod's clock."""
         return self.past | {self.name: max(self.permit.renewed_at, self.past.get(self.name, float("-inf")))}
 
     def start(self) -> None:
@@ -224,7 +224,7 @@ class Pod:
         return self.alive and self.permit.seconds() > 0
 
     async def live(self, incidents: list[tuple[float, str]]) -> None:
-        """Run, and run again after a second."""
+        """Run the operator, and restart it after a second."""
         loop = asyncio.get_running_loop()
         for at, what in [*sorted(incidents), (SECONDS, "kill")]:
             while loop.time() < at:
@@ -261,7 +261,7 @@ def test_two_never_lead_at_once(
         pods = [Pod(server, n, offsets[n], Line(server, weather(usually[n], outages[n]))) for n in range(2)]
 
         def passed(before: str, after: str) -> None:
-            """The earliest moment at which the next may write, and the last for the one before."""
+            """The earliest moment at which the next leader may write, and the last one of its predecessor."""
             for pod in pods:
                 if after not in {"", pod.name}:
                     assert not pod.writes, f"{after} takes it from {before}"

@@ -1,4 +1,4 @@
-"""How kopf is run: with a stand-in for kopf itself."""
+"""How kopf is run, with a fake in its place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django_task_operator.cluster import handlers
 
 
 class Kopf:
-    """Watches until told to stop, but gives up where it may not watch."""
+    """Watches until it is stopped, but gives up in namespaces that it may not watch."""
 
     def __init__(self, *refused: str) -> None:
         self.refused = set(refused)
@@ -34,7 +34,7 @@ class Kopf:
         self.stopped.append(namespaces)
 
     async def asked_for(self, namespaces: list[str], times: int) -> None:
-        """Wait until it was."""
+        """Wait until kopf has been asked for it."""
 
         def wait() -> bool:
             with self.changed:
@@ -80,7 +80,7 @@ async def test_where_it_is_the_cluster_the_watch_ends(run: Any) -> None:
 
 
 async def test_many_namespaces_are_watched_and_stop_at_once(run: Any) -> None:
-    """As many as there are threads for a loop's helpers, and more."""
+    """More namespaces than the event loop's executor has threads."""
     names = [f"shop-{number}" for number in range(50)]
     fake = Kopf()
     watching, ready = run(fake, *names)

@@ -1,4 +1,4 @@
-"""The key of the hashes: made once, the same for everybody, and no reason to stop."""
+"""The key of the hashes: created once, the same for all operators, and not essential."""
 
 from __future__ import annotations
 

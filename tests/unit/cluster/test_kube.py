@@ -1,4 +1,4 @@
-"""What goes over the wire to the API server, and what is made of its answers."""
+"""Requests to the API server as they are sent, and how its answers are understood."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DEPLOYMENT: dict[str, Any] = {
 
 
 class Server:
-    """Remembers what it is asked, and answers what it is told to."""
+    """Records requests, and gives the answers that a test has prepared."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -190,7 +190,7 @@ async def test_status(kube: Kube, server: Server) -> None:
 
 @pytest.mark.parametrize(("uid", "status"), [("u-2", 409), ("u-1", 422)])
 async def test_a_status_that_is_refused(kube: Kube, server: Server, uid: str, status: int) -> None:
-    """The API server says the same of another worker as of a status that the definition does not allow."""
+    """The API server gives the same error for another worker and for a status that the CRD does not allow."""
     server.answers = [
         (422, {"message": "the server rejected our request"}),
         (200, {"metadata": {"uid": uid}}),

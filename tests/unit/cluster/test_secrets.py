@@ -1,4 +1,4 @@
-"""Secrets are read seldom, once for all, and their trouble is said in words."""
+"""Secrets are read rarely, once for all workers, and errors are explained."""
 
 from __future__ import annotations
 

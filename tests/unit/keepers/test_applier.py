@@ -64,7 +64,7 @@ class Owned:
         return self.bench.kube.read(KINDS[self.kind], "shop", self.name)
 
     def exists(self, **metadata: Any) -> Manifest:
-        """Let there be one already, whoever made it."""
+        """Create the object beforehand, as anybody."""
         kept = {key: self.manifest["metadata"][key] for key in ("name", "namespace")}
         return self.bench.kube.create(KINDS[self.kind], {**self.manifest, "metadata": {**kept, **metadata}})
 
@@ -132,7 +132,7 @@ async def test_what_an_orphaning_deletion_leaves_is_not_given_to_the_deleted_wor
 
 
 def end_worker(bench: Bench, how: str) -> None:
-    """End the worker without a watch that would tell of it."""
+    """Delete the worker without a watch that reports it."""
     worker = bench.kube.read("worker", "shop", "emails")
     assert worker
     if how == "going":

@@ -1,4 +1,4 @@
-"""The objects beside the Deployment, by hand, against a fake API server."""
+"""The objects other than the Deployment, against a fake API server."""
 
 from __future__ import annotations
 

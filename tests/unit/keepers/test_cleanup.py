@@ -22,7 +22,7 @@ def ended(code: int) -> dict[str, Any]:
 
 
 def run_of(bench: Bench, state: dict[str, Any], beside: dict[str, Any] | None) -> None:
-    """A run that the CronJob has made, and its pod."""
+    """A Job of the CronJob, and its pod."""
     manifest = bench.kube.read("worker", "shop", "emails")
     assert manifest
     worker = Worker.parse(manifest)

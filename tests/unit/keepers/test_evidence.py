@@ -1,4 +1,4 @@
-"""Whose a row is, and whether anybody runs it still."""
+"""To which worker a row belongs, and whether a pod still runs its task."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def row(worker_id: str = POD, started: float | None = 10.4, number: int = 1) -> 
 
 
 def unsure(worker_id: str = POD, reading: float = 10.4, number: int = 1) -> RunningRow:
-    """A row whose time is in a zone that is not known."""
+    """A row whose time is in an unknown time zone."""
     return replace(row(worker_id, None, number), reading=at(reading))
 
 

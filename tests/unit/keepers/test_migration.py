@@ -1,4 +1,4 @@
-"""Migrations before a rollout, by hand, against a fake API server: every state that the Job can be in."""
+"""Migrations before a rollout, against a fake API server: every state that the Job can be in."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def message(bench: Bench, kind: str) -> str:
 
 
 async def first(bench: Bench, ready: int = 42, **spec: Any) -> Reconciler:
-    """A new worker that has seen its tasks."""
+    """A new worker that has counted its tasks."""
     bench.worker(migrations=BEFORE, **spec)
     reconciler = bench.reconciler()
     await bench.turn(reconciler)
@@ -78,7 +78,7 @@ async def first(bench: Bench, ready: int = 42, **spec: Any) -> Reconciler:
 
 
 async def migrated(bench: Bench, **spec: Any) -> Reconciler:
-    """A worker whose first image is migrated and at work."""
+    """A worker whose first image has been migrated and runs."""
     reconciler = await first(bench, **spec)
     bench.kube.run_job("shop", only_job(bench), complete=True)
     await bench.turn(reconciler)

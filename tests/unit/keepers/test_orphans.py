@@ -1,4 +1,4 @@
-"""Rows whose pod is gone: when they are looked for, when they are settled, and when never."""
+"""Rows whose pod is gone: when they are listed, when they are settled, and when they never are."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def test_requeued_while_it_may_be(bench: Bench) -> None:
 
 
 async def test_the_attempt_of_an_innocent_bystander_does_not_count(bench: Bench) -> None:
-    """And those of the one that grew do: it fails in the end."""
+    """The attempts of the task that used the memory do count: in the end it fails."""
     here = await shop(bench, policy="Requeue", maxRequeues=2)
     pod = here.pods[0]
     greedy, failing = (bench.databases.run(f"{pod}/1.{thread}", attempts=2 + thread) for thread in (0, 1))
@@ -465,7 +465,7 @@ async def test_a_settled_turn_with_running_tasks_makes_no_request_to_the_api(ben
 
 
 async def test_a_spec_that_became_invalid_is_not_looked_at_as_often_as_rows_are(bench: Bench) -> None:
-    """The rows' next listing is due in a moment, and nobody makes it while the spec is invalid."""
+    """The next listing is due soon, but no rows are listed while the spec is invalid."""
     here = await shop(bench)
     bench.databases.run(here.pods[0])
     wait = await here.turn(after=1)

@@ -1,4 +1,4 @@
-"""Turns in which there are to be fewer pods: whom the operator marks, how far it goes, what it says."""
+"""Turns with a scale-in: which pods are marked, how far replicas are reduced, and the messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def five_pods(bench: Bench) -> tuple[Reconciler, list[str]]:
 
 
 async def fall(bench: Bench, reconciler: Reconciler, *, ready: int = 0, running: int = 0) -> float:
-    """Fewer tasks, for as long as it takes to count."""
+    """Let there be fewer tasks, for long enough to reduce the replicas."""
     bench.databases.sample(ready, running)
     await bench.turn(reconciler)
     bench.kube.requests.clear()

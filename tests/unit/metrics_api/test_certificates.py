@@ -1,4 +1,4 @@
-"""The serving certificate's life."""
+"""The life of the serving certificate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the metrics API answers, from what the polls said."""
+"""What the metrics API answers, from the last polls."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ PENDING, DEMAND = "django_tasks_pending", "django_tasks_demand"
 
 @dataclass
 class Polled:
-    """A worker's place at a database, as far as figures look at it."""
+    """A worker's subscription to a database, as far as the figures need it."""
 
     selection: Selection = DEFAULT
     observation: Observation = field(default_factory=Observation)
 
 
 def sampled(queues: Mapping[str, tuple[int, int]], *names: str, exclude: tuple[str, ...] = ()) -> Polled:
-    """What a poll said: ready and running by queue; the oldest ready row is as many seconds old."""
+    """A poll's result: ready and running tasks by queue; the oldest ready row is as many seconds old."""
     parts = {
         name: QueueDemand(ready, running, NOW - timedelta(seconds=ready + 0.25) if ready else None)
         for name, (ready, running) in queues.items()
@@ -50,7 +50,7 @@ class Bench:
         self.figures = Figures(self.clock)
 
     def told(self, metric: str = PENDING, selector: str = "", namespace: str = "shop") -> dict[str, str]:
-        """Values by what the labels say, database left out."""
+        """Values by their labels, without the database."""
         items = self.figures.items(namespace, metric, Selector.parse(selector))
         return {
             " ".join(f"{k}={v}" for k, v in sorted(item.labels.items()) if k != "database"): item.value

@@ -1,4 +1,4 @@
-"""Who is believed to ask."""
+"""As which user a request is treated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server over real TLS: who is let in, what is answered, and what can change while it serves."""
+"""The server, over real TLS: who may connect, its answers, and what can change while it runs."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Authority:
 
 
 class Bench:
-    """A listener with one worker's figures, and clients of it."""
+    """A listener with the figures of one worker, and its clients."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -105,7 +105,7 @@ class Bench:
         return ServingCertificate.make((NAME,), timedelta(days=1), datetime.now(UTC))
 
     async def review(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """As the API server: the HPA's controller may read the namespace shop."""
+        """Review access as the API server does: the HPA's controller may read the namespace shop."""
         self.reviews.append(spec)
         await asyncio.sleep(0)
         if self.api_error:

@@ -1,4 +1,4 @@
-"""What is at which path, and that the documents agree with it."""
+"""The documents at the API's paths, which are consistent with each other."""
 
 from __future__ import annotations
 

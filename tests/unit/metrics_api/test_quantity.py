@@ -1,4 +1,4 @@
-"""Quantities, as resource.Quantity of Kubernetes writes them."""
+"""Quantities, in the form in which Kubernetes' resource.Quantity writes them."""
 
 from __future__ import annotations
 

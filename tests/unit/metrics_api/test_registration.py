@@ -1,4 +1,4 @@
-"""The APIService: whose it is, and what it means."""
+"""The APIService: to whom it belongs, and what its state means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label selectors: what Kubernetes takes, what it refuses, and what they match."""
+"""Label selectors: what Kubernetes accepts, what it refuses, and what they match."""
 
 from __future__ import annotations
 

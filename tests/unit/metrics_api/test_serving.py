@@ -1,4 +1,4 @@
-"""The metrics API in a cluster: in which order things happen, and what another adapter changes."""
+"""The metrics API in a cluster: in which order things happen, and what another adapter affects."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ THEIRS = {"namespace": "keda", "name": "keda-operator-metrics-apiserver"}
 
 
 class FakeApi:
-    """An API server with the few objects that the metrics API looks at."""
+    """An API server with the few objects that the metrics API uses."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -112,7 +112,7 @@ class FakeApi:
         self.put(changed)
 
     def reach(self, status: str, message: str = "") -> None:
-        """What the API server finds when it tries."""
+        """Set what the API server reports about the APIService's availability."""
         assert self.api_service
         changed = copy.deepcopy(self.api_service)
         changed["status"] = {"conditions": [{"type": "Available", "status": status, "message": message}]}
@@ -343,7 +343,7 @@ async def test_a_mounted_certificate_is_read_again_when_it_changes(
             (tmp_path / name).write_text(value)
 
     async def two_looks() -> None:
-        """The second of them has begun after now."""
+        """Wait for two checks, so that the second one has begun after now."""
         looks = said(caplog, "serving certificate not usable")
         await bench.until(lambda: said(caplog, "serving certificate not usable") >= looks + 2)
 

@@ -1,4 +1,4 @@
-"""The figures of workers, from their turns."""
+"""The workers' figures, which come from their turns."""
 
 from __future__ import annotations
 

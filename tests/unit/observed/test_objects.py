@@ -1,4 +1,4 @@
-"""Objects as a cluster shows them, and what the operator makes of them."""
+"""Objects as they are in a cluster, and what the operator reads from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pods and ReplicaSets as a cluster shows them, and what is read of them."""
+"""Pods and ReplicaSets as they are in a cluster, and what the operator reads from them."""
 
 from __future__ import annotations
 

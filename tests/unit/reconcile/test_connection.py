@@ -1,4 +1,4 @@
-"""A database that is told in parts, as the Secrets of database operators have it, turn by turn."""
+"""A database that is given in parts, like in the Secrets of database operators, turn by turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns of a worker whose replicas somebody else asks for, by hand, against a fake API server."""
+"""Turns of a worker whose replicas others decide, against a fake API server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def asked(bench: Bench, name: str = "emails") -> int | None:
 
 
 def scale(bench: Bench, replicas: int) -> None:
-    """What `kubectl scale` and the HorizontalPodAutoscaler do."""
+    """Do what `kubectl scale` and the HorizontalPodAutoscaler do."""
     bench.kube.edit("worker", "shop", "emails", {"spec": {"replicas": replicas}})
 
 
@@ -55,7 +55,7 @@ def autoscaler(bench: Bench) -> dict[str, Any] | None:
 
 
 def says(bench: Bench, *conditions: tuple[str, str, str]) -> None:
-    """What the HorizontalPodAutoscaler's controller writes."""
+    """Write what the HorizontalPodAutoscaler's controller writes."""
     written = [{"type": t, "status": s, "reason": r, "message": f"about {r}."} for t, s, r in conditions]
     bench.kube.edit(AUTOSCALERS, "shop", "emails", {"status": {"conditions": written}})
 
@@ -161,7 +161,7 @@ async def test_hpa_wakes_with_all_that_are_needed_in_one_write(bench: Bench) -> 
 
 
 async def test_hpa_wakes_once_while_the_watch_lags(bench: Bench) -> None:
-    """More tasks come before the watch tells of our own write: the number is the autoscaler's by then."""
+    """More tasks arrive before the watch reports our own write: now the autoscaler decides."""
     bench.worker(scaling=HPA)
     reconciler = bench.reconciler()
     await bench.turn(reconciler)

@@ -1,4 +1,4 @@
-"""Many workers' loops, in an event loop whose hours take no time."""
+"""The loops of many workers, in an event loop in which hours take no time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A database URL for the operator alone, beside the one that the pods have."""
+"""A database URL for the operator alone, different from the one of the pods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who serves which queues."""
+"""Which workers serve which queues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns of one worker, by hand, against a fake API server and a fake database."""
+"""Turns of one worker, one by one, against a fake API server and a fake database."""
 
 from __future__ import annotations
 
@@ -390,7 +390,7 @@ async def test_rollout_restart_is_no_change_that_is_put_back(bench: Bench) -> No
 
 
 async def test_what_a_rollback_brings_back_does_not_stay(bench: Bench) -> None:
-    """An apply alone leaves it, as it is nobody's but that client's."""
+    """An apply would leave it, because the field belongs to that client alone."""
     reconciler = await bench.running(42)
     bench.kube.edit("deployments", "shop", "emails", restarted_at(NOON), by={"manager": "kubectl-rollout"})
     await bench.turn(reconciler)
@@ -472,7 +472,7 @@ WORKER_IMAGE = {"spec": {"template": {"spec": {"containers": [{"name": "worker",
 async def test_who_changed_it_is_told_with_what_to_do_instead(
     bench: Bench, by: dict[str, Any], change: dict[str, Any], told: str
 ) -> None:
-    """Of the last one who changed the spec, whatever others have added before, and to the status since."""
+    """The message names the last client that changed the spec, not one before, or one of the status."""
     reconciler = await bench.running(42)
     before = bench.kube.read("deployments", "shop", "emails")
     assert before

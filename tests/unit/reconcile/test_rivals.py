@@ -1,4 +1,4 @@
-"""Somebody else's autoscaler on a worker's Deployment, against a fake API server."""
+"""A foreign autoscaler for a worker's Deployment, against a fake API server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def autoscaler(
 
 
 def scale(bench: Bench, replicas: int, *, by: str = "kube-controller-manager") -> None:
-    """What its controller writes, and kubectl too: with no time."""
+    """Write what its controller and kubectl write: an entry without a time."""
     bench.kube.edit(
         "deployments",
         "shop",
@@ -47,7 +47,7 @@ def scale(bench: Bench, replicas: int, *, by: str = "kube-controller-manager") -
 
 
 async def test_the_two_do_not_fight(bench: Bench) -> None:
-    """Ten minutes in which the tasks come and go, while the autoscaler wants seven replicas throughout."""
+    """For ten minutes, tasks come and go, and the autoscaler always wants seven replicas."""
     reconciler = await bench.running(42, scaling={"scaleDownDelaySeconds": 0})
     bench.kube.create(AUTOSCALERS, autoscaler())
     numbers = []
@@ -104,7 +104,7 @@ async def test_when_it_is_gone_the_operator_scales_again(bench: Bench) -> None:
 
 
 async def test_another_one_that_comes_later_is_noticed(bench: Bench) -> None:
-    """What it leaves in managedFields is what the one before left."""
+    """It leaves the same entry in managedFields as the one before."""
     reconciler = await bench.running(42)
     for name in ("web", "mails"):
         bench.kube.create(AUTOSCALERS, autoscaler(name))

@@ -1,4 +1,4 @@
-"""An authority of one's own for the database's certificate, from its Secret to the connection."""
+"""A private certificate authority for the database, from its Secret to the connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps of a turn: what comes after what, and when the next one is due."""
+"""The steps of a turn: their order, and when the next turn is due."""
 
 from __future__ import annotations
 

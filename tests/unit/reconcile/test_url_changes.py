@@ -1,4 +1,4 @@
-"""A database URL that changes under pods that run, turn by turn."""
+"""A database URL that changes while pods run, turn by turn."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def known(bench: Bench) -> str | None:
 
 
 async def change(bench: Bench, reconciler: Reconciler, url: str = NEW_URL) -> None:
-    """Change the Secret, and take the turn that notices; the new URL was not tried yet."""
+    """Change the Secret, and take the turn that notices it; the new URL has not been tried yet."""
     bench.kube.edit("secrets", "shop", "shop-db", {"data": encoded(url)})
     bench.clock.advance(MAX_AGE_SECONDS)
     await bench.turn(reconciler)

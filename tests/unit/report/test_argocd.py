@@ -1,4 +1,4 @@
-"""Argo CD's health check, in the Lua that Argo CD speaks, on what the operator itself writes."""
+"""Argo CD's health check in Lua, with the statuses that the operator itself writes."""
 
 from __future__ import annotations
 

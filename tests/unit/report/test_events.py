@@ -1,4 +1,4 @@
-"""What a change of the status tells people, once."""
+"""Which changes of the status cause an event, once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Situations, and what the conditions say of them."""
+"""Situations, and the conditions that describe them."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ WITH_MIGRATION = [case for case in CASES if (case / "migration.yaml").exists()]
 
 
 class Plain(yaml.SafeDumper):
-    """Writes what stands in two places twice, as Kubernetes shows it."""
+    """Writes repeated values in full, without YAML aliases, as Kubernetes does."""
 
     def ignore_aliases(self, _: object) -> bool:
         return True
@@ -192,7 +192,7 @@ def test_what_copies_the_runtime_is_admitted_where_the_worker_is(
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_platform_may_give_the_pods_their_user(case: Path) -> None:
-    """OpenShift's restricted-v2 refuses every user but one of the namespace's range, which it sets itself."""
+    """OpenShift's restricted-v2 only allows users of the namespace's range, and sets one itself."""
     worker = Worker.parse(yaml.safe_load((case / "worker.yaml").read_text()))
     platform = RuntimeSource(RUNTIME.image, run_as_user=None)
     fixed, free = build_deployment(worker, 1, RUNTIME), build_deployment(worker, 1, platform)

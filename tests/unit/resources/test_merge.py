@@ -1,4 +1,4 @@
-"""Laying one partial manifest over another."""
+"""Merging one partial manifest over another."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ scalars = st.one_of(st.booleans(), st.integers(0, 3), st.sampled_from(["", "a", 
 
 
 def objects(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Objects with plain fields, and lists whose entries have the key that they merge by."""
+    """Objects with plain fields, and lists whose entries are merged by a key."""
     fields = st.dictionaries(st.sampled_from("abc"), values, max_size=2)
 
     def entries(key: str) -> st.SearchStrategy[Any]:

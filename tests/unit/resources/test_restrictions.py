@@ -1,4 +1,4 @@
-"""What a restricted pod template may not have, by the field's name."""
+"""Fields that a restricted pod template may not have."""
 
 from __future__ import annotations
 

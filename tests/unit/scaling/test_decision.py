@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""How many replicas: a table of situations, and what holds in every situation."""
+"""How many replicas: a table of situations, and what is true in every situation."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_situation(
 
 
 def test_what_was_wanted_last_counts_until_now() -> None:
-    """Nobody decides while nothing changes: silence is not a lull."""
+    """No decision is made while nothing changes, which does not mean that fewer replicas were wanted."""
     decision = decide(P(), Demand(0, 0), was((1000, 5)), 5, 100.0)
 
     assert decision.replicas == 5
@@ -165,7 +165,7 @@ def by_count(policy: Policy, demand: Demand) -> int:
 def follow(
     policy: Policy, trace: list[tuple[float, Demand]], running: int
 ) -> list[tuple[float, Demand, Decision]]:
-    """The decisions of an operator that was started at 0 with ``running`` replicas, each applied."""
+    """The decisions of an operator that started at time 0 with ``running`` replicas; each is applied."""
     steps, history, current = [], History(((0.0, running),)), running
     for now, (_, demand) in zip(accumulate(seconds for seconds, _ in trace), trace, strict=True):
         decision = decide(policy, demand, history, current, now)

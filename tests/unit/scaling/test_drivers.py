@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""How many replicas where somebody else has a say: a table of situations, and what always holds."""
+"""How many replicas if others decide, too: a table of situations, and what is always true."""
 
 from __future__ import annotations
 

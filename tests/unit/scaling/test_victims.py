@@ -1,4 +1,4 @@
-"""Which pods go: situations, and what holds in all of them."""
+"""Which pods are removed: situations, and what is true in all of them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ CANDIDATES = st.lists(
 
 
 def taken_by_kubernetes(there: list[Candidate], found: ScaleIn, chance: random.Random) -> list[Candidate]:
-    """Which pods go when the marks are set and the replicas are written: equal ones by chance."""
+    """Which pods Kubernetes removes, with these marks and replicas; among equal pods, by chance."""
     costs = {**dict.fromkeys(found.marks.mark, VICTIM_COST), **dict.fromkeys(found.marks.unmark, 0)}
     now = [replace(pod, cost=costs.get(pod.name, pod.cost)) for pod in there]
     chance.shuffle(now)

@@ -1,4 +1,4 @@
-"""However an API server says no, and for however long, it is asked seldom: minutes of the whole operator."""
+"""However an API server refuses requests, and for however long, the whole operator sends few of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INVALID = refusal(422, "spec.template.spec.containers[0].image: Required value")
 
 
 class Always(dict[str, list[BaseException]]):
-    """Refuses for ever what is asked by one of these names."""
+    """Always refuses requests with one of these names."""
 
     def __init__(self, error: BaseException, *begins: str) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Always(dict[str, list[BaseException]]):
 
 
 async def minutes(life: Life) -> list[int]:
-    """How many requests there were in each, while every second brings a turn: tasks come and go."""
+    """Return the number of requests in each minute, while tasks come and go every second."""
     counts = []
     for _ in range(MINUTES):
         life.kube.requests.clear()
@@ -60,7 +60,7 @@ def another_image(life: Life) -> None:
 
 
 def of_a_newer_definition(life: Life) -> None:
-    """A value that this operator's definition does not have."""
+    """A value that this version's CRD does not have."""
     life.kube.edit("worker", "shop", "emails", {"spec": {"scaling": {"driver": "Crystal"}}})
 
 
@@ -69,7 +69,7 @@ def driven_by_others(life: Life) -> None:
 
 
 def no_longer_driven_by_an_autoscaler(life: Life) -> None:
-    """Then that of the operator is to go."""
+    """The operator's own autoscaler has to be deleted."""
     driven_by_others(life)
     manifest = {"metadata": {"name": "old", "namespace": "shop", "labels": {}}}
     deployment = life.kube.read("deployments", "shop", "emails")
@@ -85,7 +85,7 @@ def scaled_by_another(life: Life) -> None:
 
 
 def fewer_pods(life: Life) -> None:
-    """Some of those that there are must be marked as the first to go."""
+    """Some of the pods must be marked as the first to be removed."""
     life.kube.run_pods("shop", "emails", 5)
     scaling = {"maxReplicas": 2, "scaleDownDelaySeconds": 0}
     life.kube.edit("worker", "shop", "emails", {"spec": {"scaling": scaling}})

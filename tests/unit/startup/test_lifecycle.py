@@ -1,4 +1,4 @@
-"""The whole operator, put together as it is in a cluster, from its first watch to its exit code."""
+"""The whole operator, wired as in a cluster, from its first watch to its exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task table in memory, and a loop whose time passes only when everybody waits."""
+"""A task table in memory, and an event loop whose clock only moves while everything waits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class FakeTaskTable:
-    """Counts rows as a database would, and says what was asked of it."""
+    """Counts rows as a database would, and records the calls."""
 
     def __init__(self) -> None:
         self.table = self
@@ -152,7 +152,7 @@ def _takes(selection: Selection, row: Row) -> bool:
 
 
 class InlineLane:
-    """Runs a table's calls in the loop; each takes as long as the table says."""
+    """Runs a table's calls in the event loop; each takes as long as the table says."""
 
     def __init__(self, table: FakeTaskTable) -> None:
         self._table = table

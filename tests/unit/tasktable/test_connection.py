@@ -1,4 +1,4 @@
-"""A database that is told in parts: the URL that they make, and what is wrong with them."""
+"""A database that is given in parts: the URL that is built from them, and errors in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When databases are polled, and who is told what. Time skips; nothing sleeps."""
+"""When databases are polled, and who gets the results. The clock skips; nothing sleeps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EMAILS = Selection("default", ("emails",))
 
 @dataclass
 class World:
-    """Databases on fakes, one for each URL."""
+    """Fake databases, one for each URL."""
 
     tables: dict[DatabaseURL, FakeTaskTable] = field(default_factory=dict)
     lanes: list[InlineLane] = field(default_factory=list)
@@ -71,7 +71,7 @@ class World:
 
 
 class Woken:
-    """A subscription, and what it showed each time that it woke its worker."""
+    """A subscription, and its state each time that it woke its worker."""
 
     subscription: Subscription
 

@@ -1,4 +1,4 @@
-"""An engine is a file and a line in the registry; a database without one is refused, whoever meets it."""
+"""An engine is a file and a line in the registry; a database without one is refused everywhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNKNOWN = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:
 
 
 class Toy(PostgreSQL):
-    """A third engine, on a backend that Django has."""
+    """A third engine, with one of Django's backends."""
 
     vendor = "sqlite"
     backend = "django.db.backends.sqlite3"

@@ -1,4 +1,4 @@
-"""What the drivers' exceptions mean, one line a case; the real ones are met in tests/integration."""
+"""What the drivers' exceptions mean; tests/integration has the real ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ADDRESS = 'connection to server at "10.0.0.7", port 5432 failed: '
 
 
 def meaning(error: Exception, *, connected: bool = True) -> DatabaseError:
-    """By the engine whose driver made the error; by each where no driver did."""
+    """Ask the engine whose driver made the error; if no driver did, ask all of them."""
     cause = error.__cause__ or error
     engines = [engine for engine in ENGINES if isinstance(cause, Exception) and engine.explain(cause)]
     (found,) = {

@@ -1,4 +1,4 @@
-"""The fake does what the contract says, or the tests that stand on it say nothing."""
+"""The fake fulfils the contract; otherwise tests that use it would prove nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A claim's time is certain only where no time zone could make it another."""
+"""The time of a claim is certain only if it is the same in every time zone that is possible."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_claim_that_is_gone_is_forgotten_and_a_row_without_a_time_is_left_alon
 def test_in_no_time_zone_is_a_claim_thought_older_than_it_is(
     offset: int, looks: list[int], skew: int
 ) -> None:
-    """The project keeps a wall clock's time, so many quarters of an hour from UTC."""
+    """The project stores local time, which is so many quarters of an hour from UTC."""
     read = NOW + timedelta(minutes=15 * offset, seconds=skew)
     times = StartTimes()
     for after in looks:

@@ -1,4 +1,4 @@
-"""The statement's text, as a reviewer reads it.
+"""The text of the statement, for reviewers.
 
 To renew a file of statements/, delete it and run the test twice.
 """

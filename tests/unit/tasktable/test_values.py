@@ -1,4 +1,4 @@
-"""What a table answers, as values."""
+"""The results of a table, as values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker's package is a project of its own, which the operator's environment does not install."""
+"""The worker is a separate package, which the operator's environment does not install."""
 
 import sys
 from pathlib import Path

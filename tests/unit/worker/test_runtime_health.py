@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def serving(pages: dict[str, health.Page]) -> Iterator[int]:
-    """The server in a thread of its own, turned as its owner does."""
+    """The server in a separate thread, driven as its owner does it."""
     with selectors.DefaultSelector() as selector:
         server = HealthServer(0, pages, selector)
         ended = threading.Event()

@@ -27,7 +27,7 @@ TASKS = {{"default": {{"BACKEND": "django_tasks_db.DatabaseBackend"}}}}
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    """The folder alone, in a place that nobody may write to."""
+    """The folder alone, in a read-only place."""
     mount = tmp_path / "mount"
     shutil.copytree(FOLDER, mount / "django_db_worker", ignore=shutil.ignore_patterns("__pycache__"))
     for path in [mount, *mount.rglob("*")]:

@@ -1,4 +1,4 @@
-"""What is written of an exception or a result, whatever that is."""
+"""What is stored for an exception or a result, of any kind."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_long_one_keeps_its_beginning_and_its_end() -> None:
 
 
 class Hostile(Exception):
-    """Every attribute that formatting reads raises."""
+    """An exception that raises when formatting reads an attribute."""
 
     def __getattribute__(self, name: str) -> object:
         raise SystemExit(name)

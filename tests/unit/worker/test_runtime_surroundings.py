@@ -1,4 +1,4 @@
-"""What a task changes of its process is put back. Each test changes a fork of its own."""
+"""What a task changes in its process is restored. Each test runs in a forked process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def in_a_fork(work: Callable[[], Any]) -> Any:
-    """What ``work`` returns, by way of JSON."""
+    """Run ``work`` in a forked process; return its result, which is passed as JSON."""
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
@@ -145,7 +145,7 @@ CHANGES: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
 
 
 def prepared() -> None:
-    """The process before its first task, different from what Python begins with."""
+    """A process before its first task, with settings that differ from Python's defaults."""
     os.umask(0o027)
     locale.setlocale(locale.LC_ALL, "C.UTF-8")
     signal.signal(signal.SIGTERM, lambda *_: None)

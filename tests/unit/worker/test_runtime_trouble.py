@@ -1,4 +1,4 @@
-"""What errors of the database mean: by code in every language, by text only where there is no code of use."""
+"""What errors of the database mean: by their code or, without a useful code, by their text."""
 
 from __future__ import annotations
 

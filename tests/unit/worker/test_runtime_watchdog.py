@@ -1,4 +1,4 @@
-"""What ends a statement that nobody answers, on real sockets."""
+"""How a statement without an answer is ended, on real sockets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE_S = 20.0
 
 
 class Driver:
-    """A driver's connection, as far as anybody looks at it."""
+    """A driver's connection, with the attributes that the watchdog uses."""
 
     def __init__(self, end: socket.socket) -> None:
         self.end = end
@@ -44,7 +44,7 @@ class PyMySQL:
 
 
 class Wrapper:
-    """Django's connection, likewise."""
+    """Django's connection, with the attributes that the watchdog uses."""
 
     def __init__(self, driver: Driver | None) -> None:
         self.connection: Driver | PyMySQL | None = driver

@@ -1,4 +1,4 @@
-"""Tasks, each of which shows one thing about the worker that runs it."""
+"""Tasks, each of which shows something about the worker that runs it."""
 
 import asyncio
 import gc
@@ -45,7 +45,7 @@ def add(left, right):
 
 @task(takes_context=True)
 def note(context, what="ran", seconds=0, gate=None):
-    """Write down that it ran, one entry for each time; not before the file ``gate`` is there."""
+    """Record each run in an entry, but not before the file ``gate`` exists."""
     time.sleep(seconds)
     if gate is not None:
         wait_until(Path(gate).exists, gate)
@@ -55,14 +55,14 @@ def note(context, what="ran", seconds=0, gate=None):
 
 @task
 def hold(gate):
-    """Run until the file ``gate`` is there, and leave one beside it; never ask the database."""
+    """Create a file beside ``gate``, and run until ``gate`` exists, without the database."""
     wait_until(Path(gate).exists, gate)
     Path(f"{gate}.passed").touch()
 
 
 @task(takes_context=True)
 def meet(context, folder, count):
-    """Wait in the folder for ``count`` of its kind: they can only end if all of them run at once."""
+    """Wait for ``count`` tasks of this kind in the folder: they can only end if all of them run at once."""
     Path(folder, str(context.task_result.id)).touch()
     wait_until(lambda: len(list(Path(folder).iterdir())) >= count, f"{count} in {folder}")
     Entry.write("met", str(context.task_result.id), time.time())
@@ -127,7 +127,7 @@ def crash(code):
 
 @task(takes_context=True)
 def break_transaction(context):
-    """Leave a transaction broken, and the row of this task as the last good thing in it."""
+    """Leave a broken transaction behind, which has saved the row of this task before it broke."""
     with transaction.atomic():
         Entry.write("lost", str(context.task_result.id), time.time())
         with connection.cursor() as cursor:
@@ -136,7 +136,7 @@ def break_transaction(context):
 
 @task
 def leave_transaction_open():
-    """Turn autocommit off and forget about it."""
+    """Turn autocommit off and leave it so."""
     transaction.set_autocommit(False)
     Entry.write("forgotten", "", time.time())
 
@@ -174,7 +174,7 @@ def hour():
 
 @task
 def import_late():
-    """Use what only an initialised project has."""
+    """Use something that only an initialised project has."""
     from django.contrib.contenttypes.models import ContentType  # noqa: PLC0415
 
     return ContentType.__name__
@@ -185,7 +185,7 @@ not_a_task = 42
 
 @task
 def leave_a_grandchild():
-    """A process whose parent ends first: whoever is PID 1 inherits it. Returns its number."""
+    """Start a process whose parent ends first, so that PID 1 inherits it; return its process id."""
     reader, writer = os.pipe()
     if os.fork() == 0:
         parent = os.getpid()
@@ -203,7 +203,7 @@ def leave_a_grandchild():
 
 @task(takes_context=True)
 def connection_id(context, folder, count):
-    """The number of the connection in a slot, of which ``count`` run this at once."""
+    """Return the id of the slot's connection, while ``count`` slots run this at once."""
     meet.func(context, folder, count)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -214,7 +214,7 @@ def connection_id(context, folder, count):
 
 @task
 def burn(seconds):
-    """Compute, for so many seconds of processor time."""
+    """Compute for so many seconds of processor time."""
     until = time.thread_time() + seconds
     while time.thread_time() < until:
         sum(range(1000))
@@ -222,7 +222,7 @@ def burn(seconds):
 
 @task
 def describe_process():
-    """What a task could have changed of the process that runs it."""
+    """Return what a task could have changed in its process."""
     return {
         "directory": str(Path.cwd()),
         "umask": re.search(r"Umask:\s*(\d+)", Path("/proc/self/status").read_text())[1],
@@ -245,7 +245,7 @@ def describe_process():
 
 @task
 def upset_process():
-    """Change what the whole process shares, and forget about it."""
+    """Change what the whole process shares, and leave it so."""
     os.chdir("/")
     os.umask(0o777)
     os.environ.update(TZ="Asia/Tokyo", LC_ALL="C", PATH="/nowhere", HTTP_PROXY="http://127.0.0.1:1")
@@ -268,7 +268,7 @@ def upset_process():
 
 @task
 def keep_signals(how, seconds):
-    """Take SIGTERM away from the worker, for good, and work on for a while."""
+    """Handle SIGTERM in the worker's place, for good, and continue for a while."""
     if how == "handled":
         signal.signal(signal.SIGTERM, lambda *_: None)
     elif how == "ignored":
@@ -283,7 +283,7 @@ def keep_signals(how, seconds):
 
 @task
 def spoil_process():
-    """Change the process in a way that nobody can undo."""
+    """Change the process in a way that cannot be undone."""
     if os.getuid() == 0:
         os.setresuid(65534, 65534, 65534)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
@@ -292,7 +292,7 @@ def spoil_process():
 
 @task
 def overrun():
-    """Never end, in a function that a stack should name."""
+    """Never end, in a function that the stack should name."""
     stand_still()
 
 
@@ -303,7 +303,7 @@ def stand_still():
 
 @task
 def overrun_in_c():
-    """Never end and let no other thread of the process run."""
+    """Never end, and let no other thread of the process run."""
     re.match("(x+x+)+y", "x" * 60)
 
 
@@ -312,7 +312,7 @@ HOARD = []
 
 @task
 def hoard(mebibytes, seconds=0):
-    """Take memory, for good."""
+    """Allocate memory, and keep it."""
     HOARD.append(b"x" * (mebibytes * 2**20))
     time.sleep(seconds)
     return os.getpid()
@@ -336,7 +336,7 @@ def beats():
 
 @task
 def count(path, number):
-    """Write down that it ran, where no database is needed for it."""
+    """Record that it ran, without the database."""
     # Short enough that the kernel writes it at once, whoever else does.
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, f"{number}\n".encode())

@@ -1,4 +1,4 @@
-"""manage.py with a worker that loses its patience in a second where the real one waits for half a minute."""
+"""manage.py with a worker that waits only a second for an answer, where the real one waits half a minute."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""manage.py with a worker that calls a slot stuck after six seconds, where the real one waits a minute."""
+"""manage.py with a worker whose slots count as stuck after six seconds, where the real limit is a minute."""
 
 import os
 import sys

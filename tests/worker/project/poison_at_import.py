@@ -1,4 +1,4 @@
-"""A module of tasks that cannot be imported where a variable is missing, as so many settings are read."""
+"""A module of tasks that cannot be imported without an environment variable, like many settings."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A module that takes itself for a script."""
+"""A module that exits when it is imported, as scripts do."""
 
 import sys
 

@@ -15,7 +15,7 @@ def burn() -> None:
 
 @task
 def rise(loaves: int) -> int:
-    """Ends once so many of its kind have been started: then all of them run, for none ends before."""
+    """Wait until ``count`` tasks of this kind have started, so that all of them run at once."""
     from django_tasks_db.models import DBTaskResult  # noqa: PLC0415 - the test reads the tasks without a project
 
     kind = DBTaskResult.objects.filter(task_path="bakery.tasks.rise")

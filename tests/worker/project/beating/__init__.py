@@ -1,4 +1,4 @@
-"""An app with a thread of its own, as exporters of telemetry have."""
+"""An app that starts a thread, like exporters of telemetry."""
 
 import os
 import threading
@@ -23,7 +23,7 @@ def fail():
 
 
 def beats():
-    """Whether it beats in this process; each answer takes a moment."""
+    """Whether the thread runs in this process; each answer takes a moment."""
     since = time.monotonic()
     until = since + 3
     while time.monotonic() < until:
