@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    # Whoever ends a run, which may be in the background, where Ctrl+C is ignored: fixtures end their servers.
+    # If a run is ended, even in the background, where Ctrl+C is ignored, fixtures still end their servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Also on a machine that has much else to do.
+# Even on a busy machine.
 PATIENCE_S = 60.0
 
 

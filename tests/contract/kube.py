@@ -27,7 +27,7 @@ SELECTOR = "app.kubernetes.io/managed-by=django-task-operator,djangotasks.dev/wo
 LABELS = {"app.kubernetes.io/managed-by": "django-task-operator", "djangotasks.dev/worker": NAME}
 # No object has it.
 NOBODY = "00000000-0000-0000-0000-000000000000"
-# On a machine that has much else to do.
+# On a busy machine.
 PATIENCE_SECONDS = 60
 
 

@@ -115,7 +115,7 @@ def database(server: Server, here: Kubectl) -> Iterator[Database]:
     with server.database() as database:
         put_secret(here, "database", DATABASE_URL=database.url)
         yield database
-        # Nobody has to see how the database goes.
+        # No test needs to wait until the database is gone.
         here("delete", "djtw", "--all", "--wait=false")
 
 

@@ -28,7 +28,7 @@ type Manifest = dict[str, Any]
 log = logging.getLogger(__name__)
 
 STEP_SECONDS = 0.2
-# Only what never comes takes this long, also in a cluster that has much else to do.
+# Only something that never happens takes this long, even in a busy cluster.
 PATIENCE_SECONDS = 90.0
 
 
@@ -88,7 +88,7 @@ class Api:
         if answer.status == 404:
             return None
         if answer.status != 200:
-            # 403 is what one that has just started says before it has read its roles.
+            # One that has just started answers 403 until it has read its roles.
             raise Unavailable(f"{path}: {answer.status} {data!r}")
         found: Manifest = json.loads(data)
         return found

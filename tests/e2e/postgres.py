@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from django.tasks import Task, TaskResult
     from tests.conftest import Kubectl
 
-# One process has one Django: the operator's own modules, if they come first, set up the rest.
+# A process has one Django: the operator's own modules set it up if they are imported first.
 if not settings.configured:
     settings.configure(INSTALLED_APPS=["django_tasks_db"], USE_TZ=True, LOGGING_CONFIG=None)
 settings.TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend", "QUEUES": []}}
@@ -37,7 +37,7 @@ __all__ = ["Database", "Server", "chores"]
 
 TEMPLATE = "migrated"
 DATA = "/var/lib/postgresql/data"
-# A server that ends stays away until the file is gone.
+# A server that has ended is not started until the file is gone.
 KEEP_RUNNING = (
     "while true; do"
     " if [ -e /tmp/stopped ]; then sleep 0.1; else entrypoint -c fsync=off -c max_connections=300; fi; "
@@ -340,7 +340,7 @@ def _manifests() -> list[dict[str, Any]]:
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
     }
     pod = {
-        # The shell that keeps it running hears no signal.
+        # The shell that keeps it running ignores signals.
         "terminationGracePeriodSeconds": 0,
         "securityContext": {
             "runAsNonRoot": True,

@@ -111,7 +111,7 @@ def test_a_crash_loop_gives_its_last_words_without_the_password(
     told = json.dumps([worker.manifest, worker.events("CrashLooping")]) + operator.log()
     assert database.server.password not in told
     assert database.url not in told
-    # A cure shows at once, not when the kubelet's back-off is over.
+    # A correction has an effect at once, not only when the kubelet's back-off is over.
     worker.patch(env=SPEC["env"])
     worker.becomes("Ready", "True")
     database.finish(database.enqueue(chores.add, 1, 2))

@@ -58,7 +58,7 @@ def test_old_results_go_while_workers_work(
     assert database.statuses([*young, running]) == ["RUNNING", "SUCCESSFUL", "SUCCESSFUL"]
     database.open_gate(1)
     database.finish([running])
-    # What is not wanted any more goes.
+    # Objects that are no longer wanted are deleted.
     worker.patch(cleanup={"schedule": ""})
     path = f"/apis/batch/v1/namespaces/{worker.namespace}/cronjobs/worker-cleanup"
     eventually(lambda: worker.api.get(path) is None, "the CronJob is gone")

@@ -81,7 +81,7 @@ def test_pods_are_replaced_when_the_password_was_rotated_and_the_new_one_works(
         before = worker.pod_names
 
         put_secret(here, "database", DATABASE_URL=user.has_password("the-second-password"))
-        # Whoever has only the first password is out from now on.
+        # From now on, the first password is refused.
         user.end_clients()
         results = database.enqueue(chores.add, 1, 2)
         eventually(lambda: worker.pod_names.isdisjoint(before) and worker.pods, "new pods", within=180)

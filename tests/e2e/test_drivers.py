@@ -126,7 +126,7 @@ def test_autoscalers_of_ones_own(example: Callable[[str], TaskWorker], database:
         eventually(lambda: asked(by_metrics) == 3, "the autoscaler asks for 3", within=TWO_LOOKS_SECONDS)
         by_metrics.scales_to(3, within=POD_SECONDS)
     assert condition(by_metrics, "ScalingActive") == ("True", "ValidMetricFound")
-    # There is no metrics-server here: it can do its part, and what it does not know it leaves alone.
+    # There is no metrics-server here: the autoscaler uses the metric that it has, and ignores the other.
     eventually(
         lambda: condition(by_cpu, "ScalingActive") == ("False", "FailedGetResourceMetric"),
         "the autoscaler has looked",
@@ -164,7 +164,7 @@ def test_hpa_from_zero_and_back(
             shown = here("get", "hpa")
         (_, none), (_, all_of_them), *_ = writes()
     assert (none, all_of_them) == (0, 4)
-    # Whoever looks at the autoscaler alone is told too.
+    # The autoscaler's own conditions say it, too.
     about = [event["regarding"]["kind"] for event in worker.events("ScaledUp")]
     assert sorted(about) == ["DjangoTaskWorker", "HorizontalPodAutoscaler"]
     header, line = (row.split() for row in shown.splitlines())
@@ -237,7 +237,7 @@ def test_another_autoscaler_on_the_deployment_is_named_and_not_fought(
         "metadata": {"name": "theirs"},
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker"},
-            # Fewer it makes more of by itself, without a metric.
+            # If there are fewer, it adds some by itself, without a metric.
             "minReplicas": 2,
             "maxReplicas": 3,
             "metrics": [{"type": "Resource", "resource": cpu}],

@@ -72,7 +72,7 @@ def test_a_drained_node_lets_tasks_finish(
         "drained", scaling={"minReplicas": 1, "maxReplicas": 1}, terminationGracePeriodSeconds=120
     )
     pod, result = running(worker, database, 1)
-    # It waits for the pods to end, so it must not be waited for.
+    # It waits until the pods have ended, so the test must not wait for it.
     kubectl("cordon", node)
     drain = ("drain", node, "--pod-selector=djangotasks.dev/worker=drained", "--delete-emptydir-data")
     kubectl.run(*drain, "--ignore-daemonsets", "--timeout=3s")

@@ -38,7 +38,7 @@ API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 SERVICE = f"{NAME}-metrics-api"
 HOST = f"{SERVICE}.{NAMESPACE}.svc"
 PENDING, DEMAND = "django_tasks_pending", "django_tasks_demand"
-# Tasks that nobody takes: no node has room for the pods.
+# Tasks that nobody claims, because no node has room for the pods.
 NOWHERE = {"podTemplate": {"spec": {"nodeSelector": {"example.org/none": "here"}}}}
 MANY = {"maxReplicas": 100, "tasksPerReplica": 10}
 
@@ -329,7 +329,7 @@ def test_the_certificate_rotates_under_a_stream_of_requests(
 def test_another_adapter_is_left_alone_and_followed_once_it_is_gone(
     metrics: Release, api: Api, kubectl: Kubectl
 ) -> None:
-    # As an adapter's installation does that takes the name over.
+    # As the installation of another adapter does, which takes the name over.
     theirs = {"namespace": "keda", "name": "keda-operator-metrics-apiserver", "port": 443}
     change = json.dumps({"spec": {"service": theirs}})
     kubectl("patch", "apiservice", API_SERVICE, "--type=merge", "--patch", change)

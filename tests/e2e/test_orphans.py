@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 type MakeWorker = Callable[..., TaskWorker]
 
 GRACE = 5
-# The promise is 5 (benchmarks/orphans.py); a node that runs everything else too is slow to tell.
+# The promise is 5 (benchmarks/orphans.py); a node that also runs everything else reports slowly.
 SLACK = 20
 
 

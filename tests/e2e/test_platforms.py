@@ -160,7 +160,7 @@ def test_a_namespace_that_is_gone_keeps_no_other_from_being_served(
     log = [json.loads(line) for line in here("logs", "operator").splitlines() if line.startswith("{")]
     named = {each["message"]: each.get("namespace") for each in log}
     assert named["namespace not served"] == named["workers not watched"] == gone
-    # It goes on, and has never been started anew.
+    # It continues, and was never restarted.
     pod = json.loads(here("get", "pod", "operator", "-ojson"))
     (status,) = pod["status"]["containerStatuses"]
     assert status["ready"]

@@ -83,7 +83,7 @@ def test_a_deferred_task_wakes_a_worker_at_its_time(make_worker: MakeWorker, dat
     results = database.enqueue(chores.add, 1, 2, run_after=due)
 
     def is_early_for_it() -> bool:
-        # Read first: what is seen after that may be seen late.
+        # Read first, because what is seen after that may be seen late.
         replicas = worker.replicas
         return replicas != 0 and datetime.now(UTC) < due
 

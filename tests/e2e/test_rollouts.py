@@ -121,7 +121,7 @@ def test_a_failing_migration_keeps_the_old_pods_at_work_and_says_why(
     database.open_gate(1)
     database.finish(results)
 
-    # Back by one edit, with the pods that there are and no other Job.
+    # One edit goes back to it, with the existing pods and without another Job.
     worker.patch(env=SPEC["env"])
     worker.becomes("Stalled", "False")
     worker.scales_to(1)

@@ -35,7 +35,7 @@ def test_idle_pods_go_and_busy_ones_stay(make_worker: MakeWorker, database: Data
 
     assert worker.pod_names == busy
     assert database.statuses(long) == ["RUNNING"] * len(long)
-    # The marks of those that stayed, if there ever were any, are gone.
+    # The pods that have stayed have no marks, or no longer have any.
     eventually(lambda: not marked(worker), "no pod is marked any more")
     database.open_gate(1)
     database.finish(long)

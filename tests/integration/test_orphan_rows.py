@@ -76,7 +76,7 @@ def test_a_task_that_finishes_in_the_same_moment_stays_finished(
             settled.append(stocked.table.settle(row, settlement))
         finishing.result()
 
-    # Whoever came first: a result that is stored is never overwritten.
+    # Whoever was first: a stored result is never overwritten.
     assert {row.status for row in stocked.became()} == {"SUCCESSFUL"}
     assert len(settled) == 200
 

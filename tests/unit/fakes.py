@@ -127,7 +127,7 @@ class FakeKube:
         self._versions = itertools.count(100)
         self._uids = itertools.count(1)
         self._caches: list[tuple[str, str, Watched[Any]]] = []
-        # Kinds whose lists nobody gets an answer to.
+        # Kinds whose lists are never answered.
         self.silent: set[str] = set()
         self._watches: list[tuple[str, str | None, asyncio.Queue[tuple[str, Manifest]]]] = []
 
@@ -452,7 +452,7 @@ class FakeKube:
             if of_kind == kind and _is_managed(stored.manifest, label):
                 cache.put(copy.deepcopy(stored.manifest))
 
-    # How a server keeps its books.
+    # How a server stores objects.
 
     def _request(self, name: str) -> None:
         self.requests.append(name)
@@ -560,7 +560,7 @@ def _is_managed(manifest: Manifest, label: str = WORKER_LABEL) -> bool:
     return labels.get("app.kubernetes.io/managed-by") == "django-task-operator" and label in labels
 
 
-# By what an apply tells the entries of a list; any other list is one field.
+# The keys by which an apply distinguishes the entries of lists; any other list is one field.
 LIST_KEYS = {
     "containers": "name",
     "env": "name",

@@ -88,7 +88,7 @@ def test_a_password_within_something_that_is_encoded(before: str) -> None:
     secret = "correct-horse-battery-staple"
     encoded = base64.b64encode((before + secret + " and more").encode()).decode()
     shown = redactor(URLS["postgres"](secret))(encoded)
-    # But for the characters that it shares with what stands beside.
+    # Except for the characters that it shares with the text beside it.
     assert HIDDEN in shown
     assert len(encoded) - len(shown.replace(HIDDEN, "")) >= len(secret) * 8 // 6 - 2
 
@@ -192,7 +192,7 @@ def kinds(of: type[Exception]) -> Iterator[type[Exception]]:
         yield from kinds(kind)
 
 
-# Whatever an error of ours may say of its own accord.
+# Everything that our own errors may say.
 OURS = " ".join(
     [
         *(f"{kind.__module__} {getattr(kind, 'template', '')}" for kind in kinds(WorkerError)),

@@ -231,7 +231,7 @@ OTHERWISE: dict[str, object] = {
     "scaling.driver": "HPA",
     "scaling.behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
 }
-# What means something only together with another field.
+# Fields that only have a meaning together with another field.
 GOES_WITH: dict[str, tuple[str, object]] = {
     "scaling.behavior": ("scaling.driver", "HPA"),
     "cleanup.olderThanDays": ("cleanup.schedule", "@daily"),

@@ -252,6 +252,6 @@ class Project:
 
     def close(self) -> None:
         if self._console is not None:
-            # Closes its input, and with that the console ends.
+            # This closes its input, which ends the console.
             self._console.communicate(timeout=PATIENCE_S)
             self._console = None

@@ -52,7 +52,7 @@ def finish(project: Project, ids: list[str], days: int) -> None:
 
 
 def test_workers_go_on_while_a_batch_is_being_deleted(shared: Project) -> None:
-    # So many that no planner thinks it quicker to read, and so to lock, the whole table.
+    # So many that no planner prefers to read, and so to lock, the whole table.
     shared.ask(
         "insert",
         times=3000,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.databases import Server
 
 CUTS = {"postgresql": 300, "mysql": 200}
-# Half-open and silent ones keep their place at the server.
+# Half-open and silent connections still count at the server.
 CONNECTIONS = 400
 # Enough to keep all slots at work.
 READY = 400

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from tests.databases import Server
 
 TABLE = "django_tasks_database_dbtaskresult"
-# Waits that end as soon as what they wait for is there.
+# Deadlines of waits that end as soon as their condition is true.
 PATIENCE_S = 60.0
-# How a worker ends that was refused for too long.
+# The exit code of a worker that was refused for too long.
 REFUSED = 6
 
 

@@ -73,7 +73,7 @@ def test_counts_over_all_processes(postgres: Project, port: int, layout: list[st
     postgres.enqueue("fail", "x", times=5)
     postgres.all_finished(35)
     seen = eventually(
-        # A task counts a moment after its row says that it is finished.
+        # A task is counted a moment after its row is stored.
         lambda: total(port, "django_db_worker_tasks_finished_total") == 35 and metrics(port),
         "all are counted",
     )

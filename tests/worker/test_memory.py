@@ -19,7 +19,7 @@ def test_a_process_that_has_grown_is_replaced_between_tasks(shared: Project) -> 
     worker.runs()
     grown = shared.enqueue_one("hoard", 300)
     worker.says("It is replaced when its tasks have finished")
-    # One that is claimed from now on gets the fresh process.
+    # A task that is claimed from now on runs in the new process.
     after = shared.enqueue_one("who")
     assert shared.finished(running)["status"] == "SUCCESSFUL"
     first = shared.finished(grown)["return_value"]

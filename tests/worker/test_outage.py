@@ -52,7 +52,7 @@ def test_a_restart_of_the_database(restartable: tuple[Project, Away], tmp_path: 
         worker.says("does not answer")
         gate.touch()
         eventually((tmp_path / "gate.passed").exists, "the long one ends")
-    # It began before the outage and ended in it: its result waited for the database.
+    # It began before the outage and ended during it, so its result had to wait for the database.
     assert project.finished(long)["status"] == "SUCCESSFUL"
     after = project.enqueue("note", times=20)
     everything = [*before, long, *after]

@@ -87,7 +87,7 @@ def test_each_task_runs_once(
         try:
             count(postgres, record, 0)
             assert worker.process.poll() is None
-            # What comes back is another server's session for everybody.
+            # Afterwards, everybody has another session of the server.
             docker("restart", "--time=1", name)
             count(postgres, record, TASKS)
             assert worker.terminate() == 0

@@ -23,7 +23,7 @@ DAY = 24 * 3600
         ("WARNING", [], False),
         ("CRITICAL", [], False),
         (None, [], True),
-        # What somebody asks for on the command line is more than what the project says.
+        # An option on the command line takes precedence over the project's setting.
         ("CRITICAL", ["--verbosity=1"], True),
         ("DEBUG", ["--verbosity=0"], False),
     ],

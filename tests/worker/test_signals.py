@@ -40,7 +40,7 @@ def test_hundreds_of_ends_at_random_moments(
         left = {row: about for row, about in project.results().items() if about["status"] == "RUNNING"}
         assert not left, (statuses, left, said, done.stderr)
         assert "FAILED" not in statuses
-        # The others were told to end before they could listen, and so before they could claim.
+        # The others were asked to end before they had handlers, and so before they could claim.
         assert set(said["codes"]) <= {"0", "-15"}, (said, done.stderr)
         assert said["codes"]["0"] > ends / 2
         assert said["longest"] < 20
@@ -70,7 +70,7 @@ def test_what_runs_is_finished_and_nothing_new_is_begun(
     worker.signal(signal.SIGTERM)
     worker.says("shutting down gracefully")
     if layout:
-        # What answers has told its processes before.
+        # A supervisor that answers has already asked its processes.
         eventually(lambda: get(port, "/readyz")[0] == 503, "the supervisor passes the signal on")
         eventually(lambda: not any(map(has_yet_to_heed_sigterm, children(worker.pid))), "all have heard it")
     gate.touch()

@@ -62,7 +62,7 @@ def test_a_worker_ends_in_time_whatever_its_task_does_to_signals(
     worker = shared.worker(*layout, "--interval=0.1")
     worker.says(f"SIGTERM is {how}")
     worker.signal(signal.SIGTERM)
-    # Whoever claims it has not heeded the signal.
+    # A worker that claims it has ignored the signal.
     if layout:
         worker.says("shutting down")
     waiting = shared.enqueue_one("note")

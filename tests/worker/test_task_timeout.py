@@ -61,7 +61,7 @@ def test_what_runs_beside_it_finishes_and_what_comes_later_gets_a_fresh_process(
     eventually(lambda: time.monotonic() - began > 5, "most of its time is over")
     beside = shared.enqueue_one("note", "ran", 5)
     worker.says("will be ended")
-    # While one finishes, the process takes nothing more.
+    # While a task finishes, the process claims no more tasks.
     after = shared.enqueue_one("who")
     assert shared.finished(beside)["status"] == "SUCCESSFUL"
     assert shared.finished(after)["return_value"]["pid"] != first

@@ -406,7 +406,7 @@ async def test_cut_ends_what_is_under_way_and_forbids_the_rest(kube: Kube, serve
 
     with pytest.raises(API_ERRORS):
         await waiting
-    # Not that its connection was closed in good order: what it had not sent yet is forgotten.
+    # The connection is not closed in an orderly way: data that has not been sent is discarded.
     await asyncio.wait_for(server.hung_up.wait(), 10)
     for request in (kube.scale_deployment(EMAILS, 3), kube.get_worker(EMAILS), kube.put_lease(LEASE)):
         with pytest.raises(NotLeading):

@@ -336,7 +336,7 @@ async def test_a_failure_beside_such_a_container_is_said_at_once_and_its_log_sta
         assert "exit code 1" in message(bench, "Stalled")
         assert "no such column" in message(bench, "Stalled")
         assert len(jobs(bench)) == 1
-    # And the next version has not to wait for it.
+    # And the next version does not have to wait for it.
     change(bench, image="shop:2")
     await bench.turn(reconciler)
     await bench.turn(reconciler)
@@ -413,13 +413,13 @@ async def test_a_database_that_is_away_is_waited_for(bench: Bench) -> None:
     ("error", "starts"),
     [
         (None, True),
-        # It answers, and this is what a migration mends.
+        # It answers, and a migration fixes this.
         (TableMissing(), True),
         (TableOutdated(), True),
         # It answers, and no migration mends that; but none needs what the count of the tasks lacks.
         (PermissionDenied(), True),
         (SampleTimedOut(seconds=10), True),
-        # Nobody knows whether a migration would get through.
+        # It is unknown whether a migration would succeed.
         (ConnectionRefused(), False),
         (AuthenticationFailed(), False),
         (TooManyConnections(), False),
@@ -518,7 +518,7 @@ def test_last_words_are_whole_lines_without_secrets() -> None:
     assert long.endswith("x" * 50)
     assert long.startswith("line ")
     assert len(long) <= LONGEST_WORDS
-    # The kubelet may have cut within a password.
+    # The kubelet may have cut a password in two.
     assert last_words("ush" + "x" * 2045 + "\nthe end", redact) == "the end"
 
 

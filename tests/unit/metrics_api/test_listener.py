@@ -300,7 +300,7 @@ async def test_a_certificate_changes_under_a_stream_of_requests(bench: Bench) ->
 
     async def stream() -> None:
         for _ in range(20):
-            # A connection of its own each: the handshake is what could fail.
+            # With a new connection for each, because the handshake could fail.
             async with bench.client(bench.proxy, trusted) as get:
                 codes.append((await get(PATH))[0])
 

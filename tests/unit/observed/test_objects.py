@@ -104,7 +104,7 @@ SCALED = {"operation": "Update", "manager": "kubectl", "subresource": "scale", "
             None,
             False,
         ),
-        # As a Kubernetes 1.34 shows them after `kubectl scale`, to two and to zero, and `kubectl set image`.
+        # As Kubernetes 1.34 shows them after `kubectl scale`, to two and to zero, and `kubectl set image`.
         (
             2,
             [

@@ -187,7 +187,7 @@ async def test_hpa_above_zero_its_number_is_law(bench: Bench) -> None:
 
     assert "write replicas" not in bench.kube.requests
     assert bench.condition("ScalingActive") == "True ReplicasAsked"
-    # Of its own steps the autoscaler tells itself.
+    # The autoscaler itself reports its own steps.
     assert {event["regarding"]["kind"] for event in bench.kube.events} == {"DjangoTaskWorker"}
 
 

@@ -129,7 +129,7 @@ async def test_at_zero_it_sleeps_and_the_operator_starts_the_pods(bench: Bench) 
     scale(bench, 2)
     await bench.turn(reconciler)
     assert bench.replicas() == 2
-    # And to zero it never goes by itself.
+    # It never scales to zero by itself.
     bench.databases.sample(0)
     await bench.turn(reconciler)
     assert bench.replicas() == 2

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "argocd" / "argocd-cm.yaml"
 (SCRIPT,) = yaml.safe_load(EXAMPLE.read_text())["data"].values()
-# Argo CD opens no more than these of Lua's libraries.
+# Argo CD opens only these of Lua's libraries.
 OPEN = {"_G", "ipairs", "pairs", "type", "tostring", "tonumber", "error", "pcall", "next", "select", "table"}
 
 

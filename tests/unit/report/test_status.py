@@ -218,7 +218,7 @@ TABLE: list[tuple[str, Turn, dict[str, str]]] = [
         replace(GOOD, deployment=deployed(2, there=0, failure="exceeded quota")),
         {"Stalled": "T PodsRejected", "Ready": "F PodsRejected"},
     ),
-    # An unfinished rollout beside pods that work: not ready, because whoever rolls out waits for Ready.
+    # An unfinished rollout beside pods that work: not ready, because pipelines wait for Ready.
     (
         "bad image beside good pods",
         replace(GOOD, pods=(Pod("p-3", trouble=PodTrouble.IMAGE_PULL_FAILED, detail="no"),)),

@@ -36,7 +36,7 @@ from django_task_operator.resources.merge import MERGE_KEYS, merge
         # An entry without its key cannot be told apart: the list is replaced.
         ({"containers": [{"name": "a"}]}, {"containers": [{"image": "b"}]}, {"containers": [{"image": "b"}]}),
         ({"a": {"b": 1}}, {"a": "text"}, {"a": "text"}),
-        # Where there is nothing to take out, null leaves nothing behind.
+        # If there is nothing to remove, null leaves nothing behind.
         ({}, {"a": {"b": None}}, {"a": {}}),
         ({"a": "text"}, {"a": {"b": None, "c": 1}}, {"a": {"c": 1}}),
         ({}, {"containers": [{"name": "a", "x": None}]}, {"containers": [{"name": "a"}]}),

@@ -224,7 +224,7 @@ def test_before_it_asks_to_be_woken_nothing_would_be_decided_otherwise(
     policy: Policy, trace: list[tuple[float, Demand]], running: int, when: float
 ) -> None:
     for now, demand, decision in follow(policy, trace, running):
-        # The turn is due one moment after that from which another number would be decided.
+        # The turn is due just after the moment from which another number would be decided.
         rest = 100_000 if decision.due is None else max(0.0, decision.due.seconds - 0.002)
         later = now + when * rest
         assert (

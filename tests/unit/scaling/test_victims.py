@@ -50,7 +50,7 @@ def pods(text: str) -> list[Candidate]:
         ("a b c d", "a b c", 2, ScaleIn(3, Marks(("d",)), kept=1)),
         ("a b c d", "a b c d", 2, ScaleIn(4, kept=2)),
         ("a b c d", "a", 0, ScaleIn(1, Marks(("b", "c", "d")), kept=1)),
-        # Those that Kubernetes takes first anyway.
+        # Pods that Kubernetes removes first anyway.
         ("a b? c d..", "a", 2, ScaleIn(2, Marks(("d", "b")))),
         ("a b? c d", "b", 1, ScaleIn(4, kept=3)),
         ("a b? c? d", "b", 1, ScaleIn(3, Marks(("c",)), kept=2)),
@@ -65,7 +65,7 @@ def pods(text: str) -> list[Candidate]:
         ("a b", "a b", 1, ScaleIn(2, kept=1)),
         ("a b", "", 3, ScaleIn(3)),
         ("", "", 0, ScaleIn(0)),
-        # One that is not known counts as one that cannot go.
+        # A pod about which nothing is known counts as one that cannot be removed.
         ("a b c", "x", 1, ScaleIn(1, Marks(("a", "b")))),
         ("a b c", "a x", 1, ScaleIn(2, Marks(("b",)), kept=1)),
     ],

@@ -85,7 +85,7 @@ async def test_a_worker_is_served_until_the_operator_is_told_to_stop() -> None:
     assert deployment
     assert deployment["spec"]["replicas"] == 5
 
-    # The watches wake it: what somebody else changes is put back.
+    # The watches wake it up: changes by others are undone.
     life.kube.edit("deployments", "shop", "emails", {"spec": {"replicas": 1}})
     await asyncio.sleep(A_WHILE)
     deployment = life.kube.read("deployments", "shop", "emails")

@@ -86,7 +86,7 @@ class Woken:
 
 
 async def seconds(number: float) -> None:
-    # A hair more, so that what happens at that very moment has happened.
+    # A little more, so that everything that is due at that moment has happened.
     await asyncio.sleep(number + 0.001)
 
 

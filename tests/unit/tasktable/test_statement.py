@@ -26,7 +26,7 @@ WITHOUT_INDEX = Layout(indexed=False, queues={})
 
 def connection(vendor: str) -> BaseDatabaseWrapper:
     made = orm.new_connection(DatabaseURL.parse(URLS[vendor]), Limits(5, 10))
-    # Compiling asks a MySQL server what it is; there is none here.
+    # To compile a statement, Django asks a MySQL server for its version; there is none here.
     vars(made)["mysql_server_data"] = {
         "version": "11.8.3-MariaDB",
         "sql_mode": "",

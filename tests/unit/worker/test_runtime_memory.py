@@ -29,7 +29,7 @@ def test_what_becomes_of_a_process(used: int, *, scarce: bool, verdict: Verdict)
     [
         ([], False, []),
         ([1001, 900, 1400], False, [Verdict.LEAVE, Verdict.KEEP, Verdict.LEAVE]),
-        # Where memory runs out, the largest makes room.
+        # If memory runs out, the largest process has to give way.
         ([1001, 900, 1400], True, [Verdict.LEAVE, Verdict.KEEP, Verdict.KILL]),
         ([1600, 1501, 100], False, [Verdict.KILL, Verdict.KILL, Verdict.KEEP]),
     ],

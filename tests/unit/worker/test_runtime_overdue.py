@@ -36,7 +36,7 @@ def test_which_neighbours_of_an_overdue_task_are_waited_for(
 
 
 FIRST, SECOND = uuid.uuid4(), uuid.uuid4()
-# Every slot has been in its state for longer than the one, and for less than the other.
+# Every slot has been in its state for longer than the first limit, and for less than the second.
 EXCEEDED, FAR = -1.0, 1000.0
 
 

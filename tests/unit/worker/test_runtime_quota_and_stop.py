@@ -34,7 +34,7 @@ def test_one_process_leaves_at_a_time() -> None:
     assert second.take()
     assert not first.take()
     assert board.slot(0, 0).leaving
-    # Over its limit, and at work: the other is being replaced.
+    # Over its limit, but it continues, because the other one is being replaced.
     assert second.take()
     token.put_back()
     assert not second.take()

@@ -15,7 +15,7 @@ FAR = 1000.0
         (State.CLAIMING, StuckLimits(-1, FAR), True),
         (State.CLAIMING, StuckLimits(FAR, 0), False),
         (State.FINISHING, StuckLimits(-1, 0), True),
-        # How long a task may run is the matter of --task-timeout.
+        # How long a task may run is decided by --task-timeout.
         (State.RUNNING, StuckLimits(-1, 0), False),
         (State.ENDED, StuckLimits(-1, 0), False),
         # An idle slot waits for --interval, and the limit is added to that.

@@ -159,7 +159,7 @@ def test_what_a_task_changes_is_put_back(change: Callable[[], object], read: Cal
         left: list[int] = []
         around = Surroundings(lambda: left.append(1))
         before = str(read())
-        # Reading some of them is changing them.
+        # Some of them can only be read by changing them.
         around.begin()
         around.end()
         around.begin()
@@ -262,7 +262,7 @@ def test_neighbours_without_a_pause_make_the_process_leave_in_the_end(
             monkeypatch.setattr("django_db_worker.surroundings.time.monotonic", lambda: at)
             in_a_thread(around.begin, around.end)
 
-        # What is put back in time was a neighbour's own business.
+        # A change that is undone in time does no harm: another task may have needed it.
         os.umask(0o077)
         os.environ["HOME"], home = "/elsewhere", os.environ["HOME"]
         one(at=1000)

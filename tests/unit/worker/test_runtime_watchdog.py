@@ -151,7 +151,7 @@ def test_a_statement_without_an_answer_is_ended(
         with dog.limit(wrapper, PATIENCE_S, PATIENCE_S):  # type: ignore[arg-type]
             assert not driver.asked_to_cancel.is_set()
     with dog.limit(wrapper, 0.1, 0.5):  # type: ignore[arg-type]
-        # Asked nicely first.
+        # First, the server is asked to cancel.
         assert driver.asked_to_cancel.wait(PATIENCE_S)
         assert ends[0].recv(1) == b"", "cut"
     assert ends[1].recv(1) == b"", "the other end is told"
@@ -179,7 +179,7 @@ def test_a_connection_that_is_still_being_made(
     monkeypatch.setattr(watchdog, "TICK_SECONDS", 0.05)
     wrapper = Wrapper(None)
     with Watchdog().limit(wrapper, 0.0, 0.0):  # type: ignore[arg-type]
-        # Django has it before it has set it up. PyMySQL tells its socket to every thread.
+        # Django has the connection before it is set up. With PyMySQL, every thread can see its socket.
         wrapper.connection = PyMySQL(ends[0])
         assert ends[0].recv(1) == b""
 
