@@ -1,6 +1,6 @@
 """A database that answers with errors, or falls silent: results are kept, and tasks run once.
 
-PostgreSQL speaks German here, because its words must not matter.
+Both servers speak German here, because their words must not matter.
 """
 
 from __future__ import annotations
@@ -111,8 +111,9 @@ def postgres_place() -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def mariadb_place() -> Iterator[Place]:
-    with running_mariadb() as server:
+    with running_mariadb("--innodb-flush-log-at-trx-commit=0", "--lc-messages=de_DE") as server:
         place = Place(server, Project(""))
+        assert place.administer("SELECT @@lc_messages") == "de_DE"
         place.administer("CREATE USER app@'%' IDENTIFIED BY 'secret'", "GRANT ALL ON tasks.* TO app@'%'")
         yield from _migrated(place)
 
