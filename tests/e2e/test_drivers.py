@@ -126,7 +126,7 @@ def test_autoscalers_of_ones_own(example: Callable[[str], TaskWorker], database:
         eventually(lambda: asked(by_metrics) == 3, "the autoscaler asks for 3", within=TWO_LOOKS_SECONDS)
         by_metrics.scales_to(3, within=POD_SECONDS)
     assert condition(by_metrics, "ScalingActive") == ("True", "ValidMetricFound")
-    # There is no metrics-server here: the autoscaler uses the metric that it has, and ignores the other.
+    # There is no metrics-server here, so an autoscaler by CPU gets no metric, and changes nothing.
     eventually(
         lambda: condition(by_cpu, "ScalingActive") == ("False", "FailedGetResourceMetric"),
         "the autoscaler has looked",

@@ -164,7 +164,7 @@ def run_supervised(worker: Worker, context: ProcessContext) -> int:
     for end in (NOT_MIGRATED, REFUSED, CRASHED):
         if end in ends:
             return end
-    return RECYCLE if first.leaving or surroundings.gave_up else DONE
+    return RECYCLE if first.recycling or surroundings.gave_up else DONE
 
 
 def settle(worker: Worker, lost_tasks: Sequence[Mapping[int, LostTask]], error: BaseException) -> None:

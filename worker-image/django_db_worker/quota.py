@@ -25,7 +25,7 @@ class RecycleToken:
             os.read(self._reader, 1)
         except BlockingIOError:
             return False
-        status.leaving = True
+        status.recycling = True
         return True
 
 

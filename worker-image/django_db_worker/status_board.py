@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
-_STATE, _BEAT, _TASK, _STARTED, _SUCCEEDED, _FAILED, _CLAIMING, _LEAVING, _DOUBT = 0, 1, 2, 4, 5, 6, 7, 8, 9
+_STATE, _BEAT, _TASK, _STARTED, _SUCCEEDED, _FAILED, _CLAIMING, _RECYCLING, _DOUBT = 0, 1, 2, 4, 5, 6, 7, 8, 9
 _STOPPING, _THREAD = 10, 11
 _DURATION = 12
 _WAIT = _DURATION + len(BUCKETS) + 2
@@ -77,13 +77,13 @@ class SlotStatus:
         self._words[_CLAIMING] = 1
 
     @property
-    def leaving(self) -> bool:
-        """Whether this process is the one that is being replaced; stored with its first slot."""
-        return bool(self._words[_LEAVING])
+    def recycling(self) -> bool:
+        """Whether this process has the ``RecycleToken``; stored with its first slot."""
+        return bool(self._words[_RECYCLING])
 
-    @leaving.setter
-    def leaving(self, leaving: bool) -> None:
-        self._words[_LEAVING] = leaving
+    @recycling.setter
+    def recycling(self, recycling: bool) -> None:
+        self._words[_RECYCLING] = recycling
 
     @property
     def stopping(self) -> bool:

@@ -147,7 +147,7 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         for slot in child.slots:
             slot.enter(State.NEW)
-            slot.leaving = slot.stopping = False
+            slot.recycling = slot.stopping = False
         worker = self._worker
         if child.started:
             worker = replace(worker, slot_options=replace(worker.slot_options, startup_delay=False))
@@ -242,8 +242,8 @@ class Supervisor:
 
     def _replace(self, child: Child, delay: float, *, done: bool) -> None:
         done = self._exit is not None or self._stop_signals > 0 or (done and self._worker.options.batch)
-        if child.slots[0].leaving:
-            child.slots[0].leaving = False
+        if child.slots[0].recycling:
+            child.slots[0].recycling = False
             self._recycled = child
         if not done:
             child.due = time.monotonic() + delay

@@ -33,12 +33,12 @@ def test_one_process_leaves_at_a_time() -> None:
     assert first.take()
     assert second.take()
     assert not first.take()
-    assert board.slot(0, 0).leaving
+    assert board.slot(0, 0).recycling
     # Over its limit, but it continues, because the other one is being replaced.
     assert second.take()
     token.put_back()
     assert not second.take()
-    assert board.slot(1, 0).leaving
+    assert board.slot(1, 0).recycling
     # Once it leaves it does not go back to work.
     token.put_back()
     second.give_back()
