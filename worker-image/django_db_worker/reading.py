@@ -1,7 +1,7 @@
-"""Reads rows of the task table, also those that Django cannot read: then the row's own task is to fail.
+"""Reads rows of the task table, also those that Django cannot read, so that only their own task fails.
 
-JSON may be nested more deeply, or have longer numbers, than Python takes; receivers of the model's signals
-may raise anything. Neither may end the process: it would come back to the same row for ever.
+JSON may be nested more deeply, or have longer numbers, than Python accepts, and receivers of the model's
+signals may raise anything. Neither may end the process, which would claim the same row again and again.
 """
 
 import json
@@ -15,7 +15,7 @@ from django_tasks_db.models import DBTaskResult
 
 from .outcome import Row
 
-# What nobody needs of a row before its task is called.
+# Fields that are not needed before the row's task is called.
 LEFT_OUT = frozenset({"args_kwargs", "return_value"})
 
 
@@ -25,9 +25,9 @@ def rows(alias: str) -> "models.QuerySet[Row]":
 
 
 def is_rows_own(error: Exception) -> bool:
-    """Whether an error of reading or claiming a row comes of the row or of the project's receivers.
+    """Whether an error in reading or claiming a row is due to that row, or to the project's receivers.
 
-    Reading and claiming break no constraint and write no new text: a receiver that queries may.
+    Reading and claiming cannot violate a constraint or write invalid data, but a receiver's queries can.
     """
     return isinstance(error, IntegrityError | DataError) or not isinstance(
         error, DatabaseError | InterfaceError
@@ -35,7 +35,7 @@ def is_rows_own(error: Exception) -> bool:
 
 
 def read(alias: str, key: uuid.UUID) -> Row | None:
-    """Read a row; where Django cannot, what can be read of it."""
+    """Read a row or, if Django cannot, the parts that can be read."""
     try:
         return rows(alias).filter(pk=key).first()
     except Exception as error:
@@ -45,7 +45,7 @@ def read(alias: str, key: uuid.UUID) -> Row | None:
 
 
 def read_partly(alias: str, key: uuid.UUID, error: Exception) -> Row | None:
-    """Read a row without its JSON, and past all receivers; `error` is why."""
+    """Read a row without its JSON, and without calling receivers; ``error`` is the reason."""
     fields = DBTaskResult._meta.concrete_fields  # noqa: SLF001
     names = [field.attname for field in fields if field.attname not in LEFT_OUT]
     values = rows(alias).filter(pk=key).values(*names).first()
@@ -53,7 +53,7 @@ def read_partly(alias: str, key: uuid.UUID, error: Exception) -> Row | None:
 
 
 def partly(alias: str, values: Mapping[str, Any], error: Exception) -> Row:
-    """Make a row of some of its fields without calling the project's code, not even that of a signal."""
+    """Create a row from some of its fields, without calling the project's code, not even by a signal."""
     row: Row = DBTaskResult.__new__(DBTaskResult)
     row._state = ModelState()  # noqa: SLF001
     row._state.db, row._state.adding = alias, False  # noqa: SLF001
@@ -63,10 +63,10 @@ def partly(alias: str, values: Mapping[str, Any], error: Exception) -> Row:
 
 
 def check(row: Row) -> None:
-    """Raise why a row could not be read, if it could not."""
+    """Raise the error with which a row could not be read, if there was one."""
     error: Exception | None = getattr(row, "unreadable", None)
     if error is not None:
         raise error
     if isinstance(row.args_kwargs, str):
-        # Django hands out what is no JSON as it is stored.
+        # Django returns invalid JSON unchanged, as text.
         json.loads(row.args_kwargs)

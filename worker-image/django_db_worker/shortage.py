@@ -1,9 +1,9 @@
-"""Says whose memory it is while a container runs out of it, for whoever finds the container killed.
+"""Records which tasks use the memory when a container is about to run out of it.
 
-Since Kubernetes 1.28, the kernel kills all of a container at once (memory.oom.group), so that nobody is left
-to say which task took the memory. The supervisor therefore says it before: it writes a line to the file that
-the kubelet copies to the pod's status when the container has ended. It empties the file when there is memory
-again, because only then does the kubelet copy the end of the log after another failure
+Since Kubernetes 1.28, the kernel kills all processes of a container at once (memory.oom.group), so that none
+is left to say which task used the memory. The supervisor therefore says it in advance: it writes a line to
+the file that the kubelet copies to the pod's status when the container has ended. When there is memory again,
+it empties the file, because only then does the kubelet copy the end of the log after another failure
 (terminationMessagePolicy: FallbackToLogsOnError). The operator reads the line; its format is also in
 operator/django_task_operator/observed/deaths.py.
 """
@@ -21,32 +21,32 @@ from .memory import in_mib
 TICK_SECONDS = 0.25
 # Where Kubernetes provides the file, unless a container has a terminationMessagePath of its own.
 TERMINATION_LOG = Path("/dev/termination-log")
-# The share of the container's limit at which memory is short. It is written well before the end: a task may
-# take what is left within a tick.
+# The share of the container's limit from which memory is short. The line has to be written early, because a
+# task may use the rest within a tick.
 SHORT = 0.9
-# How many ticks ahead it is judged, at the pace of the last one.
+# How many ticks ahead the use is estimated, at the pace of the last tick.
 AHEAD = 2
-# The share of the limit below which nothing is measured but the container.
+# The share of the limit below which the processes are not measured.
 CALM = 0.5
-# Growth is that of the last ten seconds; less than this share of the limit is no growth worth naming.
+# Growth is measured over ten seconds; less than this share of the limit does not count.
 GROWTH_TICKS = round(10 / TICK_SECONDS)
 NOTABLE = 0.05
-# How far the container's use may go on until the line is written again, as a share of the limit.
+# How much the container's use may change, as a share of the limit, before the line is written again.
 STEP = 0.02
-# The kubelet's own limit for the file. A line that does not fit would name too few.
+# The kubelet's own limit for the file. A longer line is not written, because it would name too few tasks.
 MOST_BYTES = 4096
 
 
 def is_short(used: int, before: int, most: int) -> bool:
-    """Whether a container will soon have used its ``most`` bytes; it used ``before`` a tick ago."""
+    """Whether a container will soon use its limit of ``most`` bytes; it used ``before`` a tick ago."""
     return used + AHEAD * max(0, used - before) > SHORT * most
 
 
 def suspects(sizes: Mapping[int, int], growths: Mapping[int, int], most: int) -> list[int]:
-    """Return the processes that may be what takes the memory: the largest ones, and those that have grown.
+    """Return the processes that may be the cause: the largest ones, and those that have grown most.
 
-    Rather too many than too few: tasks of the others are taken for innocent. Sizes and growths are in bytes,
-    by process, without what every process has from its start.
+    It is better to name too many than too few, because the tasks of all others count as innocent. Sizes and
+    growths are in bytes, by process, without what every process has from its start.
     """
     largest, fastest = max(sizes.values(), default=0), max(growths.values(), default=0)
     return [
@@ -60,7 +60,7 @@ def suspects(sizes: Mapping[int, int], growths: Mapping[int, int], most: int) ->
 def describe(used: int, most: int, processes: Sequence[tuple[int, int, Sequence[str]]]) -> str:
     """Return the line for processes, each with its number, its bytes and its tasks; empty if it is too long.
 
-    It is empty, too, if none of them runs a task: then nobody is to blame, and nobody is innocent.
+    It is also empty if none of them runs a task: then no task is to blame, and none is innocent.
     """
     parts = [
         f"process {number} takes {in_mib(size)} for task{'s' if len(tasks) > 1 else ''} {', '.join(tasks)}"
@@ -72,7 +72,7 @@ def describe(used: int, most: int, processes: Sequence[tuple[int, int, Sequence[
 
 
 class ShortageWatch:
-    """Watches the memory of the container that the supervisor runs in."""
+    """Watches the memory of the supervisor's container."""
 
     def __init__(self) -> None:
         """Nothing is read or written before ``watch``."""
@@ -84,7 +84,7 @@ class ShortageWatch:
 
     @staticmethod
     def is_useful(processes: int) -> bool:
-        """Whether somebody reads the line, and some processes can be innocent."""
+        """Whether the line would be read, and there are processes that can be innocent."""
         return processes > 1 and os.access(TERMINATION_LOG, os.W_OK) and memory.of_container() is not None
 
     def watch(self, children: Sequence[Child], now: float) -> None:
@@ -98,7 +98,7 @@ class ShortageWatch:
             self._sizes.clear()
             self.withdraw()
             return
-        # A forked process starts with what the supervisor has.
+        # A forked process starts with the supervisor's memory.
         shared = memory.used_by(os.getpid()) or 0
         living = {child.pid: child for child in children if child.pid is not None}
         sizes = {pid: max(0, (memory.used_by(pid) or 0) - shared) for pid in living}

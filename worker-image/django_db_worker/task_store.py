@@ -1,4 +1,4 @@
-"""A slot's dealings with the task table, through lost connections: nothing done is forgotten."""
+"""What a slot does with the task table, through lost connections: no finished work is lost."""
 
 import logging
 import time
@@ -24,9 +24,9 @@ logger = logging.getLogger("django_tasks_db")
 
 Result = TypeVar("Result")
 
-# After a task that ran for longer, its connection is tried before the result goes to it.
+# After a task that ran for longer, the connection is tested before the result is sent on it.
 LONG_SECONDS = 5.0
-# A commit whose connection broke may still take place: when to look for what it claimed, once more.
+# If a connection breaks during a claim, its commit may still take place: when to look for that row again.
 LATE_LOOKS_SECONDS = (1.0, 5.0, 30.0)
 
 IN_DOUBT = {Trouble.LOST, Trouble.AWAY}
@@ -34,7 +34,7 @@ TRIED_AGAIN = {*IN_DOUBT, Trouble.BUSY}
 
 
 class TaskStore:
-    """Claims and stores for one slot."""
+    """Claims rows and stores results for one slot."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class TaskStore:
         status: SlotStatus,
         outages: OutageLog,
     ) -> None:
-        """`began` is when the worker started: what runs since longer in its name is not its own."""
+        """``began`` is when the worker started: rows with its id that were started before are not its own."""
         self._worker_id = worker_id
         self._began = began
         self._wanted = wanted
@@ -61,9 +61,11 @@ class TaskStore:
         self._late_looks: list[tuple[float, datetime]] = []
 
     def claim(self) -> tuple[Row | None, bool]:
-        """The next row, and whether the table was looked at: not when it was locked, or asked to stop.
+        """Return the next row, and whether the table was queried: not if it is busy or the worker stops.
 
-        Raises NotMigratedError, and RefusedError.
+        Raises:
+            NotMigratedError: the table, or a column of it, does not exist.
+            RefusedError: the server has refused the user or the password for a minute.
         """
         while True:
             self._status.enter(State.CLAIMING)
@@ -93,7 +95,7 @@ class TaskStore:
         """Store a row's result and claim the next row, in one commit."""
         self._begin_storing()
         if self._late_look_is_due():
-            # Before anything else is claimed in this slot's name.
+            # This slot may have claimed another row, which has to be found before the next claim.
             self.finish(finished)
             return None
         if not self._link.open(even_when_stopping=True):
@@ -109,7 +111,7 @@ class TaskStore:
             row = None
             if isinstance(error, DatabaseError | InterfaceError) and self._link.met(error) in IN_DOUBT:
                 row = self._find_claim(since)
-            # The result alone: it may be the claim that cannot be made now.
+            # Only the result, because it may be the claim that fails.
             self._store(finished)
         else:
             self._link.worked()
@@ -129,9 +131,9 @@ class TaskStore:
         self._noted(None)
 
     def leftover(self) -> Row | None:
-        """The row that the last process of this slot was running when it died, if it still is RUNNING.
+        """Return the row that this slot was running when its last process died, if it still is RUNNING.
 
-        Died in the middle of a claim, it may have left a row that never started: that one is given back.
+        If the process died during a claim, there may be a row whose task was never started. It is given back.
         """
         key = self._status.task
         if self._status.doubt:
@@ -146,11 +148,11 @@ class TaskStore:
         return self._noted(row)
 
     def tidy(self) -> None:
-        """Between tasks: drop connections that a task broke."""
+        """Drop connections that a task has broken: between tasks."""
         self._link.tidy()
 
     def close(self) -> None:
-        """At the end: give back what was claimed without anybody's knowledge."""
+        """Close the connection, and give back a row whose claim was never answered."""
         if self._late_looks:
             row = self._look_late()
             if row is not None:
@@ -177,9 +179,10 @@ class TaskStore:
             self._link.check()
 
     def _claimed_after_all(self, trouble: Trouble, error: Exception, since: datetime) -> Row | None:
-        """The row of a claim whose answer was lost, if its commit took place; waits for the database.
+        """Return the row of a failed claim, if its commit took place; wait for the database.
 
-        Raises what the claim did where that says that nothing was claimed, and nothing will be.
+        Raises:
+            Exception: the claim's error, if nothing was claimed and another claim would fail, too.
         """
         if trouble in IN_DOUBT:
             return self._find_claim(since)
@@ -204,7 +207,7 @@ class TaskStore:
         return bool(self._late_looks) and min(self._late_looks)[0] <= time.monotonic()
 
     def _look_late(self) -> Row | None:
-        """Between tasks, when no row should be RUNNING in this slot's name."""
+        """Look for a row again: between tasks, when no row should be RUNNING with this slot's id."""
         since = min(since for _, since in self._late_looks)
         row = self._look(since)
         now = time.monotonic()
@@ -212,17 +215,20 @@ class TaskStore:
         return self._noted(row)
 
     def _store(self, row: Row) -> None:
-        """Store a result; where the database refuses it, that it was refused; at the least, that it is there.
+        """Store a result; if the database refuses it, store a failure, in fewer words if necessary.
 
-        Raises the refusal if not even that can be written: then it is not the row's doing.
+        Raises:
+            Exception: the database's error, if not even that can be stored: it is not because of the result.
         """
         error = self._refusal(row)
         if isinstance(error, DatabaseError | InterfaceError):
-            # Perhaps a session that a task has changed, by a way that nobody sees.
+            # A task may have changed the session without being noticed.
             self._link.renew()
             error = self._refusal(row)
         if error is not None and row.status != TaskResultStatus.FAILED:
-            logger.error("The result of task id=%s cannot be stored (%s): it fails.", row.id, reason(error))
+            logger.error(
+                "The result of task id=%s cannot be stored (%s), so the task fails.", row.id, reason(error)
+            )
             outcome.fail(row, error)
             error = self._refusal(row)
         # Not the database's: a receiver of the model's signals refuses even that.
@@ -251,12 +257,16 @@ class TaskStore:
         except AbandonedError:
             raise
         except Exception as error:  # noqa: BLE001
-            # Not only the database's: save() encodes a result once more.
+            # Not only errors of the database: save() encodes a result again.
             return error
         return None
 
     def _persist(self, operation: Callable[[], Result]) -> Result:
-        """Do it, however long the database is away or busy; raises AbandonedError if asked to end at once."""
+        """Run an operation, and repeat it for as long as the database is away or busy.
+
+        Raises:
+            AbandonedError: the worker was asked to end at once.
+        """
         while True:
             if not self._link.open(even_when_stopping=True):
                 raise AbandonedError
