@@ -31,11 +31,15 @@ class AbandonedError(Exception):
     """The worker ends although a row may still be RUNNING."""
 
     def __str__(self) -> str:
-        return "Asked to end at once while the database did not answer: a row may stay RUNNING."
+        return (
+            "The worker was asked to end at once while the database did not answer: a row may stay RUNNING."
+        )
 
 
 class RefusedError(Exception):
     """The database has refused the worker's credentials for a minute; a new process may get new ones."""
 
     def __str__(self) -> str:
-        return "The database has refused the user or the password for a minute: ending, to be started anew."
+        return (
+            "The database has refused the user or the password for a minute: the worker has to be restarted."
+        )

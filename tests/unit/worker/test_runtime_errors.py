@@ -70,6 +70,6 @@ print(RefusedError())
     )
     assert told.stdout.splitlines() == [
         "The table of django-tasks-db is missing or older than the package: run `manage.py migrate`.",
-        "Asked to end at once while the database did not answer: a row may stay RUNNING.",
-        "The database has refused the user or the password for a minute: ending, to be started anew.",
+        "The worker was asked to end at once while the database did not answer: a row may stay RUNNING.",
+        "The database has refused the user or the password for a minute: the worker has to be restarted.",
     ]

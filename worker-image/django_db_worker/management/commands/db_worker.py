@@ -102,7 +102,7 @@ class Command(UpstreamCommand):
             with limited(router.db_for_write(DBTaskResult)):
                 super().check(*args, **kwargs)
         except (DatabaseError, InterfaceError) as error:
-            logger.warning("Django's system checks were left out: no database (%s).", reason(error))
+            logger.warning("Django's system checks were skipped: no database (%s).", reason(error))
 
     def configure_logging(self, verbosity: int | None) -> None:
         """Do what upstream does; without --verbosity, use the level of the project's TASKS_LOG_LEVEL."""
