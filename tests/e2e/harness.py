@@ -155,6 +155,13 @@ class TaskWorker:
         events = self.api.items(f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events")
         return [e for e in events if e["regarding"].get("name") == self.name and e["reason"] == reason]
 
+    def evict(self, pod: str) -> bool:
+        """Have a pod evicted, as ``kubectl drain`` does; whether its budget allows it by now."""
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/eviction"
+        # 429 until the budget has been counted.
+        return self.api.post(path, eviction) in {200, 201}
+
     def patch(self, **spec: object) -> None:
         """Change fields of the spec as a user does."""
         self.kubectl("patch", "djtw", self.name, "--type=merge", "--patch", json.dumps({"spec": spec}))

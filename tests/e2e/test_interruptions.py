@@ -39,14 +39,7 @@ def ends(worker: TaskWorker, pod: str) -> bool:
 def test_an_evicted_pod_finishes_its_task(make_worker: MakeWorker, database: Database) -> None:
     worker = make_worker(scaling={"minReplicas": 1, "maxReplicas": 1}, terminationGracePeriodSeconds=120)
     pod, result = running(worker, database, 1)
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
-    path = f"/api/v1/namespaces/{worker.namespace}/pods/{pod}/eviction"
-
-    def evicted() -> bool:
-        # 429 until the budget has been counted.
-        return worker.api.post(path, eviction) in {200, 201}
-
-    eventually(evicted, "the budget allows the eviction of the only pod")
+    eventually(lambda: worker.evict(pod), "the budget allows the eviction of the only pod")
     eventually(lambda: ends(worker, pod), "the pod ends")
     (later,) = database.finish(database.enqueue(chores.add, 1, 2))
     assert database.statuses([result]) == ["RUNNING"]

@@ -153,6 +153,27 @@ def test_requeued_no_more_often_than_it_may_be(
     assert len(result.worker_ids) == 2
 
 
+def test_an_attempt_that_an_eviction_ended_does_not_count(
+    make_worker: MakeWorker, database: Database
+) -> None:
+    orphans = {"policy": "Requeue", "graceSeconds": 1, "maxRequeues": 0}
+    worker = make_worker(orphans=orphans, terminationGracePeriodSeconds=1)
+    result, pod = running(database, worker)
+    eventually(lambda: worker.evict(pod), "the budget allows the eviction of the only pod")
+
+    def runs_elsewhere() -> bool:
+        database.refresh([result])
+        return result.status == "RUNNING" and pod not in result.worker_ids
+
+    eventually(runs_elsewhere, "it runs in another pod, and says nothing of the first", within=60)
+    assert len(result.worker_ids) == 1
+    (event,) = eventually(lambda: worker.events("TaskRequeued"), "that is told")
+    assert "This attempt does not count, because the pod was evicted through the API." in event["note"]
+    database.open_gate(1)
+    database.finish([result])
+    assert result.status == "SUCCESSFUL"
+
+
 @pytest.mark.alone
 def test_an_operator_that_starts_later_settles_what_it_did_not_see(
     make_worker: MakeWorker, database: Database, here: Kubectl, operator: Release
