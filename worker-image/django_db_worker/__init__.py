@@ -17,31 +17,31 @@ A worker of one slot without a health port or a limit has no supervisor: the com
     supervisor          starts, watches, replaces, ends processes; answers the health port; never connects
     child               one process, as the supervisor sees it
     process             one process: its signals, its slots, how it ends
-    slot                the loop: claim, run, store, tell
-    outcome             what a row says about the end of its task, in a form that a database takes
-    sessions            what tasks leave behind in their database sessions, and how that ends with them
+    slot                the loop: claim a row, run its task, store the result, send signals
+    outcome             what is stored about the end of a task, in a form that the database accepts
+    sessions            keeps what a task does to its database sessions from the next task
     task_store          what a slot does with the task table, through lost connections
     reading             reads rows, also those that Django cannot read
     claim               the SQL of claiming and storing, for each database
     database            the slot's connection, kept open and made anew
     trouble             what errors of the database mean
     refusal             why PostgreSQL refuses a connection, in any language
-    watchdog            ends what nobody answers
+    watchdog            ends statements that get no answer
     status_board        what every slot is doing, in memory shared by all processes
-    quota               --max-tasks: when a process leaves, and that only one leaves at a time
+    quota               --max-tasks: when a process is replaced, and only one at a time
     stop                how a slot learns that it should end
     after_fork          what the project starts in each process: DB_WORKER_AFTER_FORK
     memory_watch        replaces processes that grow: --max-memory-per-process
-    memory              how much memory a process uses, and what follows from it
-    shortage            says whose memory it is before a container runs out of it
+    memory              how much memory a process uses, and what to do about it
+    shortage            records which tasks use the memory when a container is about to run out of it
     time_watch          ends tasks that run for too long: --task-timeout
-    overdue             which tasks those are, and what is waited for before they are ended
+    overdue             which tasks these are, and how long the process waits for others
     stacks              where the threads of another process are
     stuck               for how long a slot may do something other than run a task
-    surroundings        what tasks change of their process, and how it is put back
+    surroundings        what tasks change in their process, and how it is restored
     listeners           which signals the project listens to
     health, metrics     /healthz, /readyz and /metrics
-    errors              what ends a worker, with the sentence that the user reads
+    errors              what ends a worker or a task, in words for the user
 """
 
 __version__ = "0.1.0"
