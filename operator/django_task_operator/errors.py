@@ -108,7 +108,7 @@ class SecretKeyMissing(UserError):
 
 
 class SecretValueInvalid(UserError):
-    template = "The value of key {key} in Secret {secret} cannot be used: {problem}."
+    template = "The value of key {key} in Secret {secret} cannot be used: {problem}. Correct the value in the Secret."
 
 
 class SecretForbidden(UserError):

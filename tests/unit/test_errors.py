@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import string
 import subprocess
 import sys
 
 import pytest
 
-import django_task_operator.tasktable.errors  # noqa: F401 - its errors are among the subclasses
 from django_task_operator.errors import (
     ObjectLeftOver,
     ObjectNameTaken,
     ObjectRejected,
     SecretKeyMissing,
     SecretMissing,
+    SecretValueInvalid,
     TransientError,
     UserError,
     WorkerError,
 )
+from django_task_operator.tasktable.errors import AuthenticationFailed
 
 DETAILS = {
     "field": "spec.image",
@@ -76,6 +78,13 @@ def test_message(error: type[WorkerError]) -> None:
     assert error.template.rstrip().endswith((".", "?", "{problem}"))
     assert len(raised.message) < 400
     assert not SECRETS & given.keys()
+
+
+@pytest.mark.parametrize(
+    "error", [SecretValueInvalid, AuthenticationFailed], ids=lambda error: error.__name__
+)
+def test_a_secret_with_a_wrong_value_is_to_be_corrected(error: type[WorkerError]) -> None:
+    assert re.search(r"Correct .*\bSecret\b", error(**details(error)).message)
 
 
 @pytest.mark.parametrize("error", EVERY, ids=lambda error: error.__name__)

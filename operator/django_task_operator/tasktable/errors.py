@@ -57,7 +57,7 @@ class TLSFailed(DatabaseError):
 
 
 class AuthenticationFailed(DatabaseError):
-    template = "The database refuses the user or the password of the URL, or connections from the operator's address."
+    template = "The database refuses the user or the password of the URL, or connections from the operator's address. Correct the Secret that spec.database names, or let the database accept the operator's address."
 
 
 class DatabaseMissing(DatabaseError):
