@@ -1,4 +1,4 @@
-"""Claiming rows of the task table and storing what became of them.
+"""Claims rows of the task table, and stores results.
 
 A claim commits RUNNING, the time and the worker's id before the task's code runs. What is ready, and in which
 order, is upstream's rule: READY, this backend, these queues, and run_after due; highest priority first, then
@@ -47,23 +47,23 @@ class Table(Protocol):
 
 
 def give_back(alias: str, row: Row, worker_id: str) -> None:
-    """Undo a claim whose task has not started: the row is as ready as it was."""
+    """Undo a claim whose task has not started, so that the row is ready as before."""
     worker_ids = _list(row.worker_ids)
     if worker_ids[-1:] == [worker_id]:
         worker_ids.pop()
     fields: dict[str, Any] = {"status": TaskResultStatus.READY, "worker_ids": worker_ids}
     if not worker_ids:
         fields["started_at"] = None
-    # Not a later claim of the same row: this statement may reach the server late, and twice.
+    # The statement may reach the server late, or twice, and must not undo a later claim of the same row.
     claimed = _rows(alias).filter(pk=row.pk, status=TaskResultStatus.RUNNING, started_at=row.started_at)
     claimed.update(**fields)
 
 
 def find_claim(alias: str, wanted: Wanted, worker_id: str, since: datetime) -> Row | None:
-    """The row that this slot claimed in a commit whose answer never came, if the commit took place.
+    """Return the row of a claim whose commit was never answered, if the commit took place.
 
-    `since` is the moment before the claim: an older row with this worker id is no claim of ours but what an
-    earlier worker of this name left behind. It reads all RUNNING rows, which have no index: for outages only.
+    ``since`` is the moment before the claim: an older row with this worker id was left behind by an earlier
+    worker of that name. This reads all RUNNING rows, without an index, so it is only for outages.
     """
     running = _rows(alias).filter(
         status=TaskResultStatus.RUNNING, backend_name=wanted.backend, started_at__gte=since
@@ -72,19 +72,19 @@ def find_claim(alias: str, wanted: Wanted, worker_id: str, since: datetime) -> R
 
 
 def find_running(alias: str, key: uuid.UUID, worker_id: str) -> Row | None:
-    """A row by its key, if it still runs in the name of this worker id."""
+    """Return a row by its key, if it is still RUNNING with this worker id."""
     return _first_of(alias, _rows(alias).filter(pk=key, status=TaskResultStatus.RUNNING), worker_id)
 
 
 def seconds_ready(row: Row) -> float:
-    """How long a claimed row had been ready."""
+    """Return how long a claimed row had been ready."""
     since = row.enqueued_at if row.run_after == get_date_max() else max(row.enqueued_at, row.run_after)
     waited: timedelta = row.started_at - since
     return max(0.0, waited.total_seconds())
 
 
 def finish_silently(alias: str, row: Row) -> None:
-    """Store a row's result without telling the project's receivers."""
+    """Store a row's result without calling the project's receivers."""
     _rows(alias).filter(pk=row.pk).update(**{name: getattr(row, name) for name in FINISHED_FIELDS})
 
 
@@ -95,12 +95,12 @@ def _first_of(alias: str, rows: "models.QuerySet[Row]", worker_id: str) -> Row |
 
 
 def _list(worker_ids: object) -> list[Any]:
-    """Worker ids as upstream writes them, whatever else the column has."""
+    """Return a row's worker ids as upstream writes them, whatever the column contains."""
     return list(worker_ids) if isinstance(worker_ids, list) else []
 
 
 def open_table(connection: BaseDatabaseWrapper, wanted: Wanted, *, model_signals: bool) -> Table:
-    """The fastest way that this database allows; with `model_signals`, through save(), which sends them."""
+    """Open the table in the fastest way for its database; with `model_signals`, through save()."""
     if model_signals:
         return OrmTable(connection, wanted)
     if connection.vendor == "postgresql":
@@ -171,7 +171,7 @@ class OrmTable:
 
 
 class _SqlTable:
-    """The parts of statements that PostgreSQL and MySQL share."""
+    """The parts of the statements that are the same on PostgreSQL and MySQL."""
 
     _json = "%s"
 
@@ -254,7 +254,7 @@ class _SqlTable:
 
 
 class PostgresTable(_SqlTable):
-    """One statement, one round trip and one commit to store a result and claim the next row."""
+    """Stores a result and claims the next row in one statement, one round trip and one commit."""
 
     _json = "%s::jsonb"
 
