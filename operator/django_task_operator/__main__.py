@@ -9,6 +9,7 @@ import sys
 from contextlib import AsyncExitStack
 
 from django_task_operator import logs
+from django_task_operator.cluster.kube import NoClusterError
 from django_task_operator.startup import probes
 from django_task_operator.startup.options import Options
 from django_task_operator.startup.wiring import Outside, assemble
@@ -21,7 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.kubeconfig:
         # kopf finds its credentials there.
         os.environ["KUBECONFIG"] = options.kubeconfig
-    return asyncio.run(operate(options))
+    try:
+        return asyncio.run(operate(options))
+    except NoClusterError as error:
+        sys.stderr.write(f"django-task-operator: error: {error}\n")
+        return 1
 
 
 async def operate(options: Options) -> int:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import binascii
 import json
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import aiohttp
+import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config import ConfigException
 
 from django_task_operator.cluster.api_errors import has_status
 from django_task_operator.cluster.transport import (
@@ -35,6 +38,15 @@ REVIEW_TIMEOUT = aiohttp.ClientTimeout(total=5)
 # changes there is a bookmark about every minute.
 WATCH_SECONDS = 600
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=10, sock_read=120)
+
+
+# A kubeconfig may be no file, no YAML, no mapping (for which the client has a TypeError), without a context,
+# or with certificates that are not base64.
+_UNUSABLE = (ConfigException, OSError, yaml.YAMLError, TypeError, binascii.Error, UnicodeDecodeError)
+
+
+class NoClusterError(Exception):
+    """There is nothing that says where the API server is, or as whom to speak to it."""
 
 
 class Kind(NamedTuple):
@@ -81,12 +93,26 @@ class Kube:
 
     @classmethod
     async def connect(cls, kubeconfig: str | None = None, permit: WritePermit = UNLIMITED) -> Self:
-        """Use the pod's service account, or the current context of ``kubeconfig``."""
+        """Use the pod's service account, or the current context of ``kubeconfig``.
+
+        Raises:
+            NoClusterError: neither can be used.
+        """
         configuration = Configuration()
-        if kubeconfig:
-            await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
-        else:
-            config.load_incluster_config(client_configuration=configuration)
+        # What went wrong is not quoted: it may have words of the kubeconfig, which has credentials.
+        try:
+            if kubeconfig:
+                await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+            else:
+                config.load_incluster_config(client_configuration=configuration)
+        except _UNUSABLE:
+            raise NoClusterError(
+                f"--kubeconfig={kubeconfig} has no current context that can be used: "
+                "name a file with which kubectl works."
+                if kubeconfig
+                else "There is no service account of a pod: install the operator with its chart, "
+                "or outside of a cluster name a kubeconfig with --kubeconfig."
+            ) from None
         return cls(ApiClient(configuration), permit)
 
     async def close(self) -> None:
