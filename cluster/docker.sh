@@ -97,11 +97,13 @@ start_daemon() {
 }
 
 # A packet for a Service that kube-proxy has not programmed yet would leave the node, and something
-# beyond this machine may answer it. Refused at once, its sender tries again.
+# beyond this machine may answer it. Refused at once, its sender tries again. From node to node, over
+# Docker's own bridge, packets pass.
 keep_in() {
-  local subnet
+  local subnet rule
   for subnet in "$service_subnet" "$pod_subnet"; do
-    iptables -C DOCKER-USER -d "$subnet" -j REJECT 2>/dev/null || iptables -I DOCKER-USER -d "$subnet" -j REJECT
+    rule=(DOCKER-USER -d "$subnet" ! -o "br-+" -j REJECT)
+    iptables -C "${rule[@]}" 2>/dev/null || iptables -I "${rule[@]}"
   done
 }
 
