@@ -95,8 +95,10 @@ def pods(namespace: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
                 }
             },
         ),
+        ([RANGE], {}),
+        ([QUOTA, RANGE], {}),
     ],
-    ids=["quota", "quota and range"],
+    ids=["quota", "quota and range", "defaults of a range", "quota and defaults of a range"],
 )
 def test_a_quota_and_a_limit_range_let_them_pass(
     kubectl: Kubectl, namespace: str, bounds: list[dict[str, Any]], spec: dict[str, Any]
@@ -105,8 +107,10 @@ def test_a_quota_and_a_limit_range_let_them_pass(
     here("wait", "--for=create", "--timeout=60s", "serviceaccount/default")
     for bound in bounds:
         here("create", "-f-", manifest=bound)
-    # Until then it refuses every pod.
-    here("wait", "--for=jsonpath={.status.hard.limits\\.cpu}=8Gi", "--timeout=60s", "resourcequota/limits")
+    if QUOTA in bounds:
+        # Until then it refuses every pod.
+        counted = "--for=jsonpath={.status.hard.limits\\.cpu}=8Gi"
+        here("wait", counted, "--timeout=60s", "resourcequota/limits")
     for pod in pods(namespace, spec):
         created = here("create", "--dry-run=server", "-ojson", "-f-", manifest=pod)
         containers = json.loads(created)["spec"]

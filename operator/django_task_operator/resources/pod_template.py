@@ -14,13 +14,6 @@ if TYPE_CHECKING:
 
 CONTAINER = "worker"
 
-# Resources of the container that copies runtime Injected, if the worker has none. Policies and quotas on
-# limits refuse containers without limits; even with a tenth of this CPU, copying the files takes seconds.
-_COPY_RESOURCES: Manifest = {
-    "requests": {"cpu": "10m", "memory": "16Mi"},
-    "limits": {"cpu": "1", "memory": "64Mi"},
-}
-
 _CONTAINER_SECURITY: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
@@ -63,9 +56,10 @@ def build_pod_template(name: str, spec: WorkerSpec, source: RuntimeSource) -> Ma
 def _set_copy_resources(pod: Manifest, spec: WorkerSpec) -> None:
     """Give the container that copies the runtime the worker's resources, unless the user sets others.
 
-    Then any quota or LimitRange that admits the worker also admits this container. It costs nothing: init
-    containers run before the others, so a pod's effective request is the highest of any init container only
-    if that is more than the sum of the other containers.
+    Then any quota or LimitRange that admits the worker also admits this container: if the worker has none,
+    both get the defaults of the LimitRange, which no values of ours could be sure to meet. It costs nothing:
+    init containers run before the others, so a pod's effective request is the highest of any init container
+    only if that is more than the sum of the other containers.
     """
     users = spec.pod_template.spec.get("initContainers")
     if any(each.get("name") == runtime.INJECTION and "resources" in each for each in users or ()):
@@ -74,9 +68,9 @@ def _set_copy_resources(pod: Manifest, spec: WorkerSpec) -> None:
     resources = worker.get("resources") or {}
     # Without claims: copying files needs no device.
     wanted = {field: resources[field] for field in ("requests", "limits") if resources.get(field)}
-    for container in pod.get("initContainers", ()):
+    for container in pod.get("initContainers", ()) if wanted else ():
         if container["name"] == runtime.INJECTION:
-            container["resources"] = wanted or _COPY_RESOURCES
+            container["resources"] = wanted
 
 
 def _set_sidecars(pod: Manifest) -> None:

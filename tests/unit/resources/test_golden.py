@@ -145,8 +145,8 @@ LARGE = {"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        # Nothing is known: small ones, with which a quota on limits lets it pass.
-        ({}, {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1", "memory": "64Mi"}}),
+        # None for either: a LimitRange gives both its defaults, where small ones may be below its minimum.
+        ({}, None),
         ({"resources": LARGE}, LARGE),
         ({"resources": {"limits": {"cpu": "1"}}}, {"limits": {"cpu": "1"}}),
         # A device is claimed for the tasks, not for a copy.
