@@ -182,18 +182,26 @@ def create_database(server: Server, name: str, *, migrated: bool = True, indexed
         with as_default(url) as connection:
             call_command("migrate", verbosity=0)
             if indexed:
-                documented = documented_migration()
-                with connection.schema_editor(atomic=documented["Migration"].atomic) as editor:
-                    documented["create"](None, editor)
+                create_indexes(connection)
     return url
 
 
-def documented_migration() -> dict[str, Any]:
-    """The migration that docs/database.md tells users to paste, taken from that page."""
-    (text,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    module: dict[str, Any] = {"__name__": "migration"}
-    exec(text, module)
-    return module
+def documented_statements(vendor: str) -> list[str]:
+    """The statements of docs/database.md for a kind of database, so that it is these that are tried."""
+    postgres, mysql = re.findall(r"```sql\n(CREATE.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    text: str = postgres if vendor == "postgresql" else mysql
+    return text.strip().rstrip(";").split(";\n")
+
+
+def create_indexes(connection: BaseDatabaseWrapper) -> None:
+    """As the page says."""
+    for statement in documented_statements(connection.vendor):
+        execute(connection, statement)
+
+
+def drop_indexes(connection: BaseDatabaseWrapper) -> None:
+    for name in ("django_task_claims_idx", "django_task_operator_idx"):
+        execute(connection, f"DROP INDEX {name}" + (f" ON {TABLE}" if connection.vendor == "mysql" else ""))
 
 
 TABLE = DBTaskResult._meta.db_table

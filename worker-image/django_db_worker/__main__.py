@@ -1,8 +1,8 @@
 """Launcher: ``python <this folder> manage.py db_worker ...``, for images without this package installed.
 
-It makes Django use the ``db_worker`` and ``cleanup_tasks`` of this folder, whatever INSTALLED_APPS says, and
-then runs manage.py (or ``-m module``) as Python would. It writes no files, and needs neither PYTHONPATH nor
-an entry for the user in /etc/passwd.
+It makes Django use the commands of this folder, whatever INSTALLED_APPS says, and then runs manage.py (or
+``-m module``) as Python would. It writes no files, and needs neither PYTHONPATH nor an entry for the user in
+/etc/passwd.
 """
 
 import os
@@ -13,7 +13,7 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import NoReturn
 
-COMMANDS = ("db_worker", "cleanup_tasks")
+COMMANDS = ("db_worker", "db_worker_setup", "cleanup_tasks")
 OLDEST_PYTHON = (3, 10)
 OLDEST_DJANGO = (5, 2)
 HERE = Path(__file__).resolve().parent
