@@ -12,7 +12,7 @@ connection of its own. Slots never talk to one another, and only the supervisor 
 A worker of one slot without a health port or a limit has no supervisor: the command is the slot's process.
 
     __main__            the launcher: runs the commands of this folder in a project that knows nothing of it
-    management/         the commands: arguments in, a worker or a clean-up out
+    management/         the commands: arguments in; a worker, a clean-up or the table's indexes out
     options             the command line as one value, refused where it cannot work
     supervisor          starts, watches, replaces, ends processes; answers the health port; never connects
     child               one process, as the supervisor sees it
@@ -23,6 +23,8 @@ A worker of one slot without a health port or a limit has no supervisor: the com
     task_store          what a slot does with the task table, through lost connections
     reading             reads rows, also those that Django cannot read
     claim               the SQL of claiming and storing, for each database
+    next_row            which row is claimed next, at a cost that other rows do not add to
+    indexes             the task table's indexes: what they are, and whether they are there
     database            the slot's connection, kept open and made anew
     trouble             what errors of the database mean
     refusal             why PostgreSQL refuses a connection, in any language

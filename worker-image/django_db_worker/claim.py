@@ -7,7 +7,6 @@ the earliest run_after, then the longest in the table.
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -18,18 +17,14 @@ from django_tasks_db.compat import TaskResultStatus
 from django_tasks_db.models import DBTaskResult, get_date_max
 from django_tasks_db.utils import exclusive_transaction
 
+from .indexes import find_claims_index
+from .next_row import MysqlSearch, Names, Wanted, postgres_query, upstream_query
 from .outcome import FINISHED_FIELDS, Row
 from .reading import LEFT_OUT, is_rows_own, partly, read, read_partly
 from .reading import rows as _rows
 
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which rows a worker takes: those of a backend, and of some queues (none named: of all)."""
-
-    backend: str
-    queues: tuple[str, ...] = ()
-    excluded: tuple[str, ...] = ()
+# MySQL's ER_KEY_DOES_NOT_EXITS, of a query that names an index.
+NO_SUCH_INDEX = 1176
 
 
 class Table(Protocol):
@@ -38,6 +33,10 @@ class Table(Protocol):
     @property
     def connection(self) -> BaseDatabaseWrapper:
         """The connection that it uses."""
+
+    @property
+    def lacks_index(self) -> bool:
+        """Whether claims would be cheaper with the index of next_row."""
 
     def claim(self, worker_id: str, finished: Row | None) -> Row | None:
         """Claim the next row, if any; with `finished`, store that row's result in the same commit."""
@@ -113,6 +112,8 @@ def open_table(connection: BaseDatabaseWrapper, wanted: Wanted, *, model_signals
 class OrmTable:
     """Upstream's own way: every database, every signal, one transaction for the claim."""
 
+    lacks_index = False
+
     def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
         self.connection = connection
         self._wanted = wanted
@@ -175,37 +176,18 @@ class _SqlTable:
 
     _json = "%s"
 
-    def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
-        meta = DBTaskResult._meta  # noqa: SLF001
-        quote = connection.ops.quote_name
-        self._fields = list(meta.concrete_fields)
-        self._names = [field.attname for field in self._fields]
-        self._table = quote(meta.db_table)
-        self._column = {field.attname: quote(str(field.column)) for field in self._fields}
-        self._columns = ", ".join(f"{self._table}.{quote(str(field.column))}" for field in self._fields)
+        self._names = names = Names(connection)
+        self._table, self._column, self._value = names.table, names.column, names.value
+        self._columns = ", ".join(f"{names.table}.{column}" for column in names.column.values())
         self._converters: list[tuple[int, Callable[..., Any], Any]] = []
-        for position, field in enumerate(self._fields):
-            column = field.get_col(meta.db_table)
+        for position, field in enumerate(names.fields):
+            column = field.get_col(DBTaskResult._meta.db_table)  # noqa: SLF001
             converters = connection.ops.get_db_converters(column) + field.get_db_converters(connection)
             self._converters.extend((position, converter, column) for converter in converters)
 
         c = self._column
-        where = [f"{c['status']} = 'READY'", f"{c['backend_name']} = %s"]
-        self._where_values: list[Any] = [wanted.backend]
-        for queues, word in ((wanted.queues, "IN"), (wanted.excluded, "NOT IN")):
-            if queues:
-                where.append(f"{c['queue_name']} {word} ({', '.join(['%s'] * len(queues))})")
-                self._where_values.extend(queues)
-        where.append(f"({c['run_after']} = %s OR {c['run_after']} <= %s)")
-        self._where_values.append(self._value("run_after", get_date_max()))
-        # MariaDB before 10.6 cannot: there each waits for the one before it.
-        skip = "SKIP LOCKED" if connection.features.has_select_for_update_skip_locked else ""
-        self._pick = (
-            f"FROM {self._table} WHERE {' AND '.join(where)} "
-            f"ORDER BY {c['priority']} DESC, {c['run_after']}, {c['enqueued_at']} "
-            f"LIMIT 1 FOR UPDATE {skip}"
-        )
         settings = ", ".join(
             f"{c[name]} = {self._json if name == 'return_value' else '%s'}" for name in FINISHED_FIELDS
         )
@@ -215,10 +197,6 @@ class _SqlTable:
         """See Table."""
         with self.connection.cursor() as cursor:
             cursor.execute(self._finish, self._finish_values(row))
-
-    def _value(self, name: str, value: object) -> Any:
-        field = self._fields[self._names.index(name)]
-        return field.get_db_prep_save(value, self.connection)
 
     def _finish_values(self, row: Row) -> list[Any]:
         return [
@@ -230,14 +208,11 @@ class _SqlTable:
             self._value("id", row.pk),
         ]
 
-    def _pick_values(self, now: datetime) -> list[Any]:
-        return [*self._where_values, self._value("run_after", now)]
-
     def _row(self, values: Sequence[object]) -> Row:
-        converted = dict(zip(self._names, values, strict=True))
+        converted = dict(zip(self._names.attributes, values, strict=True))
         unreadable: Exception | None = None
         for position, converter, column in self._converters:
-            name = self._names[position]
+            name = self._names.attributes[position]
             if name not in converted:
                 continue
             try:
@@ -250,7 +225,7 @@ class _SqlTable:
                 del converted[name]
         if unreadable is not None:
             return partly(self.connection.alias, converted, unreadable)
-        return DBTaskResult.from_db(self.connection.alias, self._names, list(converted.values()))
+        return DBTaskResult.from_db(self.connection.alias, self._names.attributes, list(converted.values()))
 
 
 class PostgresTable(_SqlTable):
@@ -259,23 +234,28 @@ class PostgresTable(_SqlTable):
     _json = "%s::jsonb"
 
     def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
-        super().__init__(connection, wanted)
+        super().__init__(connection)
+        self.lacks_index = find_claims_index(connection) is None
         c = self._column
+        if self.lacks_index:
+            self._next = upstream_query(connection, wanted, c["id"])
+        else:
+            self._next = postgres_query(connection, wanted)
         # MATERIALIZED: were the subquery a join's inner side, it would run, and lock a row, more than once.
-        wanted_row = f"wanted AS MATERIALIZED (SELECT {c['id']} {self._pick})"
+        tables = ", ".join([*self._next.tables, f"wanted AS MATERIALIZED ({self._next.text})"])
         update = (
             f"UPDATE {self._table} SET {c['status']} = 'RUNNING', {c['started_at']} = %s, "  # noqa: S608
             f"{c['worker_ids']} = {self._table}.{c['worker_ids']} || %s::jsonb "
             f"FROM wanted WHERE {self._table}.{c['id']} = wanted.{c['id']} RETURNING {self._columns}"
         )
-        self._claim = f"WITH {wanted_row} {update}"
-        self._finish_and_claim = f"WITH finished AS ({self._finish}), {wanted_row} {update}"
+        self._claim = f"WITH RECURSIVE {tables} {update}"
+        self._finish_and_claim = f"WITH RECURSIVE finished AS ({self._finish}), {tables} {update}"
 
     def claim(self, worker_id: str, finished: Row | None) -> Row | None:
         """See Table."""
         now = timezone.now()
         values = [
-            *self._pick_values(now),
+            *self._next.values_at(self._value("run_after", now)),
             self._value("started_at", now),
             self._value("worker_ids", [worker_id]),
         ]
@@ -293,9 +273,12 @@ class LockingTable(_SqlTable):
     """One short transaction: store the result, lock the next row that nobody else has, claim it."""
 
     def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
-        super().__init__(connection, wanted)
+        super().__init__(connection)
+        index = find_claims_index(connection)
+        self.lacks_index = index is None and connection.features.has_select_for_update_skip_locked
+        self._next = upstream_query(connection, wanted, self._columns)
+        self._search = MysqlSearch(connection, wanted, self._columns, index) if index is not None else None
         c = self._column
-        self._select = f"SELECT {self._columns} {self._pick}"
         self._update = (
             f"UPDATE {self._table} SET {c['status']} = 'RUNNING', {c['started_at']} = %s, "  # noqa: S608
             f"{c['worker_ids']} = %s WHERE {c['id']} = %s"
@@ -303,12 +286,21 @@ class LockingTable(_SqlTable):
 
     def claim(self, worker_id: str, finished: Row | None) -> Row | None:
         """See Table."""
+        try:
+            return self._claim(worker_id, finished)
+        except DatabaseError as error:
+            if self._search is None or NO_SUCH_INDEX not in error.args[:1]:
+                raise
+            # Removed while this worker runs. Nothing of the transaction has taken place.
+            self._search = None
+            return self._claim(worker_id, finished)
+
+    def _claim(self, worker_id: str, finished: Row | None) -> Row | None:
         now = timezone.now()
         with exclusive_transaction(self.connection.alias), self.connection.cursor() as cursor:
             if finished is not None:
                 cursor.execute(self._finish, self._finish_values(finished))
-            cursor.execute(self._select, self._pick_values(now))
-            found = cursor.fetchone()
+            found = self._lock_next(cursor, self._value("run_after", now))
             if found is None:
                 return None
             row = self._row(found)
@@ -324,3 +316,10 @@ class LockingTable(_SqlTable):
                 ],
             )
         return row
+
+    def _lock_next(self, cursor: Any, now: object) -> Sequence[object] | None:
+        if self._search is not None:
+            return self._search.lock_next(cursor, now)
+        cursor.execute(self._next.text, self._next.values_at(now))
+        found: Sequence[object] | None = cursor.fetchone()
+        return found

@@ -41,11 +41,13 @@ class OutageLog:
     """Logs one line when an outage begins and one when it ends, however many slots and processes notice.
 
     A pipe holds one byte. The slot that reads it logs for all slots, until it puts the byte back. There is a
-    pipe for a database that is away, and one for a table that is busy.
+    pipe for a database that is away, one for a table that is busy, and one for a missing index, which is
+    never put back.
     """
 
     def __init__(self) -> None:
         self._tokens = {trouble: _token() for trouble in (Trouble.AWAY, Trouble.BUSY)}
+        self._index_token = _token()
 
     def away(self, error: BaseException) -> bool:
         """Log that the database cannot be used; return False if another slot has logged it."""
@@ -74,16 +76,28 @@ class OutageLog:
         logger.warning("The task table works again after %.1f s.", seconds)
         self.put_back(Trouble.BUSY)
 
+    def index_missing(self) -> None:
+        """Log, once in a worker's life, what claims cost without the index and how to get it."""
+        if _taken(self._index_token):
+            logger.warning(
+                "The task table has no index for claims, so each looks at all READY tasks before its own, "
+                "also those of other queues and deferred ones. `manage.py db_worker_setup` creates it."
+            )
+
     def _take(self, trouble: Trouble) -> bool:
-        try:
-            os.read(self._tokens[trouble][0], 1)
-        except BlockingIOError:
-            return False
-        return True
+        return _taken(self._tokens[trouble])
 
     def put_back(self, trouble: Trouble) -> None:
         """Let any slot log the next outage."""
         os.write(self._tokens[trouble][1], b"x")
+
+
+def _taken(token: tuple[int, int]) -> bool:
+    try:
+        os.read(token[0], 1)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _token() -> tuple[int, int]:

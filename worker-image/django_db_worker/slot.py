@@ -17,10 +17,10 @@ from django.dispatch import Signal
 from django_tasks_db.compat import TaskContext, TaskResultStatus, task_finished, task_started
 
 from . import claim, outcome
-from .claim import Wanted
 from .database import OutageLog
 from .errors import PROCESS_DIED
 from .listeners import Listeners
+from .next_row import Wanted
 from .outcome import Row
 from .quota import Quota
 from .reading import check

@@ -12,9 +12,10 @@ from django_tasks_db.compat import TaskResultStatus
 from django_tasks_db.models import DBTaskResult
 
 from . import claim, outcome
-from .claim import Table, Wanted
+from .claim import Table
 from .database import Link, OutageLog
 from .errors import AbandonedError, NotMigratedError
+from .next_row import Wanted
 from .outcome import Row
 from .status_board import SlotStatus, State
 from .stop import Stop
@@ -56,6 +57,7 @@ class TaskStore:
         self._status = status
         self._alias = router.db_for_write(DBTaskResult)
         self._link = Link(self._alias, stop, outages, on_wait=lambda: status.enter(State.DISCONNECTED))
+        self._outages = outages
         self._table: Table | None = None
         # When to look (monotonic) for a claim that may have been made since (the row's clock).
         self._late_looks: list[tuple[float, datetime]] = []
@@ -165,6 +167,8 @@ class TaskStore:
             self._table = claim.open_table(
                 self._link.connection, self._wanted, model_signals=self._model_signals
             )
+            if self._table.lacks_index:
+                self._outages.index_missing()
         return self._table
 
     def _noted(self, row: Row | None) -> Row | None:

@@ -16,11 +16,11 @@ from django_tasks_db.models import DBTaskResult
 
 from django_db_worker import options as asked
 from django_db_worker.after_fork import SETTING, load
-from django_db_worker.claim import Wanted
 from django_db_worker.database import OutageLog, limited
 from django_db_worker.errors import AbandonedError, NotMigratedError, RefusedError
 from django_db_worker.listeners import find_listeners
 from django_db_worker.memory import quantity, used_by
+from django_db_worker.next_row import Wanted
 from django_db_worker.options import LONGEST_TIMEOUT, MOST, Options, OptionsError, whole_number
 from django_db_worker.process import REFUSED, Worker, run_here, run_reloaded
 from django_db_worker.slot import SlotOptions

@@ -2,15 +2,18 @@
 
 import json
 import sys
+import threading
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.core.management.base import BaseCommand
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.utils import timezone
 from django.utils.module_loading import import_string
-from django_tasks_db.models import DBTaskResult
+from django_db_worker import claim, next_row, outcome
+from django_tasks_db.models import DBTaskResult, get_date_max
 
 from diary.models import Entry
 
@@ -19,6 +22,30 @@ RAW = {
     "digits": f'{{"args": [{"9" * 5000}], "kwargs": {{}}}}',
     "torn": '{"args": [',
 }
+
+
+@contextmanager
+def locking(keys):
+    """Have rows locked by somebody else meanwhile."""
+    locked, done = threading.Event(), threading.Event()
+
+    def hold():
+        with transaction.atomic():
+            list(DBTaskResult.objects.select_for_update().filter(pk__in=keys))
+            locked.set()
+            done.wait()
+        connection.close()
+
+    holder = threading.Thread(target=hold)
+    if keys:
+        holder.start()
+        locked.wait()
+    try:
+        yield
+    finally:
+        done.set()
+        if keys:
+            holder.join()
 
 
 class Command(BaseCommand):
@@ -107,6 +134,71 @@ class Command(BaseCommand):
     def do_order(self):
         """The ids in the order that upstream would claim them."""
         return [str(row.id) for row in DBTaskResult.objects.ready()]
+
+    def do_execute(self, *, sql):
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+
+    def do_claims(self, *, rows, backend, queues, excluded, locked):
+        """What upstream would claim of these rows and what is claimed, while others keep some from both.
+
+        A row is said by its key in upstream's order.
+        """
+        DBTaskResult.objects.all().delete()
+        now = timezone.now()
+        fields = {"task_path": "chores.nothing", "args_kwargs": {"args": [], "kwargs": {}}}
+        made = []
+        for row in rows:
+            run_after, enqueued_at = (
+                row.pop("run_after"),
+                now + timedelta(microseconds=row.pop("enqueued_at")),
+            )
+            due = get_date_max() if run_after is None else now + timedelta(hours=run_after)
+            made.append(DBTaskResult(**row, **fields, run_after=due, enqueued_at=enqueued_at))
+        # The time of enqueueing is auto_now_add.
+        times = {each.pk: each.enqueued_at for each in made}
+        DBTaskResult.objects.bulk_create(made)
+        for key, at in times.items():
+            DBTaskResult.objects.filter(pk=key).update(enqueued_at=at)
+        keys = [made[place].pk for place in locked]
+        ready = DBTaskResult.objects.ready().filter(backend_name=backend).exclude(pk__in=keys)
+        ready = ready.filter(queue_name__in=queues) if queues else ready
+        wanted = next_row.Wanted(backend, tuple(queues), tuple(excluded))
+        expected = [self.key(row) for row in ready.exclude(queue_name__in=excluded)]
+        with locking(keys):
+            claimed, finished = [], None
+            table = claim.open_table(connection, wanted, model_signals=False)
+            while row := table.claim("me", finished):
+                claimed.append(self.key(row))
+                finished = row if len(claimed) % 2 else None
+                outcome.succeed(row, None)
+        return {"expected": expected, "claimed": claimed, "indexed": not table.lacks_index}
+
+    def do_race(self, *, claimers, backend, queues, excluded):
+        """The ids that several claim at the same time, each until it finds nothing."""
+        wanted = next_row.Wanted(backend, tuple(queues), tuple(excluded))
+        claimed, start = [], threading.Barrier(claimers)
+
+        def work():
+            table = claim.open_table(connections["default"], wanted, model_signals=False)
+            start.wait()
+            finished = None
+            while row := table.claim("me", finished):
+                claimed.append(str(row.pk))
+                outcome.succeed(row, None)
+                finished = row
+            connections["default"].close()
+
+        threads = [threading.Thread(target=work) for _ in range(claimers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return claimed
+
+    @staticmethod
+    def key(row):
+        return [-row.priority, row.run_after.isoformat(), row.enqueued_at.isoformat()]
 
     def do_clear(self):
         DBTaskResult.objects.all().delete()
