@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django_task_operator.observed.deaths import disruption_of, shortage_of
 from django_task_operator.redaction import Foreign
 from django_task_operator.resources.pod_template import CONTAINER
+from django_task_operator.resources.runtime import INJECTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -254,7 +255,7 @@ def _waiting(container: dict[str, Any]) -> tuple[PodTrouble, str, str] | None:
     waiting = container.get("state", {}).get("waiting") or {}
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
     if reason in {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}:
-        return PodTrouble.IMAGE_PULL_FAILED, f"{container['image']}: {message or reason}", ""
+        return PodTrouble.IMAGE_PULL_FAILED, f"{_image(container)}: {message or reason}", ""
     if reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
         return PodTrouble.CONTAINER_CONFIG_INVALID, message or reason, ""
     ended = (
@@ -264,6 +265,14 @@ def _waiting(container: dict[str, Any]) -> tuple[PodTrouble, str, str] | None:
     if reason == "CrashLoopBackOff" and ended.get("exitCode", 1) != 0:
         return PodTrouble.CRASH_LOOPING, *_crash(container, ended)
     return None
+
+
+def _image(container: dict[str, Any]) -> str:
+    """Return a container's image, and where whoever is to correct it finds it."""
+    where = {CONTAINER: "spec.image", INJECTION: "workerImage in the operator's chart"}.get(
+        container["name"], f"container {container['name']} of spec.podTemplate"
+    )
+    return f"{container['image']} ({where})"
 
 
 def _ending(container: dict[str, Any], ended: dict[str, Any]) -> str:

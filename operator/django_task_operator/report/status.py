@@ -34,7 +34,7 @@ LONGEST_REFUSAL = 2000
 _POD_ADVICE = {
     PodTrouble.IMAGE_PULL_FAILED: (
         "The image cannot be pulled: {detail}. "
-        "Correct spec.image, or name its credentials in spec.imagePullSecrets."
+        "Correct the image there, or name its credentials in spec.imagePullSecrets."
     ),
     PodTrouble.CONTAINER_CONFIG_INVALID: (
         "The container cannot be started: {detail}. "

@@ -25,10 +25,21 @@ IMAGE, CONFIG, CRASH, FULL = PodTrouble
         ("runs", None),
         (
             "image-refused",
-            (IMAGE, 'registry.example/shop:1.5: failed to resolve reference "shop:1.5": not found'),
+            (
+                IMAGE,
+                'registry.example/shop:1.5 (spec.image): failed to resolve reference "shop:1.5": not found',
+            ),
         ),
-        ("image-backs-off", (IMAGE, "registry.example/shop:1.5: ImagePullBackOff")),
-        ("name-of-image-invalid", (IMAGE, 'SHOP: couldn\'t parse image name "SHOP"')),
+        ("image-backs-off", (IMAGE, "registry.example/shop:1.5 (spec.image): ImagePullBackOff")),
+        (
+            "image-of-the-runtime-refused",
+            (IMAGE, "ours/worker:0.1 (workerImage in the operator's chart): not found"),
+        ),
+        (
+            "image-of-a-sidecar-refused",
+            (IMAGE, "proxy:2 (container sql-proxy of spec.podTemplate): not found"),
+        ),
+        ("name-of-image-invalid", (IMAGE, 'SHOP (spec.image): couldn\'t parse image name "SHOP"')),
         ("secret-missing", (CONFIG, 'secret "shop-db" not found')),
         ("command-not-found", (CONFIG, 'exec: "python": executable file not found in $PATH')),
         ("crash-loop", (CRASH, "exit code 1, last log line: ModuleNotFoundError: No module named 'shop'")),
