@@ -67,13 +67,6 @@ class Once:
                 done.touch()
 
 
-def keep_together(items: list[pytest.Item], room: Path, kind: Callable[[pytest.Item], str | None]) -> None:
-    """Run the tests of a folder on one kind of server in one process, so that there is one such server."""
-    for item in items:
-        if item.path.is_relative_to(room) and (server := kind(item)):
-            item.add_marker(pytest.mark.xdist_group(f"{room.name} on {server}"))
-
-
 @pytest.fixture(scope="session")
 def once(testrun_uid: str) -> Once:
     return Once(Path(tempfile.gettempdir()) / f"django-task-operator-{testrun_uid}")

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.conftest import keep_together
 from tests.integration.databases import Server, running
 
 if TYPE_CHECKING:
@@ -27,16 +25,3 @@ def mariadb() -> Iterator[Server]:
 def server(request: pytest.FixtureRequest) -> Server:
     found: Server = request.getfixturevalue(request.param)
     return found
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    keep_together(items, Path(__file__).parent, _engine)
-
-
-def _engine(item: pytest.Item) -> str | None:
-    if not {"server", "postgres", "mariadb"} & set(getattr(item, "fixturenames", ())):
-        return None
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    engine: str = params.get("server", "postgres")
-    return engine

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.conftest import keep_together
 from tests.databases import Server, running_mariadb, running_postgres
 from tests.worker.harness import Project
 
@@ -69,21 +67,3 @@ def postgres(project_on: Callable[[str], Project]) -> Iterator[Project]:
     found = project_on("postgres")
     yield found
     found.clear()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    keep_together(items, Path(__file__).parent, _engine)
-
-
-def _engine(item: pytest.Item) -> str:
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    engine: str = (
-        params.get("place")
-        or params.get("server")
-        or params.get("project")
-        or params.get("shared")
-        or "postgres"
-    )
-    # File by file, so that no process is left with all of an engine's tests while the others have ended.
-    return f"{engine} of {item.path.stem}"
