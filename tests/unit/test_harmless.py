@@ -163,7 +163,7 @@ def deployment(failure: str) -> Deployment:
 @pytest.mark.parametrize(
     "turn",
     [
-        replace(GOOD, unserved_queues=tuple(f"{number}{LONG}" for number in range(100))),
+        replace(GOOD, unserved_queues=tuple(f"{number}{HOSTILE * 100}" for number in range(100))),
         replace(GOOD, shared_queue=(LONG, GOOD.key)),
         replace(GOOD, apply_error=ObjectRejected(kind="Deployment", problem=LONG)),
         replace(GOOD, deployment=deployment(LONG)),
