@@ -148,7 +148,7 @@ def test_receivers_of_the_model_that_refuse_a_row(shared: Project, signal: str) 
     late = shared.enqueue("poisons.raise_instance_of", "Own", times=2)
     fine = shared.enqueue("poisons.surroundings", times=6)
     env = {"REFUSED_ROWS": f"{refused[0]} {late[0]}", "REFUSING_SIGNAL": signal}
-    worker = shared.worker("--processes=2", "--interval=0.1", **env)
+    worker = shared.worker("--processes=2", "--interval=0.1", **env)  # type: ignore[arg-type]
     shared.all_finished(10)
     assert worker.terminate() == 0, worker.output
 
