@@ -219,10 +219,18 @@ def deployment_writes(kubectl: Kubectl) -> Iterator[Callable[[], list[tuple[int,
     ]
     with tempfile.TemporaryFile("w+") as output, subprocess.Popen(command, stdout=output) as watch:
 
-        def writes() -> list[tuple[int, int]]:
+        def watched() -> list[tuple[int, int]]:
             output.seek(0)
             lines = [line.split() for line in output.read().splitlines()]
             return sorted({(int(generation), int(replicas)) for generation, replicas in lines})
+
+        def writes() -> list[tuple[int, int]]:
+            # What can be read already may reach the watch a moment later.
+            latest = kubectl("get", "deployments", "--output=jsonpath={.items[*].metadata.generation}")
+            if latest:
+                caught_up = f"the watch has seen generation {latest}"
+                eventually(lambda: any(number >= int(latest) for number, _ in watched()), caught_up)
+            return watched()
 
         try:
             yield writes
