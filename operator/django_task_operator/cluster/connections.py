@@ -21,6 +21,10 @@ class NotLeading(ConnectionError):
     """Another operator may be the leader, so this one does not write."""
 
 
+class TooLateToSend(NotLeading):
+    """Getting a connection took so long that this request may take effect too late. It was not sent."""
+
+
 class _Connector(aiohttp.TCPConnector):
     """Checks again before a request is sent, because getting a connection may take time."""
 
@@ -34,6 +38,10 @@ class _Connector(aiohttp.TCPConnector):
         connection = await super().connect(req, traces, timeout)
         try:
             BEFORE_SENDING.get(lambda: None)()
+        except TooLateToSend:
+            # For the next one, which then need not wait for it.
+            connection.release()
+            raise
         except NotLeading:
             connection.close()
             raise

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import aiohttp
 from kubernetes.aio.client.exceptions import ApiException
 
-from django_task_operator.cluster.connections import BEFORE_SENDING, NotLeading, RestClient
+from django_task_operator.cluster.connections import BEFORE_SENDING, NotLeading, RestClient, TooLateToSend
 from django_task_operator.telemetry import API_REQUESTS
 
 if TYPE_CHECKING:
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 # Limits the concurrent requests after a restart with a thousand workers.
 CONCURRENT_REQUESTS = 10
-# A write that has no connection by then is not sent.
+# A write that has no connection by then is not sent as it is: it would promise too much.
 CONNECT_SECONDS = 1.0
+# How often a write is prepared anew, when a busy machine takes longer than that for a connection.
+ATTEMPTS = 5
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -118,20 +120,35 @@ class Transport:
 
     async def _write(self, request: Request) -> Manifest:
         async with self._slots:
-            permitted = self._permit.seconds()
-            if permitted <= 0:
-                raise NotLeading("this operator does not lead")
-            # The API server gives up a request that it cannot finish by then, however late it started.
-            least = permitted - CONNECT_SECONDS
-            if not isinf(least):
-                request = replace(request, query={**request.query, "timeout": f"{least:f}s"})
+            for _ in range(ATTEMPTS - 1):
+                try:
+                    return await self._write_now(request)
+                except TooLateToSend:
+                    # Nothing was sent, and the permit may have been renewed.
+                    continue
+            return await self._write_now(request)
 
-            def still_permitted() -> None:
-                if self._permit.seconds() < least:
-                    raise NotLeading("there was no connection in time")
+    async def _write_now(self, request: Request) -> Manifest:
+        permitted = self._permit.seconds()
+        if permitted <= 0:
+            raise NotLeading("this operator does not lead")
+        # The API server gives up a request that it cannot finish by then, however late it started.
+        least = permitted - CONNECT_SECONDS
+        if not isinf(least):
+            request = replace(request, query={**request.query, "timeout": f"{least:f}s"})
 
-            BEFORE_SENDING.set(still_permitted)
+        def still_permitted() -> None:
+            if self._permit.seconds() < least:
+                raise TooLateToSend("there was no connection in time")
+
+        BEFORE_SENDING.set(still_permitted)
+        try:
             return await self.send_at_once(request)
+        except aiohttp.ClientOSError as error:
+            # aiohttp's own error for all that happens while it connects.
+            if isinstance(error.__cause__, TooLateToSend):
+                raise error.__cause__ from None
+            raise
 
     def _wrote(self, task: asyncio.Task[Manifest]) -> None:
         self._writes.discard(task)

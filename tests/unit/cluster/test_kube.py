@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 import struct
@@ -375,13 +376,35 @@ async def test_the_api_server_is_told_until_when_a_write_may_take_effect(
 async def test_a_permit_that_ends_while_a_connection_is_made(
     kube: Kube, server: Server, permit: Permit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    permits = iter([4.0, 2.9])
+    permits = iter([4.0, 2.9, 0.0])
+    monkeypatch.setattr(permit, "seconds", lambda: next(permits))
+
+    with pytest.raises(NotLeading, match="does not lead"):
+        await kube.scale_deployment(EMAILS, 3)
+    assert server.asked == []
+    assert await kube.written(1)
+
+
+async def test_a_write_that_waits_long_for_a_connection_is_sent_under_the_permit_of_then(
+    kube: Kube, server: Server, permit: Permit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    permits = iter([4.0, 2.9, 4.5, 3.4, 5.0, 4.9])
+    monkeypatch.setattr(permit, "seconds", lambda: next(permits))
+
+    await kube.scale_deployment(EMAILS, 3)
+
+    assert [asked["query"]["timeout"] for asked in server.asked] == ["4.000000s"]
+
+
+async def test_a_write_that_never_gets_a_connection_in_time_is_given_up(
+    kube: Kube, server: Server, permit: Permit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    permits = itertools.cycle([4.0, 2.9])
     monkeypatch.setattr(permit, "seconds", lambda: next(permits))
 
     with pytest.raises(API_ERRORS):
         await kube.scale_deployment(EMAILS, 3)
     assert server.asked == []
-    assert await kube.written(1)
 
 
 async def test_a_write_that_is_not_waited_for_ends_all_the_same(kube: Kube, server: Server) -> None:
