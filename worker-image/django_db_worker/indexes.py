@@ -90,8 +90,12 @@ def find_claims_index(connection: BaseDatabaseWrapper) -> str | None:
     """
     if not has_use_for_indexes(connection) or not connection.features.has_select_for_update_skip_locked:
         return None
-    found = (index.name for index in find_indexes(connection) if index.serves(CLAIMS, connection.vendor))
-    return min(found, default=None)
+    return next(iter(names_of(find_indexes(connection), CLAIMS, connection.vendor)), None)
+
+
+def names_of(found: Sequence[Found], index: Index, vendor: str) -> list[str]:
+    """Return the names of the indexes that do what an index is for."""
+    return sorted(each.name for each in found if each.serves(index, vendor))
 
 
 def has_use_for_indexes(connection: BaseDatabaseWrapper) -> bool:
@@ -144,8 +148,3 @@ def _in_mysql(connection: BaseDatabaseWrapper) -> list[Found]:
         Found(name, tuple(column for _, column in sorted(places.items())), None, usable=True)
         for name, places in columns.items()
     ]
-
-
-def names_of(found: Sequence[Found], index: Index, vendor: str) -> list[str]:
-    """Return the names of the indexes that do what an index is for."""
-    return sorted(each.name for each in found if each.serves(index, vendor))

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 MIB = 2**20
+# How often memory is measured, by whoever watches it.
+TICK_SECONDS = 0.25
 # How far above its limit a process may be while its tasks finish.
 TOLERANCE = 1.5
 # The share of the container's own limit at which the kernel is about to kill a process.

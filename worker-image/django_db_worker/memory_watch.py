@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from . import memory
 from .child import Child
 from .errors import grew_too_large
-from .memory import Verdict, in_mib
+from .memory import TICK_SECONDS, Verdict, in_mib
 from .outcome import LostTask
 from .status_board import State
 
 logger = logging.getLogger("django_tasks_db")
 
-TICK_SECONDS = 0.25
 # How long a process that is to be killed may still store the results of tasks that have finished.
 LAST_RESULTS_SECONDS = 2.0
 

@@ -16,9 +16,8 @@ from pathlib import Path
 
 from . import memory
 from .child import Child
-from .memory import in_mib
+from .memory import TICK_SECONDS, in_mib
 
-TICK_SECONDS = 0.25
 # Where Kubernetes provides the file, unless a container has a terminationMessagePath of its own.
 TERMINATION_LOG = Path("/dev/termination-log")
 # The share of the container's limit from which memory is short. The line has to be written early, because a

@@ -20,13 +20,12 @@ from .after_fork import warn_of_threads
 from .child import Child
 from .errors import PROCESS_DIED, AbandonedError, NotMigratedError, RefusedError
 from .health import Answer, HealthServer
-from .memory_watch import TICK_SECONDS as MEMORY_TICK_SECONDS
+from .memory import TICK_SECONDS as MEMORY_TICK_SECONDS
 from .memory_watch import MemoryWatch
 from .metrics import exposition
 from .overdue import KILL_AFTER_SECONDS
 from .process import CRASHED, DONE, NOT_MIGRATED, RECYCLE, REFUSED, STOP_SIGNALS, ProcessContext, Worker
 from .quota import RecycleToken
-from .shortage import TICK_SECONDS as SHORTAGE_TICK_SECONDS
 from .shortage import ShortageWatch
 from .stacks import Stacks
 from .status_board import State
@@ -132,9 +131,10 @@ class Supervisor:
     def _wait(self, now: float) -> None:
         due = [child.due - now for child in self._children if child.pid is None and child.due is not None]
         due += [seconds for watch in self._time_watches for seconds in watch.seconds_left()]
-        tick = MEMORY_TICK_SECONDS if self._memory_watch is not None else TICK_SECONDS
-        if self._shortage_watch is not None and any(slot.task for slot in self._worker.board.all):
-            tick = min(tick, SHORTAGE_TICK_SECONDS)
+        tick = TICK_SECONDS
+        may_run_short = self._shortage_watch is not None and any(slot.task for slot in self._worker.board.all)
+        if self._memory_watch is not None or may_run_short:
+            tick = MEMORY_TICK_SECONDS
         if self._recycled is not None or any(watch.waiting for watch in self._time_watches):
             tick = RECYCLE_TICK_SECONDS
         for key, _ in self._selector.select(max(0.0, min([tick, *due]))):

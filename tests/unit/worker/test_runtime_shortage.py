@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from django_db_worker import memory, shortage
 from django_db_worker.child import Child
-from django_db_worker.memory import MIB
-from django_db_worker.shortage import MOST_BYTES, TICK_SECONDS, ShortageWatch, describe, is_short, suspects
+from django_db_worker.memory import MIB, TICK_SECONDS
+from django_db_worker.shortage import MOST_BYTES, ShortageWatch, describe, is_short, suspects
 from django_db_worker.status_board import StatusBoard
 
 from django_task_operator.observed.deaths import Shortage, shortage_of
