@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.utils import timezone
 from tests.contract.tasktable import DEFAULT, EVERYTHING, Row
-from tests.integration.databases import TABLE, as_default, create_database, execute
+from tests.integration.databases import create_database
 from tests.integration.test_tasktable import RealTable
 from tests.unit.report.test_events import event_object
 from tests.unit.report.test_status import GOOD, status_of
@@ -18,7 +17,6 @@ from django_task_operator.harmless import LONGEST_NAME
 from django_task_operator.keepers.evidence import pod_of, traces
 from django_task_operator.keepers.orphans import settlement_of, told
 from django_task_operator.spec import OrphanPolicy, Orphans
-from django_task_operator.tasktable import DatabaseURL, TaskTable
 
 from django_tasks_db.models import DBTaskResult  # isort: skip
 
@@ -41,11 +39,8 @@ def url(server: Server) -> str:
 
 @pytest.fixture
 def stocked(url: str) -> Iterator[RealTable]:
-    with as_default(url) as connection:
-        table = TaskTable(DatabaseURL.parse(url))
-        yield RealTable(table, url, timezone.now())
-        table.close()
-        execute(connection, f"DELETE FROM {TABLE}")
+    with RealTable.opened(url) as table:
+        yield table
 
 
 def test_queues_with_hostile_names_are_counted_and_told_harmlessly(stocked: RealTable) -> None:

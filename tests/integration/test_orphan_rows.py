@@ -38,11 +38,8 @@ def url(server: Server) -> str:
 
 @pytest.fixture
 def stocked(url: str) -> Iterator[RealTable]:
-    with as_default(url) as connection:
-        table = TaskTable(DatabaseURL.parse(url))
-        yield RealTable(table, url, timezone.now())
-        table.close()
-        execute(connection, f"DELETE FROM {TABLE}")
+    with RealTable.opened(url) as table:
+        yield table
 
 
 def settled_of(url: str, rows: Iterable[RunningRow], settlement: Settlement) -> int:

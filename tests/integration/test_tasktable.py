@@ -8,8 +8,9 @@ import itertools
 import random
 import string
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from django.utils import timezone
@@ -51,6 +52,16 @@ class RealTable:
     table: TaskTable
     url: str
     now: dt.datetime
+
+    @classmethod
+    @contextmanager
+    def opened(cls, url: str) -> Iterator[Self]:
+        """The table of a database, as Django's default database; empty again at the end."""
+        with as_default(url) as connection:
+            table = TaskTable(DatabaseURL.parse(url))
+            yield cls(table, url, timezone.now())
+            table.close()
+            execute(connection, f"DELETE FROM {TABLE}")
 
     def put(self, rows: Iterable[Row]) -> None:
         DBTaskResult.objects.bulk_create([self._model(row) for row in rows])
@@ -96,11 +107,8 @@ def url(server: Server, request: pytest.FixtureRequest) -> str:
 def stocked(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealTable]:
     # It would overrule a value that is given.
     monkeypatch.setattr(DBTaskResult._meta.get_field("enqueued_at"), "auto_now_add", False)
-    with as_default(url) as connection:
-        table = TaskTable(DatabaseURL.parse(url))
-        yield RealTable(table, url, timezone.now())
-        table.close()
-        execute(connection, f"DELETE FROM {TABLE}")
+    with RealTable.opened(url) as table:
+        yield table
 
 
 class TestReal(TaskTableContract):

@@ -21,8 +21,6 @@ from django_task_operator.logs import configure
 from django_task_operator.redaction import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from django_task_operator.observed.objects import Deployment
     from django_task_operator.turn import Turn
 
@@ -184,15 +182,6 @@ def test_an_event_is_harmless() -> None:
 
     assert is_harmless(note)
     assert len(note.encode()) <= 1024
-
-
-@pytest.fixture
-def unchanged_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = before
-    root.setLevel(level)
 
 
 @pytest.mark.usefixtures("unchanged_logging")

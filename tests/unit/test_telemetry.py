@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import pytest
@@ -12,9 +12,6 @@ from prometheus_client import generate_latest
 
 from django_task_operator import logs, telemetry
 from django_task_operator.startup import probes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 STATUS = {
     "pendingTasks": 12,
@@ -84,17 +81,6 @@ async def test_probes() -> None:
         await server.cleanup()
 
 
-@pytest.fixture
-def _root_logger() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in ("kopf", "kopf.objects"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
-
-
 def logged(capsys: pytest.CaptureFixture[str], form: Any, level: str = "info") -> str:
     logs.configure(level, form)
     log = logging.getLogger("django_task_operator.test")
@@ -103,7 +89,7 @@ def logged(capsys: pytest.CaptureFixture[str], form: Any, level: str = "info") -
     return capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("_root_logger")
+@pytest.mark.usefixtures("unchanged_logging")
 def test_json_has_the_extra_fields(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = logged(capsys, "json").splitlines()
     fields = json.loads(line)
@@ -118,17 +104,17 @@ def test_json_has_the_extra_fields(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
-@pytest.mark.usefixtures("_root_logger")
+@pytest.mark.usefixtures("unchanged_logging")
 def test_text_has_them_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert logged(capsys, "text").endswith(" INFO    scaled worker=shop/emails replicas=5\n")
 
 
-@pytest.mark.usefixtures("_root_logger")
+@pytest.mark.usefixtures("unchanged_logging")
 def test_debug_is_for_those_who_ask(capsys: pytest.CaptureFixture[str]) -> None:
     assert "too fine" in logged(capsys, "json", "debug")
 
 
-@pytest.mark.usefixtures("_root_logger")
+@pytest.mark.usefixtures("unchanged_logging")
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_a_traceback_stays_with_its_line(capsys: pytest.CaptureFixture[str], form: Any) -> None:
     logs.configure("info", form)
