@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 from tests.databases import running_postgres
 from tests.waiting import eventually
 
-from benchmarks.throughput import TASKS, Bench
+from benchmarks.throughput import AT_ONCE, Bench
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 RESULTS = Path(__file__).parent / "results" / "claim.md"
 TABLE = "django_tasks_database_dbtaskresult"
-AT_ONCE, TOMORROW = "'9999-01-01 00:00:00+00'", "now() + interval '1 day'"
+TOMORROW = "now() + interval '1 day'"
 OWN = 12_000
 WINDOWS = 3
 WARM = 5
@@ -52,17 +52,6 @@ SITUATIONS: list[tuple[str, str, Sequence[Rows]]] = [
 
 class ClaimBench(Bench):
     """A project on a server, whose table holds more than the worker's own tasks."""
-
-    def insert(self, count: int, queue: str, priority: int, run_after: str) -> None:
-        """Insert READY no-op tasks."""
-        path, args = TASKS["no-op"]
-        self.connection.execute(
-            f"INSERT INTO {TABLE} (id, status, enqueued_at, args_kwargs, priority, "
-            "task_path, worker_ids, queue_name, backend_name, run_after, exception_class_path, traceback) "
-            "SELECT gen_random_uuid(), 'READY', now() + i * interval '1 microsecond', %s, %s, %s, '[]', %s, "
-            f"'default', {run_after}, '', '' FROM generate_series(1, %s) i",
-            (f'{{"args": {args}, "kwargs": {{}}}}', priority, path, queue, count),
-        )
 
     def rate(self, queues: str, others: Sequence[Rows]) -> float:
         """Return the tasks per second of a worker of ``queues`` beside ``others``."""

@@ -22,6 +22,8 @@ from tests.waiting import eventually
 from tests.worker.harness import Project, Worker, children
 
 RESULTS = Path(__file__).parent / "results" / "throughput.md"
+# The run_after of a task that has none, in SQL.
+AT_ONCE = "'9999-01-01 00:00:00+00'"
 QUEUE_LENGTH = {"no-op": 16_000, "50 ms": 3_000, "busy": 3_000}
 TASKS = {
     "no-op": ("chores.nothing", "[]"),
@@ -133,16 +135,28 @@ class Bench:
 
     def fill(self, kind: str) -> None:
         """Fill the queue to the setting's length, in a table without old rows."""
-        path, args = TASKS[kind]
         self.connection.execute("TRUNCATE django_tasks_database_dbtaskresult")
+        self.insert(QUEUE_LENGTH[kind], kind=kind)
+        self.connection.execute("VACUUM ANALYZE django_tasks_database_dbtaskresult")
+
+    def insert(
+        self,
+        count: int,
+        queue: str = "default",
+        priority: int = 0,
+        run_after: str = AT_ONCE,
+        *,
+        kind: str = "no-op",
+    ) -> None:
+        """Insert READY tasks of one kind, a microsecond apart; ``run_after`` is SQL."""
+        path, args = TASKS[kind]
         self.connection.execute(
             "INSERT INTO django_tasks_database_dbtaskresult (id, status, enqueued_at, args_kwargs, priority, "
             "task_path, worker_ids, queue_name, backend_name, run_after, exception_class_path, traceback) "
-            "SELECT gen_random_uuid(), 'READY', now(), %s, 0, %s, '[]', 'default', 'default', "
-            "'9999-01-01 00:00:00+00', '', '' FROM generate_series(1, %s)",
-            (f'{{"args": {args}, "kwargs": {{}}}}', path, QUEUE_LENGTH[kind]),
+            "SELECT gen_random_uuid(), 'READY', now() + i * interval '1 microsecond', %s, %s, %s, '[]', %s, "
+            f"'default', {run_after}, '', '' FROM generate_series(1, %s) i",
+            (f'{{"args": {args}, "kwargs": {{}}}}', priority, path, queue, count),
         )
-        self.connection.execute("VACUUM ANALYZE django_tasks_database_dbtaskresult")
 
     def finished(self) -> int:
         """Return how many tasks have succeeded so far."""
