@@ -98,7 +98,7 @@ class Kubectl:
             input=None if manifest is None else yaml.safe_dump(manifest),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
 
@@ -134,7 +134,7 @@ def crd(kubectl: Kubectl, once: Once) -> dict[str, Any]:
     (path,) = CRDS.glob("*.yaml")
     once("crd", lambda: kubectl("apply", "--server-side", "--force-conflicts", f"--filename={path}"))
     document: dict[str, Any] = yaml.safe_load(path.read_text())
-    kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{document['metadata']['name']}")
+    kubectl("wait", "--for=condition=Established", "--timeout=240s", f"crd/{document['metadata']['name']}")
     return document
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Even on a busy machine.
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 def eventually[T](

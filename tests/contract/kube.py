@@ -28,7 +28,7 @@ LABELS = {"app.kubernetes.io/managed-by": "django-task-operator", "djangotasks.d
 # No object has it.
 NOBODY = "00000000-0000-0000-0000-000000000000"
 # On a busy machine.
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 180
 
 
 class Cluster(Protocol):

@@ -134,7 +134,7 @@ class Chaos:
             time.sleep(API_PAUSED_SECONDS)
         finally:
             in_node(self.node, "sh", "-c", go_on)
-        eventually(self._api_answers, "the API server answers", within=90)
+        eventually(self._api_answers, "the API server answers")
 
     def roll_the_image(self) -> None:
         self.worker.patch(image=IMAGES[self._rolled % 2])

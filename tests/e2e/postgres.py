@@ -62,7 +62,7 @@ class Server:
             kubectl("create", "secret", "generic", "postgres", f"--from-literal=POSTGRES_PASSWORD={password}")
         for manifest in _manifests():
             kubectl("apply", "--filename=-", manifest=manifest)
-        kubectl("rollout", "status", "deployment/postgres", "--timeout=120s")
+        kubectl("rollout", "status", "deployment/postgres", "--timeout=240s")
         secret = json.loads(kubectl("get", "secret/postgres", "--output=json"))["data"]
         port = kubectl("get", "service/postgres", "--output=jsonpath={.spec.ports[0].nodePort}")
         address = '{.items[0].status.addresses[?(@.type=="InternalIP")].address}'
@@ -283,15 +283,13 @@ class Database:
     def statuses(self, results: list[TaskResult[..., Any]]) -> list[str]:
         return sorted(str(result.status) for result in self.refresh(results))
 
-    def finish(
-        self, results: list[TaskResult[..., Any]], *, within: float = 60
-    ) -> list[TaskResult[..., Any]]:
+    def finish(self, results: list[TaskResult[..., Any]]) -> list[TaskResult[..., Any]]:
         """Wait until all tasks have ended, successfully or not."""
 
         def open_ones() -> int:
             return sum(not result.is_finished for result in self.refresh(results))
 
-        eventually(lambda: not open_ones(), f"{len(results)} tasks finished", within=within)
+        eventually(lambda: not open_ones(), f"{len(results)} tasks finished")
         return results
 
     def close_gate(self, gate: int) -> None:

@@ -34,12 +34,12 @@ class Release:
         assert done.returncode == 0, done.stderr
 
     def uninstall(self) -> None:
-        self.helm("uninstall", NAME, "--wait", "--timeout=60s")
+        self.helm("uninstall", NAME, "--wait", "--timeout=240s")
 
     def helm(self, *args: str) -> str:
         where = [f"--kubeconfig={self.kubectl.kubeconfig}", f"--namespace={NAMESPACE}"]
         done = subprocess.run(
-            [tool("helm"), *where, *args], capture_output=True, text=True, timeout=180, check=False
+            [tool("helm"), *where, *args], capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, f"helm {' '.join(args)}: {done.stderr}"
         return done.stdout
@@ -77,11 +77,11 @@ class Release:
 
     def start(self) -> None:
         self.kubectl("scale", f"deployment/{NAME}", "--replicas=1")
-        eventually(lambda: self.pod, "the operator is ready", within=60)
+        eventually(lambda: self.pod, "the operator is ready")
 
     def kill(self) -> None:
         """Kill it with SIGKILL, so that it cannot clean up; another pod replaces it."""
-        pod = eventually(lambda: self.pod, "the operator is ready", within=60)
+        pod = eventually(lambda: self.pod, "the operator is ready")
         assert pod
         container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
         in_node(
@@ -108,7 +108,7 @@ class Release:
 def in_node(node: str, *command: str) -> str:
     """Run a command in the container that is a kind cluster's node."""
     done = subprocess.run(
-        [tool("docker"), "exec", node, *command], capture_output=True, text=True, timeout=60, check=False
+        [tool("docker"), "exec", node, *command], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout

@@ -44,7 +44,7 @@ def test_old_results_go_while_workers_work(
         lock.autocommit = False
         lock.execute(f"SELECT id FROM {TABLE} WHERE id = '{max(old, key=lambda r: r.id).id}' FOR UPDATE")
         here("create", "job", "now", "--from=cronjob/worker-cleanup")
-        eventually(lambda: waits_for_a_lock(database), "the clean-up waits for the row", within=60)
+        eventually(lambda: waits_for_a_lock(database), "the clean-up waits for the row")
         database.finish(database.enqueue(chores.add, 3, 4))
         # Its pod is nobody's worker.
         assert len(worker.pods) == 1
@@ -52,7 +52,7 @@ def test_old_results_go_while_workers_work(
         budget = "--output=jsonpath={.status.expectedPods}"
         assert here("get", "pdb/worker", budget) == "1"
         lock.rollback()
-    here("wait", "--for=condition=Complete", "job/now", "--timeout=60s")
+    here("wait", "--for=condition=Complete", "job/now", "--timeout=240s")
 
     assert here("logs", "job/now").strip() == "Deleted 3 results of tasks that finished more than 7 days ago."
     assert database.statuses([*young, running]) == ["RUNNING", "SUCCESSFUL", "SUCCESSFUL"]

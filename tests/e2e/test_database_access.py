@@ -84,10 +84,10 @@ def test_the_operator_and_the_pods_verify_a_server_by_an_authority_of_the_users_
                 "sslRootCertSecretRef": {"name": "authority", "key": "root.pem"},
             },
         )
-        worker.becomes("DatabaseReachable", "False", "TLSFailed", within=60)
+        worker.becomes("DatabaseReachable", "False", "TLSFailed")
 
         put_secret(here, "authority", **{"root.pem": authority.pem})
-        worker.becomes("DatabaseReachable", "True", "Sampled", within=60)
+        worker.becomes("DatabaseReachable", "True", "Sampled")
         (result,) = database.finish(database.enqueue(chores.add, 1, 2))
         assert str(result.status) == "SUCCESSFUL"
         assert database.is_encrypted("django-task-operator")

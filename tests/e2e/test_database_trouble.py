@@ -40,10 +40,10 @@ def test_replicas_are_held_while_the_server_is_down_and_tasks_go_on_when_it_is_b
         assert message.endswith("Replicas are held at 2.")
         always(lambda: worker.replicas == 2, "two replicas while the database is down", seconds=4)
         neighbour.becomes("Ready", "True")
-        database.finish(database.enqueue(chores.add, 1, 2), within=20)
+        database.finish(database.enqueue(chores.add, 1, 2))
         server.go_on()
 
-        worker.becomes("DatabaseReachable", "True", within=40)
+        worker.becomes("DatabaseReachable", "True")
         assert worker.events("DatabaseReachable")
         fragile.finish(results)
         worker.scales_to(0)
@@ -84,7 +84,7 @@ def test_pods_are_replaced_when_the_password_was_rotated_and_the_new_one_works(
         # From now on, the first password is refused.
         user.end_clients()
         results = database.enqueue(chores.add, 1, 2)
-        eventually(lambda: worker.pod_names.isdisjoint(before) and worker.pods, "new pods", within=180)
+        eventually(lambda: worker.pod_names.isdisjoint(before) and worker.pods, "new pods")
         worker.scales_to(1)
 
         (result,) = database.finish(results)
@@ -108,7 +108,7 @@ def test_a_new_url_that_does_not_work_replaces_no_pod(
 
     put_secret(here, "database", DATABASE_URL=f"{database.url}_of_a_typo")
     # The operator looks once a minute whether the Secret has changed.
-    worker.becomes("DatabaseReachable", "False", "DatabaseMissing", within=180)
+    worker.becomes("DatabaseReachable", "False", "DatabaseMissing")
     always(lambda: worker.pod_names == before, "the same pods", seconds=4)
     database.finish(database.enqueue(chores.add, 1, 2))
     put_secret(here, "database", DATABASE_URL=database.url)

@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 type MakeWorker = Callable[..., TaskWorker]
 
 EXAMPLES = ROOT / "examples" / "hpa"
-# The autoscaler looks every 15 seconds; a loaded machine may make it miss one.
-TWO_LOOKS_SECONDS = 60
-# Pods start and end slowly there.
-POD_SECONDS = 90
+# The autoscaler looks every 15 seconds.
+TWO_LOOKS_SECONDS = 30
 
 
 def asked(worker: TaskWorker) -> int | None:
@@ -88,11 +86,11 @@ def nobody_reaches(release: Release) -> Iterator[None]:
 
 def test_external_follows_kubectl_scale(make_worker: MakeWorker, database: Database, here: Kubectl) -> None:
     worker = make_worker(scaling={"driver": "External"})
-    worker.scales_to(1, within=POD_SECONDS)
+    worker.scales_to(1)
     assert asked(worker) == 1
     worker.becomes("ScalingActive", "True", "ReplicasAsked")
     here("scale", "djtw", "worker", "--replicas=3")
-    worker.scales_to(3, within=POD_SECONDS)
+    worker.scales_to(3)
     scale = json.loads(here("get", "djtw/worker", "--subresource=scale", "--output=json"))
     assert scale["spec"]["replicas"] == 3
     eventually(lambda: worker.status["replicas"] == 3, "the scale subresource tells how many there are")
@@ -100,9 +98,9 @@ def test_external_follows_kubectl_scale(make_worker: MakeWorker, database: Datab
     assert len(pods) == 3
 
     here("scale", "djtw", "worker", "--replicas=0")
-    worker.scales_to(0, within=POD_SECONDS)
+    worker.scales_to(0)
     # One that is about to go may still claim a task.
-    eventually(lambda: not here("get", "pods", "--output=name"), "no pod is left", within=POD_SECONDS)
+    eventually(lambda: not here("get", "pods", "--output=name"), "no pod is left")
     database.enqueue(chores.add, 1, 2)
     worker.becomes("Ready", "False", "NoReplicasAsked")
     assert worker.replicas == 0
@@ -119,21 +117,20 @@ def test_external_follows_without_a_database(make_worker: MakeWorker, here: Kube
 def test_autoscalers_of_ones_own(example: Callable[[str], TaskWorker], database: Database) -> None:
     by_metrics, by_cpu = example("own-metrics"), example("own-cpu")
     for worker in (by_metrics, by_cpu):
-        worker.scales_to(1, within=POD_SECONDS)
+        worker.scales_to(1)
     # No pod may claim them, so that they wait.
     rows = database.enqueue(chores.add, 1, 2, queue="priority", times=6)
     with database.lock_rows():
-        eventually(lambda: asked(by_metrics) == 3, "the autoscaler asks for 3", within=TWO_LOOKS_SECONDS)
-        by_metrics.scales_to(3, within=POD_SECONDS)
+        eventually(lambda: asked(by_metrics) == 3, "the autoscaler asks for 3")
+        by_metrics.scales_to(3)
     assert condition(by_metrics, "ScalingActive") == ("True", "ValidMetricFound")
     # There is no metrics-server here, so an autoscaler by CPU gets no metric, and changes nothing.
     eventually(
         lambda: condition(by_cpu, "ScalingActive") == ("False", "FailedGetResourceMetric"),
         "the autoscaler has looked",
-        within=TWO_LOOKS_SECONDS,
     )
     assert condition(by_cpu, "AbleToScale")[0] == "True"
-    by_cpu.scales_to(1, within=POD_SECONDS)
+    by_cpu.scales_to(1)
     database.finish(rows)
 
 
@@ -146,19 +143,17 @@ def test_hpa_from_zero_and_back(
     eventually(
         lambda: condition(worker, "ScalingActive") == ("False", "ScalingDisabled"),
         "the autoscaler sleeps",
-        within=TWO_LOOKS_SECONDS,
     )
     with deployment_writes(here) as writes:
         eventually(writes, "the watch has begun")
         rows = database.enqueue(chores.add, 1, 2, times=8)
         with database.lock_rows():
-            eventually(lambda: worker.replicas == 4, "as many as are needed, at once", within=10)
+            eventually(lambda: worker.replicas == 4, "as many as are needed")
             assert asked(worker) == 4
-            worker.scales_to(4, within=POD_SECONDS)
+            worker.scales_to(4)
             eventually(
                 lambda: condition(worker, "ScalingActive") == ("True", "ValidMetricFound"),
                 "the autoscaler is awake",
-                within=TWO_LOOKS_SECONDS,
             )
             worker.becomes("ScalingActive", "True")
             shown = here("get", "hpa")
@@ -172,7 +167,7 @@ def test_hpa_from_zero_and_back(
     assert (row["NAME"], row["REFERENCE"]) == ("managed", "DjangoTaskWorker/managed")
     assert "2/2" in shown, "tasks for a pod, of those that it should have"
     database.finish(rows)
-    worker.scales_to(0, within=POD_SECONDS)
+    worker.scales_to(0)
     assert asked(worker) == 0
     worker.becomes("Ready", "True", "ScaledToZero")
 
@@ -186,21 +181,21 @@ def test_hpa_between_zero_and_the_most(
     database.close_gate(1)
     database.close_gate(2)
     first = database.enqueue(chores.wait_at, 1)
-    worker.scales_to(1, within=POD_SECONDS)
+    worker.scales_to(1)
     others = database.enqueue(chores.wait_at, 2, times=2)
-    eventually(lambda: asked(worker) == 3, "the autoscaler asks for 3", within=TWO_LOOKS_SECONDS)
-    worker.scales_to(3, within=POD_SECONDS)
+    eventually(lambda: asked(worker) == 3, "the autoscaler asks for 3")
+    worker.scales_to(3)
     eventually(lambda: database.statuses(first + others) == ["RUNNING"] * 3, "all tasks run")
 
     with nobody_reaches(installed):
-        worker.becomes("ScalingActive", "False", within=TWO_LOOKS_SECONDS)
+        worker.becomes("ScalingActive", "False")
         database.open_gate(2)
         database.finish(others)
         always(lambda: worker.replicas == 3, "nothing is scaled in", seconds=35)
         assert condition(worker, "ScalingActive")[0] == "False"
-    eventually(lambda: asked(worker) == 1, "the autoscaler asks for 1", within=2 * TWO_LOOKS_SECONDS)
+    eventually(lambda: asked(worker) == 1, "the autoscaler asks for 1")
     database.open_gate(1)
-    worker.scales_to(0, within=POD_SECONDS)
+    worker.scales_to(0)
     assert asked(worker) == 0
 
 
@@ -208,7 +203,7 @@ def test_a_change_of_the_driver_under_load_ends_no_pod(make_worker: MakeWorker, 
     worker = make_worker()
     database.close_gate(1)
     results = database.enqueue(chores.wait_at, 1, times=2)
-    worker.scales_to(2, within=POD_SECONDS)
+    worker.scales_to(2)
     eventually(lambda: database.statuses(results) == ["RUNNING"] * 2, "both tasks run")
     pods = worker.pod_names
     for driver in ("HPA", "External", "HPA", "Operator", "External", "Operator"):
@@ -222,7 +217,7 @@ def test_a_change_of_the_driver_under_load_ends_no_pod(make_worker: MakeWorker, 
 
     assert database.statuses(results) == ["SUCCESSFUL"] * 2
     assert {result.worker_ids[0] for result in results} == pods
-    worker.scales_to(0, within=POD_SECONDS)
+    worker.scales_to(0)
 
 
 def test_another_autoscaler_on_the_deployment_is_named_and_not_fought(
@@ -245,12 +240,12 @@ def test_another_autoscaler_on_the_deployment_is_named_and_not_fought(
     }
     with deployment_writes(here) as writes:
         here("create", "-f-", manifest=other)
-        message = worker.becomes("ScalingActive", "False", "ScalingConflict", within=TWO_LOOKS_SECONDS)
+        message = worker.becomes("ScalingActive", "False", "ScalingConflict")
         assert message.startswith("HorizontalPodAutoscaler theirs scales the Deployment too.")
         assert worker.warns("ScalingConflict") == message
-        worker.scales_to(2, within=POD_SECONDS)
-        always(lambda: worker.replicas == 2, "the autoscaler's number", seconds=TWO_LOOKS_SECONDS / 2)
+        worker.scales_to(2)
+        always(lambda: worker.replicas == 2, "the autoscaler's number", seconds=TWO_LOOKS_SECONDS)
         assert [replicas for _, replicas in writes()] == [1, 2]
     here("delete", "hpa", "theirs")
-    worker.becomes("ScalingActive", "True", within=TWO_LOOKS_SECONDS)
-    worker.scales_to(1, within=POD_SECONDS)
+    worker.becomes("ScalingActive", "True")
+    worker.scales_to(1)

@@ -41,14 +41,14 @@ def test_the_operator_killed_under_load_changes_nothing_that_runs(
         elif moment == "running":
             eventually(lambda: "RUNNING" in database.statuses(results), "a task runs")
         operator.kill()
-        worker.scales_to(3, within=60)
+        worker.scales_to(3)
         pods = worker.pod_names
         assert operator.incarnation
         eventually(lambda: database.statuses(results).count("RUNNING") == 3, "three tasks run")
         database.open_gate(1)
         database.finish(results)
         assert [replicas for _, replicas in writes()][:2] == [0, 3]
-        worker.scales_to(0, within=60)
+        worker.scales_to(0)
         down = [replicas for _, replicas in writes()][1:]
 
     assert {result.worker_ids[0] for result in results} <= pods
@@ -72,9 +72,9 @@ def _wait_for_the_controllers(kubectl: Kubectl) -> None:
     """
     with new_namespace(kubectl) as name:
         within = kubectl.within(name)
-        within("wait", "--for=create", "serviceaccount/default", "--timeout=110s")
+        within("wait", "--for=create", "serviceaccount/default", "--timeout=240s")
         within("create", "deployment", "probe", "--image=shop:dev", "--", "sleep", "infinity")
-        within("rollout", "status", "deployment/probe", "--timeout=110s")
+        within("rollout", "status", "deployment/probe", "--timeout=240s")
 
 
 class ApiServer:
@@ -99,7 +99,7 @@ class ApiServer:
 
     def come_back(self) -> None:
         in_node(self._node, "sh", "-c", f"if [ -e {self.ASIDE} ]; then mv {self.ASIDE} {self.MANIFEST}; fi")
-        eventually(self.answers, "the API server is back", within=90)
+        eventually(self.answers, "the API server is back")
 
 
 def test_an_api_server_away_for_a_minute_costs_no_task(
@@ -119,16 +119,16 @@ def test_an_api_server_away_for_a_minute_costs_no_task(
     database.finish(running)
     database.close_gate(2)
     late = database.enqueue(chores.wait_at, 2, times=2)
-    eventually(lambda: time.monotonic() - away_since >= AWAY_SECONDS, "a minute", within=AWAY_SECONDS + 5)
+    eventually(lambda: time.monotonic() - away_since >= AWAY_SECONDS, "a minute")
     api_server.come_back()
 
     # An API server that ends takes its address out of its Service, and kube-proxy puts it back only when
     # its own retry comes: pods reach the server up to half a minute after it answers us. The controllers
     # and the scheduler, which make the pods, wait for up to a minute between their tries.
-    eventually(lambda: worker.replicas == 2, "two replicas are asked for", within=120)
+    eventually(lambda: worker.replicas == 2, "two replicas are asked for")
     assert pods <= worker.pod_names
     database.open_gate(2)
-    assert database.statuses(database.finish(arrived + late, within=180)) == ["SUCCESSFUL"] * 6
-    eventually(lambda: worker.replicas == 0, "no replica is asked for", within=60)
+    assert database.statuses(database.finish(arrived + late)) == ["SUCCESSFUL"] * 6
+    eventually(lambda: worker.replicas == 0, "no replica is asked for")
     eventually(lambda: worker.status["desiredReplicas"] == 0, "the status says so")
-    eventually(lambda: operator.pod, "the operator is ready", within=60)
+    eventually(lambda: operator.pod, "the operator is ready")

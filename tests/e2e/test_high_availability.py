@@ -67,7 +67,7 @@ class Pair:
             holds = leader and self.lease["holderIdentity"] == leader["metadata"]["name"]
             return (leader, others[0]) if leader and holds and len(others) == 1 else None
 
-        found = eventually(both, "one leads and one stands by", within=90)
+        found = eventually(both, "one leads and one stands by")
         assert found
         return found
 
@@ -101,7 +101,7 @@ class Pair:
                 (p for p in mine if p["status"]["containerStatuses"][0]["restartCount"] > before), None
             )
 
-        found = eventually(again, f"{pod['metadata']['name']} runs again", within=90)
+        found = eventually(again, f"{pod['metadata']['name']} runs again")
         assert found
         return found
 
@@ -167,12 +167,12 @@ def pair(installed: Release) -> Iterator[Pair]:
     try:
         installed.helm(
             *("upgrade", NAME, str(ROOT / "charts" / NAME), "--reuse-values", "--set=replicas=2"),
-            *("--wait", "--timeout=2m"),
+            *("--wait", "--timeout=4m"),
         )
         yield Pair(installed)
     finally:
         installed.install()
-        eventually(lambda: len(installed.pods) == 1 and installed.pod, "one operator again", within=90)
+        eventually(lambda: len(installed.pods) == 1 and installed.pod, "one operator again")
 
 
 def test_a_killed_leader_is_replaced_while_tasks_run(
@@ -187,16 +187,16 @@ def test_a_killed_leader_is_replaced_while_tasks_run(
     with deployment_writes(here) as writes:
         eventually(writes, "the watch has begun")
         results = database.enqueue(chores.wait_at, 1, times=2)
-        eventually(lambda: "RUNNING" in database.statuses(results), "a task runs", within=60)
+        eventually(lambda: "RUNNING" in database.statuses(results), "a task runs")
         killed_at = pair.signal(leader, "SIGKILL")
         # Or the container would be started again, and lead before the other may.
         pair.release.kubectl("delete", "pod", leader["metadata"]["name"], "--force", "--grace-period=0")
         results += database.enqueue(chores.wait_at, 1, times=3)
         takeover = pair.leads(other)
-        worker.scales_to(3, within=60)
+        worker.scales_to(3)
         database.open_gate(1)
         database.finish(results)
-        worker.scales_to(0, within=60)
+        worker.scales_to(0)
         replicas = [number for _, number in writes()]
 
     assert takeover.took(killed_at) <= 7
@@ -230,12 +230,12 @@ def test_a_leader_cut_off_steps_down_before_another_leads(
             takeover = pair.leads(other)
             eventually(lambda: worker.replicas == 1, "one replica is asked for")
             results += database.enqueue(chores.wait_at, 1, times=4)
-            worker.scales_to(3, within=60)
+            worker.scales_to(3)
         # What was on its way from the old leader would arrive now.
         again = pair.restarted(leader)
         database.open_gate(1)
         database.finish(results)
-        worker.scales_to(0, within=60)
+        worker.scales_to(0)
         replicas = [number for _, number in writes()]
 
     stepped_down = pair.told(again, "stepped down", "--previous")

@@ -23,7 +23,7 @@ MEMORY = "160Mi"
 
 def running(worker: TaskWorker, database: Database, gate: int) -> tuple[str, Any]:
     """The only pod, and a task that it runs until the gate opens."""
-    worker.scales_to(1, within=60)
+    worker.scales_to(1)
     (pod,) = worker.pod_names
     database.close_gate(gate)
     (result,) = database.enqueue(chores.wait_at, gate)
@@ -74,12 +74,12 @@ def test_a_drained_node_lets_tasks_finish(
     database.open_gate(1)
     database.finish([result])
     assert (result.status, result.worker_ids) == ("SUCCESSFUL", [pod])
-    assert "drained" in kubectl(*drain, "--ignore-daemonsets", "--timeout=60s")
+    assert "drained" in kubectl(*drain, "--ignore-daemonsets", "--timeout=240s")
 
     # There is no other node: its successor waits, which is said, until this one is back.
     worker.becomes("Reconciling", "True", "PodUnschedulable")
     kubectl("uncordon", node)
-    worker.scales_to(1, within=60)
+    worker.scales_to(1)
     (later,) = database.finish(database.enqueue(chores.add, 1, 2))
     assert set(later.worker_ids) <= worker.pod_names
 
@@ -91,7 +91,7 @@ def test_a_task_that_eats_all_memory_fails_alone(make_worker: MakeWorker, databa
         processes=2,
     )
     pod, neighbour = running(worker, database, 1)
-    (greedy,) = database.finish(database.enqueue(chores.eat, 500), within=120)
+    (greedy,) = database.finish(database.enqueue(chores.eat, 500))
 
     assert greedy.status == "FAILED"
     # The kernel killed its process alone, or, with newer control groups, its container.

@@ -69,7 +69,7 @@ def empty(database: Database) -> None:
 
 @pytest.fixture
 def metrics(operator: Release, api: Api) -> Release:
-    eventually(lambda: is_ours_and_available(api), "the APIService is available", within=60)
+    eventually(lambda: is_ours_and_available(api), "the APIService is available")
     return operator
 
 
@@ -245,7 +245,7 @@ def test_a_users_hpa_scales_by_it_and_holds_while_it_cannot_be_had(
         assert found
         return int(found["spec"]["replicas"])
 
-    eventually(lambda: replicas() == 4, "the HPA scales the target for 40 tasks", within=90)
+    eventually(lambda: replicas() == 4, "the HPA scales the target for 40 tasks")
     assert active() == "ValidMetricFound"
 
     # Without the rows the HPA would scale in at once; while nobody can count them it must not.
@@ -253,7 +253,7 @@ def test_a_users_hpa_scales_by_it_and_holds_while_it_cannot_be_had(
         database.server.execute("ALTER DATABASE {name} ALLOW_CONNECTIONS false", name=database.name)
         database.end_clients("django-task-operator")
         connection.execute("DELETE FROM django_tasks_database_dbtaskresult")
-    eventually(lambda: active() == "FailedGetExternalMetric", "the HPA gets an error", within=90)
+    eventually(lambda: active() == "FailedGetExternalMetric", "the HPA gets an error")
     always(lambda: replicas() == 4, "the replicas are held", seconds=5)
 
 
@@ -289,8 +289,8 @@ def test_the_certificate_rotates_under_a_stream_of_requests(
 
     def upgrade(hours: str) -> None:
         value = f"--set-json=metricsApi.certificateHours={hours}"
-        metrics.helm("upgrade", NAME, chart, "--reuse-values", value, "--wait", "--timeout=90s")
-        eventually(lambda: is_ours_and_available(api), "the APIService is available", within=60)
+        metrics.helm("upgrade", NAME, chart, "--reuse-values", value, "--wait", "--timeout=240s")
+        eventually(lambda: is_ours_and_available(api), "the APIService is available")
 
     def bundle() -> set[x509.Certificate]:
         found = api_service(api)
@@ -303,9 +303,7 @@ def test_the_certificate_rotates_under_a_stream_of_requests(
     stream = Stream(Api(kubeconfig), namespace)
     stream.start()
     try:
-        both = eventually(
-            lambda: bundle() if len(bundle()) == 2 else None, "both authorities are trusted", within=90
-        )
+        both = eventually(lambda: bundle() if len(bundle()) == 2 else None, "both authorities are trusted")
         assert before < both
         (successor,) = both - before
         context = ssl.create_default_context()
@@ -316,7 +314,7 @@ def test_the_certificate_rotates_under_a_stream_of_requests(
                 _, certificate = ask(port, context, "GET /readyz HTTP/1.1")
             return x509.load_der_x509_certificate(certificate).issuer == successor.subject
 
-        eventually(presented, "the new certificate is presented", within=60)
+        eventually(presented, "the new certificate is presented")
         answered = stream.answers
         eventually(lambda: stream.answers > answered + 20, "requests after that")
     finally:
@@ -354,13 +352,13 @@ def test_another_adapter_is_left_alone_and_followed_once_it_is_gone(
         assert taken["spec"]["service"] == theirs
     finally:
         kubectl("delete", "apiservice", API_SERVICE)
-    eventually(lambda: is_ours_and_available(api), "ours comes back", within=60)
+    eventually(lambda: is_ours_and_available(api), "ours comes back")
 
 
 def test_uninstall_leaves_no_apiservice(metrics: Release, api: Api, kubectl: Kubectl) -> None:
     metrics.uninstall()
     try:
-        eventually(lambda: api_service(api) is None, "the APIService is gone", within=60)
+        eventually(lambda: api_service(api) is None, "the APIService is gone")
         left = kubectl(
             *("get", "clusterroles,clusterrolebindings,roles,rolebindings,secrets,services"),
             *("--all-namespaces", "--output=name", f"--selector=app.kubernetes.io/name={NAME}"),
@@ -368,4 +366,4 @@ def test_uninstall_leaves_no_apiservice(metrics: Release, api: Api, kubectl: Kub
         assert left == ""
     finally:
         metrics.install()
-    eventually(lambda: is_ours_and_available(api), "the APIService is available again", within=60)
+    eventually(lambda: is_ours_and_available(api), "the APIService is available again")

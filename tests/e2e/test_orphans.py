@@ -24,14 +24,14 @@ type MakeWorker = Callable[..., TaskWorker]
 
 GRACE = 5
 # The promise is 5 (benchmarks/orphans.py); a node that also runs everything else reports slowly.
-SLACK = 20
+SLACK = 60
 
 
 def running(database: Database, worker: TaskWorker) -> tuple[TaskResult[..., Any], str]:
     """A task that runs until gate 1 is opened, and its pod."""
     database.close_gate(1)
     (result,) = database.enqueue(chores.wait_at, 1)
-    eventually(lambda: database.statuses([result]) == ["RUNNING"], "the task runs", within=60)
+    eventually(lambda: database.statuses([result]) == ["RUNNING"], "the task runs")
     # In the second of its start, Kubernetes' times do not tell it from one of the container before.
     started = result.started_at
     assert started
@@ -53,7 +53,7 @@ def kill_container(worker: TaskWorker, pod: str, node: str) -> None:
 
 def settled(database: Database, result: TaskResult[..., Any], since: float) -> float:
     """Wait for the end of a task; return how long that took."""
-    database.finish([result], within=GRACE + SLACK + 60)
+    database.finish([result])
     return time.monotonic() - since
 
 
@@ -75,7 +75,7 @@ def test_a_task_whose_pod_is_gone_fails_and_says_why(
     assert str(result.id) in note
     assert "tests.e2e.project.chores.wait_at" in note
     # A dead row keeps no pod.
-    worker.scales_to(0, within=60)
+    worker.scales_to(0)
     assert worker.status["orphanedTasks"] == 0
 
 
@@ -122,7 +122,7 @@ def test_a_task_whose_container_is_killed_is_requeued_and_runs_in_the_next(
         database.refresh([result])
         return result.status == "RUNNING" and result.started_at != first
 
-    eventually(runs_again, "it runs again", within=GRACE + SLACK + 30)
+    eventually(runs_again, "it runs again")
     assert time.monotonic() - killed >= GRACE - 1
     database.open_gate(1)
     database.finish([result])
@@ -144,7 +144,7 @@ def test_requeued_no_more_often_than_it_may_be(
         database.refresh([result])
         return result.status == "RUNNING" and result.worker_ids[-1] != pod
 
-    eventually(runs_elsewhere, "it runs in another pod", within=60)
+    eventually(runs_elsewhere, "it runs in another pod")
     remove(here, result.worker_ids[-1])
     database.finish([result])
 
@@ -165,7 +165,7 @@ def test_an_attempt_that_an_eviction_ended_does_not_count(
         database.refresh([result])
         return result.status == "RUNNING" and pod not in result.worker_ids
 
-    eventually(runs_elsewhere, "it runs in another pod, and says nothing of the first", within=60)
+    eventually(runs_elsewhere, "it runs in another pod, and says nothing of the first")
     assert len(result.worker_ids) == 1
     (event,) = eventually(lambda: worker.events("TaskRequeued"), "that is told")
     assert "This attempt does not count, because the pod was evicted through the API." in event["note"]
@@ -205,7 +205,7 @@ def test_rows_of_others_are_never_touched_and_ignored_ones_are_counted(
         for row, worker_id in zip(foreign, others, strict=True):
             connection.execute(claim, [f'["{worker_id}"]', row.id])
     remove(here, pod)
-    eventually(lambda: worker.status.get("orphanedTasks") == 1, "one orphan is counted", within=60)
+    eventually(lambda: worker.status.get("orphanedTasks") == 1, "one orphan is counted")
     assert "1 of the tasks that are RUNNING" in worker.warns("TasksOrphaned")
     worker.patch(orphans={"policy": "Fail"})
     settled(database, result, time.monotonic())

@@ -38,7 +38,7 @@ def test_a_worker_runs_as_a_user_whom_its_image_does_not_know(
     (running, *_) = worker.pods
     assert running["spec"]["securityContext"]["runAsUser"] == ARBITRARY["runAsUser"]
     here("create", "job", "now", "--from=cronjob/worker-cleanup")
-    here("wait", "--for=condition=Complete", "job/now", "--timeout=60s")
+    here("wait", "--for=condition=Complete", "job/now", "--timeout=240s")
 
 
 def operator_pod(*args: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def test_the_operator_runs_as_a_user_whom_its_image_does_not_know(
     pod = operator_pod(f"--watch-namespace={namespace}", "--pod-security=platform")
     pod["spec"]["securityContext"] |= ARBITRARY
     here("create", "-f-", manifest=pod)
-    here("wait", "--for=condition=Ready", "pod/operator", "--timeout=60s")
+    here("wait", "--for=condition=Ready", "pod/operator", "--timeout=240s")
     assert "Traceback" not in here("logs", "operator")
 
 
@@ -86,10 +86,10 @@ def test_a_mesh_keeps_neither_a_migration_nor_a_clean_up_from_ending(
         worker = make_worker(migrations={"policy": "BeforeRollout"}, cleanup={"schedule": "0 0 1 1 *"})
         assert database.statuses(database.finish(database.enqueue(chores.add, 1, 2))) == ["SUCCESSFUL"]
         assert worker.events("MigrationStarted")
-        eventually(lambda: not here("get", "jobs", "--output=name"), "the migration's Job is gone", within=60)
+        eventually(lambda: not here("get", "jobs", "--output=name"), "the migration's Job is gone")
         here("create", "job", "now", "--from=cronjob/worker-cleanup")
         # By itself it would stay, complete.
-        eventually(lambda: not here("get", "jobs", "--output=name"), "the clean-up's Job is gone", within=60)
+        eventually(lambda: not here("get", "jobs", "--output=name"), "the clean-up's Job is gone")
 
 
 def test_a_migration_that_fails_in_a_mesh_is_said(
@@ -100,7 +100,7 @@ def test_a_migration_that_fails_in_a_mesh_is_said(
             migrations={"policy": "BeforeRollout"},
             env=[{"name": "DJANGO_SETTINGS_MODULE", "value": "tests.e2e.project.nowhere"}],
         )
-        message = worker.becomes("Stalled", "True", "MigrationFailed", within=60)
+        message = worker.becomes("Stalled", "True", "MigrationFailed")
         assert "nowhere" in message
 
 
@@ -153,10 +153,8 @@ def test_a_namespace_that_is_gone_keeps_no_other_from_being_served(
     here(
         "create", "-f-", manifest=operator_pod(f"--watch-namespace={namespace}", f"--watch-namespace={gone}")
     )
-    here("wait", "--for=condition=Ready", "pod/operator", "--timeout=90s")
-    eventually(
-        lambda: "workers not watched" in here("logs", "operator"), "kopf has given up for the one", within=90
-    )
+    here("wait", "--for=condition=Ready", "pod/operator", "--timeout=240s")
+    eventually(lambda: "workers not watched" in here("logs", "operator"), "kopf has given up for the one")
     log = [json.loads(line) for line in here("logs", "operator").splitlines() if line.startswith("{")]
     named = {each["message"]: each.get("namespace") for each in log}
     assert named["namespace not served"] == named["workers not watched"] == gone

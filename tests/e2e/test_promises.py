@@ -66,7 +66,7 @@ def only_pod(worker: TaskWorker) -> str:
 
 
 def ready_pod(worker: TaskWorker) -> str:
-    worker.scales_to(1, within=60)
+    worker.scales_to(1)
     return only_pod(worker)
 
 
@@ -119,7 +119,7 @@ def test_two_processes_of_two_threads_run_four_tasks_at_a_time_in_one_pod(
 ) -> None:
     worker = run(processes=2, threads=2)
     pod = ready_pod(worker)
-    results = database.finish(database.enqueue(bakery.rise, 4, times=4), within=120)
+    results = database.finish(database.enqueue(bakery.rise, 4, times=4))
 
     assert slots(results) == [f"{pod}/1.1", f"{pod}/1.2", f"{pod}/2.1", f"{pod}/2.2"]
     assert database.statuses(results) == ["SUCCESSFUL"] * 4, "none ends before all of them run"
@@ -130,7 +130,7 @@ def test_a_worker_of_production_processes_takes_its_args_as_they_are_documented(
 ) -> None:
     worker = run(prodserver={"process": "worker"})
     pod = ready_pod(worker)
-    results = database.finish(database.enqueue(bakery.rise, 4, times=4), within=120)
+    results = database.finish(database.enqueue(bakery.rise, 4, times=4))
 
     assert slots(results) == [f"{pod}/{process}.1" for process in (1, 2, 3, 4)]
     assert database.statuses(results) == ["SUCCESSFUL"] * 4, "none ends before all of them run"
@@ -254,7 +254,7 @@ def test_a_pod_that_is_deleted_finishes_its_task(run: Run, database: Database, h
     here("delete", "pod", pod, "--wait=false")
     # Each of the two ends when both have been started.
     (next_one,) = database.enqueue(bakery.rise, 2)
-    database.finish([long, next_one], within=120)
+    database.finish([long, next_one])
 
     assert (long.status, long.worker_ids) == ("SUCCESSFUL", [pod])
     assert next_one.worker_ids != [pod]
@@ -285,7 +285,7 @@ def test_bad_input_is_one_sentence_in_the_condition(
     run: Run, database: Database, spec: dict[str, Any], says: str
 ) -> None:
     worker = run(**spec)
-    message = worker.becomes("Stalled", "True", "CrashLooping", within=60)
+    message = worker.becomes("Stalled", "True", "CrashLooping")
 
     assert says in message
     assert says in worker.warns("CrashLooping")
@@ -298,7 +298,7 @@ def test_a_database_that_is_not_migrated_is_told_by_operator_and_pod(
         put_secret(here, "database", DATABASE_URL=empty.url)
         worker = run()
         operators = worker.becomes("DatabaseReachable", "False", "TableMissing")
-        pods = worker.becomes("Stalled", "True", "CrashLooping", within=60)
+        pods = worker.becomes("Stalled", "True", "CrashLooping")
         here("delete", "djtw", "worker", "--wait=false")
 
     assert "Run manage.py migrate" in operators

@@ -54,7 +54,7 @@ def a_migration_runs(worker: TaskWorker) -> str:
                     return str(pod["metadata"]["ownerReferences"][0]["name"])
         return ""
 
-    return eventually(running, "a migration runs", within=60)
+    return eventually(running, "a migration runs")
 
 
 def images(worker: TaskWorker) -> set[str]:
@@ -71,7 +71,7 @@ def test_no_pod_of_a_new_version_starts_before_its_migration(
             first = a_migration_runs(worker)
             assert first in worker.becomes("Reconciling", "True", "Migrating")
             assert worker.deployment is None
-        worker.scales_to(1, within=90)
+        worker.scales_to(1)
         worker.becomes("Ready", "True")
         old = worker.pod_names
         with in_the_way(database, "django_content_type"):
@@ -86,7 +86,7 @@ def test_no_pod_of_a_new_version_starts_before_its_migration(
             assert images(worker) == {"shop:dev"}
             database.open_gate(1)
             database.finish(results)
-        eventually(lambda: images(worker) == {NEXT}, "the new version runs", within=90)
+        eventually(lambda: images(worker) == {NEXT}, "the new version runs")
         worker.becomes("Ready", "True")
         worker.becomes("Reconciling", "False")
 
@@ -101,12 +101,12 @@ def test_a_failing_migration_keeps_the_old_pods_at_work_and_says_why(
     make_worker: MakeWorker, database: Database
 ) -> None:
     worker = make_worker(migrations=BEFORE, scaling={"minReplicas": 1})
-    worker.scales_to(1, within=90)
+    worker.scales_to(1)
     old = worker.pod_names
     # What the new version's migration wants to create.
     database.execute("CREATE TABLE django_content_type (id int)")
     worker.patch(env=with_apps("django.contrib.contenttypes"))
-    message = worker.becomes("Stalled", "True", "MigrationFailed", within=180)
+    message = worker.becomes("Stalled", "True", "MigrationFailed")
 
     (job,) = jobs(worker)
     assert f"Job {job['metadata']['name']} failed to migrate the database (exit code 1)" in message
@@ -130,7 +130,7 @@ def test_a_failing_migration_keeps_the_old_pods_at_work_and_says_why(
     database.execute("DROP TABLE django_content_type")
     before = worker.pod_names
     worker.patch(env=with_apps("django.contrib.contenttypes"))
-    eventually(lambda: worker.pods and not worker.pod_names & before, "the mended version runs", within=90)
+    eventually(lambda: worker.pods and not worker.pod_names & before, "the mended version runs")
 
 
 def test_a_rollout_lets_tasks_finish(make_worker: MakeWorker, database: Database) -> None:
@@ -141,7 +141,7 @@ def test_a_rollout_lets_tasks_finish(make_worker: MakeWorker, database: Database
     (long,) = database.enqueue(chores.wait_at, 1)
     eventually(lambda: database.statuses([long]) == ["RUNNING"], "the task runs")
     worker.patch(image=NEXT)
-    eventually(lambda: images(worker) == {NEXT}, "only the new version is not about to go", within=60)
+    eventually(lambda: images(worker) == {NEXT}, "only the new version is not about to go")
     (other,) = database.finish(database.enqueue(chores.add, 1, 2))
     assert database.statuses([long]) == ["RUNNING"]
     database.open_gate(1)

@@ -25,13 +25,13 @@ def test_idle_pods_go_and_busy_ones_stay(make_worker: MakeWorker, database: Data
         database.close_gate(gate)
     # Long and short tasks alternate, so that busy and idle pods are of the same age.
     mixed = [database.enqueue(chores.wait_at, 1 + number % 2)[0] for number in range(PODS)]
-    worker.scales_to(PODS, within=90)
-    eventually(lambda: database.statuses(mixed) == ["RUNNING"] * PODS, "every pod has a task", within=60)
+    worker.scales_to(PODS)
+    eventually(lambda: database.statuses(mixed) == ["RUNNING"] * PODS, "every pod has a task")
     long, short = mixed[::2], mixed[1::2]
     busy = {result.worker_ids[0] for result in long}
     database.open_gate(2)
     database.finish(short)
-    worker.scales_to(len(long), within=60)
+    worker.scales_to(len(long))
 
     assert worker.pod_names == busy
     assert database.statuses(long) == ["RUNNING"] * len(long)
@@ -39,7 +39,7 @@ def test_idle_pods_go_and_busy_ones_stay(make_worker: MakeWorker, database: Data
     eventually(lambda: not marked(worker), "no pod is marked any more")
     database.open_gate(1)
     database.finish(long)
-    worker.scales_to(0, within=60)
+    worker.scales_to(0)
     assert [len(result.worker_ids) for result in mixed] == [1] * PODS
     assert database.statuses(mixed) == ["SUCCESSFUL"] * PODS
 
@@ -48,7 +48,7 @@ def test_more_busy_pods_than_are_wanted_are_all_kept(make_worker: MakeWorker, da
     worker = make_worker(scaling={"maxReplicas": 3, "tasksPerReplica": 1})
     database.close_gate(1)
     results = database.enqueue(chores.wait_at, 1, times=3)
-    eventually(lambda: database.statuses(results) == ["RUNNING"] * 3, "every pod has a task", within=90)
+    eventually(lambda: database.statuses(results) == ["RUNNING"] * 3, "every pod has a task")
     pods = worker.pod_names
     worker.patch(scaling={"tasksPerReplica": 3})
     message = worker.becomes("ScalingActive", "True", "BusyPodsKept")
@@ -57,7 +57,7 @@ def test_more_busy_pods_than_are_wanted_are_all_kept(make_worker: MakeWorker, da
     always(lambda: worker.pod_names == pods and worker.replicas == 3, "all pods work on", seconds=5)
     database.open_gate(1)
     database.finish(results)
-    worker.scales_to(0, within=60)
+    worker.scales_to(0)
     assert database.statuses(results) == ["SUCCESSFUL"] * 3
 
 

@@ -197,7 +197,7 @@ def test_a_manifest_that_is_applied_differs_in_nothing(
         return here.run("diff", *how, "-f", "-", manifest=manifest).returncode == 0
 
     # kubectl reads the object twice, and an operator may write a status in between.
-    eventually(is_in_sync, "nothing differs", within_s=30, every_s=1)
+    eventually(is_in_sync, "nothing differs", every_s=1)
     stored = json.loads(here("get", "djtw", manifest["metadata"]["name"], "-ojson"))["spec"]
     assert within(manifest["spec"], stored) == []
 

@@ -74,7 +74,7 @@ def test_all_cuts(server: Server, tmp_path: Path) -> None:
 
         try:
             eventually(all_made, "all cuts", within_s=400)
-            direct.all_finished(total, within_s=120)
+            direct.all_finished(total)
             assert direct.statuses() == {"SUCCESSFUL": total}
             assert worker.terminate(60) == 0
         except AssertionError as error:

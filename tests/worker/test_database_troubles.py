@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.databases import docker, running_mariadb, running_postgres
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
 from tests.worker.harness import Project, Worker
 from tests.worker.proxy import TO_THE_END, Fault, How, Part, Proxy
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from tests.databases import Server
 
 TABLE = "django_tasks_database_dbtaskresult"
-# Deadlines of waits that end as soon as their condition is true.
-PATIENCE_S = 60.0
 # The exit code of a worker that was refused for too long.
 REFUSED = 6
 
@@ -141,7 +139,7 @@ class Held:
 
     def __post_init__(self) -> None:
         self.id = self.project.enqueue_one("hold", str(self.path))
-        eventually(lambda: self.status == "RUNNING", "it runs", within_s=PATIENCE_S)
+        eventually(lambda: self.status == "RUNNING", "it runs")
 
     @property
     def status(self) -> str:
@@ -151,7 +149,7 @@ class Held:
         self.path.touch()
 
     def is_kept(self) -> None:
-        row = self.project.finished(self.id, within_s=PATIENCE_S)
+        row = self.project.finished(self.id)
         assert (row["status"], len(row["worker_ids"])) == ("SUCCESSFUL", 1)
 
 
@@ -205,14 +203,14 @@ def keeps(held: Held, trouble: AbstractContextManager[None], worker: Worker, beg
     with trouble:
         waits = held.project.enqueue_one("add", 1, 2)
         held.let_go()
-        eventually(lambda: begin in worker.output[said:], begin, within_s=PATIENCE_S)
+        eventually(lambda: begin in worker.output[said:], begin)
         # Nobody has stored anything else instead.
         assert held.status == "RUNNING"
         assert held.project.result(waits)["status"] == "READY"
     held.is_kept()
-    row = held.project.finished(waits, within_s=PATIENCE_S)
+    row = held.project.finished(waits)
     assert (row["status"], row["return_value"], len(row["worker_ids"])) == ("SUCCESSFUL", 3, 1)
-    eventually(lambda: end in worker.output[said:], end, within_s=PATIENCE_S)
+    eventually(lambda: end in worker.output[said:], end)
 
 
 @pytest.mark.parametrize("place", ["postgres"], indirect=True)
@@ -264,10 +262,10 @@ def holds_lock(held: Held, worker: Worker, words: str) -> None:
     assert held.project.ask("lock", id=held.id) is True
     try:
         held.let_go()
-        worker.says(f"The task table is busy ({words})", within_s=PATIENCE_S)
+        worker.says(f"The task table is busy ({words})")
     finally:
         held.project.ask("unlock")
-    worker.says("works again", within_s=PATIENCE_S)
+    worker.says("works again")
 
 
 @pytest.mark.parametrize("place", ["postgres"], indirect=True)
@@ -278,7 +276,7 @@ def test_workers_in_one_anothers_way(place: Place, level: str, tmp_path: Path) -
     with place.refusing(f"ALTER ROLE app SET {default} = '{level}'", f"ALTER ROLE app RESET {default}"):
         place.project.enqueue_each("count", [[str(record), number] for number in range(200)])
         workers = [place.project.worker("--threads=4", "--interval=0.1") for _ in range(2)]
-        place.project.all_finished(200, within_s=PATIENCE_S * 2)
+        place.project.all_finished(200)
     assert place.project.statuses() == {"SUCCESSFUL": 200}
     assert set(counted(record).values()) == {1}
     for worker in workers:
@@ -295,7 +293,7 @@ def test_a_server_that_becomes_read_only(place: Place, tmp_path: Path) -> None:
     held = Held(place.project, tmp_path / "go")
     with place.refusing(on, off):
         held.let_go()
-        worker.says("The database cannot be used (the server is read-only)", within_s=PATIENCE_S)
+        worker.says("The database cannot be used (the server is read-only)")
         assert held.status == "RUNNING"
     held.is_kept()
     without_a_trace(worker)
@@ -314,7 +312,7 @@ def test_a_connection_that_falls_silent_during_a_long_task(place: Place, tmp_pat
             held.is_kept()
             assert proxy.connections > 1
             after = place.project.enqueue_one("add", 1, 2)
-            assert place.project.finished(after, within_s=PATIENCE_S)["status"] == "SUCCESSFUL"
+            assert place.project.finished(after)["status"] == "SUCCESSFUL"
             without_a_trace(worker)
         finally:
             worker.kill()
@@ -343,7 +341,7 @@ def test_a_password_that_changes_under_a_task(place: Place, tmp_path: Path) -> N
     try:
         place.end_sessions()
         held.let_go()
-        worker.says("The database cannot be used", within_s=PATIENCE_S)
+        worker.says("The database cannot be used")
         with pytest.raises(AssertionError, match="still running"):
             worker.wait(5)
     finally:
@@ -363,7 +361,7 @@ def test_a_server_without_skip_locked(place: Place, signals: bool, tmp_path: Pat
     try:
         place.project.enqueue_each("count", [[str(record), number] for number in range(100)])
         worker = place.project.worker("--processes=2", "--threads=2", "--interval=0.1", MORE_APPS=apps)
-        place.project.all_finished(100, within_s=PATIENCE_S)
+        place.project.all_finished(100)
     finally:
         place.administer("SET GLOBAL general_log = 0")
     assert place.project.statuses() == {"SUCCESSFUL": 100}
@@ -377,7 +375,7 @@ def test_a_server_without_skip_locked(place: Place, signals: bool, tmp_path: Pat
 def test_a_server_that_is_too_old_for_django(place: Place) -> None:
     worker = place.project.worker("--interval=0.1", MORE_APPS='["old_server"]', OLDEST_SERVER="99")
     name = "PostgreSQL" if place.postgres else "MariaDB"
-    worker.says(f"The database cannot be used ({name} 99 or later is required", within_s=PATIENCE_S)
+    worker.says(f"The database cannot be used ({name} 99 or later is required")
     assert worker.process.poll() is None
     without_a_trace(worker)
     assert worker.output.count("cannot be used") == 1
@@ -395,7 +393,7 @@ def test_the_first_connection_of_a_command_falls_silent(place: Place) -> None:
             for worker in workers:
                 worker.says("Starting worker")
             place.project.enqueue("nothing", times=20)
-            place.project.all_finished(20, within_s=PATIENCE_S)
+            place.project.all_finished(20)
             assert [worker.terminate() for worker in workers] == [0] * len(workers)
         finally:
             for each in through.workers:
@@ -418,7 +416,7 @@ def test_a_claim_whose_answer_is_lost_is_found(place: Place, zone: dict[str, str
             done = place.project.run("shell", "--no-imports", "-c", enqueue, **zone)
             assert done.returncode == 0, done.stderr
             worker = through.worker("--interval=0.1", manage="hasty.py", **zone)  # type: ignore[arg-type]
-            place.project.all_finished(200, within_s=PATIENCE_S * 2)
+            place.project.all_finished(200)
             assert place.project.statuses() == {"SUCCESSFUL": 200}
             assert counted(record) == Counter(range(200))
             assert len(proxy.fired) > 15

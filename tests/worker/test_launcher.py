@@ -92,7 +92,7 @@ def test_a_stranger_image_runs_our_worker(folder: Path, database: str) -> None:
                 )
                 return dict(rows.fetchall())
 
-            eventually(lambda: set(counts()) == {"SUCCESSFUL"}, "all tasks are done", within_s=60)
+            eventually(lambda: set(counts()) == {"SUCCESSFUL"}, "all tasks are done")
             ids = connection.execute(
                 "SELECT DISTINCT worker_ids ->> 0 FROM django_tasks_database_dbtaskresult"
             )
