@@ -271,6 +271,8 @@ class Link:
         if self._refused_since is None:
             self._refused_since = now
         elif may_end and now - self._refused_since >= REFUSED_SECONDS:
+            # The whole worker ends, so no other slot has to log what this one has.
+            self._said.clear()
             raise RefusedError from error
 
     def _fail(self, *, at_once: bool = False) -> None:
