@@ -9,11 +9,14 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     process_collector,
 )
 
 from django_task_operator.contract import Metric, StatusField
 
+# Each counter and histogram would have a second series, with the time of its first use.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
 process_collector.ProcessCollector(registry=REGISTRY)
 
