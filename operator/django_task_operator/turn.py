@@ -10,7 +10,7 @@ from django_task_operator.scaling import DRIVERS, NO_MARKS
 from django_task_operator.spec import Driver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from django_task_operator.contract import EventReason
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from django_task_operator.observed.pods import Pod
     from django_task_operator.scaling import Decision, Demand, Marks, ScalingDriver
     from django_task_operator.spec import Key
+    from django_task_operator.tasktable import QueueDemand
 
 SERVING = Availability(State.SERVING)
 
@@ -66,6 +67,8 @@ class Turn:
     deployment: Deployment | None = None
     pods: tuple[Pod, ...] = ()
     demand: Demand | None = None
+    # The demand by queue: of those with tasks, and of those that the spec names. None if it is not known.
+    queues: Mapping[str, QueueDemand] | None = None
     sampled_at: datetime | None = None
     sample_seconds: float = 0.0
     indexed: bool = False

@@ -97,12 +97,13 @@ class Release:
         """The number of its requests to the API server so far, by method and resource."""
         port = f"services/{NAME}-metrics:8080/proxy/metrics"
         text = self.kubectl("get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/{port}")
-        return {
-            (sample.labels["method"], sample.labels["resource"]): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == "django_task_operator_api_requests_total"
-        }
+        made: dict[tuple[str, str], float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == "django_task_operator_api_requests_total":
+                    kind = sample.labels["method"], sample.labels["resource"]
+                    made[kind] = made.get(kind, 0.0) + sample.value
+        return made
 
 
 def in_node(node: str, *command: str) -> str:

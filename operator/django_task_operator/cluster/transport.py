@@ -31,6 +31,9 @@ CONNECT_SECONDS = 1.0
 # How often a write is prepared anew, when a busy machine takes longer than that for a connection.
 ATTEMPTS = 5
 
+# The metric's code of a request without an answer, as in client-go's rest_client_requests_total.
+NO_ANSWER = "<error>"
+
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -199,9 +202,13 @@ class Transport:
         )
         if self._cut:
             raise NotLeading("this operator leads no more")
-        API_REQUESTS.labels(request.method, request.kind).inc()
-        answer = await self._client.call_api(*serialized, _request_timeout=timeout)
-        response: aiohttp.ClientResponse = answer.response
+        code = NO_ANSWER
+        try:
+            answer = await self._client.call_api(*serialized, _request_timeout=timeout)
+            response: aiohttp.ClientResponse = answer.response
+            code = str(response.status)
+        finally:
+            API_REQUESTS.labels(request.method, request.kind, code).inc()
         if not response.ok:
             text = await response.text()
             # That the object of a name is another one by now is a conflict, also where the API server

@@ -110,7 +110,8 @@ class _Loop:
 
     async def _turn(self, reconciler: Reconciler) -> float:
         try:
-            due = await reconciler.turn(self._manifest)
+            with telemetry.TURN_SECONDS.time():
+                due = await reconciler.turn(self._manifest)
         except WorkerGone:
             raise
         except Exception:

@@ -12,7 +12,14 @@ from django_task_operator.reconcile.rivals import Rivals
 from django_task_operator.redaction import Redactor
 from django_task_operator.resources import url_hash
 from django_task_operator.spec import Driver, SecretKeyRef
-from django_task_operator.tasktable import DatabaseURL, Selection, check_parts, root_cert, url_of_parts
+from django_task_operator.tasktable import (
+    DatabaseURL,
+    QueueDemand,
+    Selection,
+    check_parts,
+    root_cert,
+    url_of_parts,
+)
 from django_task_operator.turn import Turn
 
 if TYPE_CHECKING:
@@ -91,14 +98,18 @@ class Observer:
         self._url_refused = False
         self._world.figures.follow(self._key, subscription, secret)
         observation = subscription.observation
-        demand = None
+        demand = queues = None
         if observation.demand and not observation.error:
+            named = () if subscription.selection.is_every_queue else worker.spec.queues
+            queues = {queue: QueueDemand() for queue in named if queue not in worker.spec.exclude_queues}
+            queues |= observation.demand.queues
             demand = scaling.Demand(
                 observation.demand.ready, observation.demand.running, observation.oldest_ready_seconds
             )
         return replace(
             seen,
             demand=demand,
+            queues=queues,
             database_error=observation.error,
             sampled_at=observation.sampled_at,
             sample_seconds=observation.sample_seconds,

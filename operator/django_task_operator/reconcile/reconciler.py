@@ -59,6 +59,7 @@ class Reconciler:
         """Start from the stored object; ``wake`` is called when a turn is due."""
         self._world = world
         self._key = key_of(manifest)
+        self._name = self._key.namespace, self._key.name
         uid = manifest["metadata"]["uid"]
         self._deployment = DeploymentKeeper(world, self._key, uid)
         self._children = ChildrenKeeper(world, self._key, uid)
@@ -81,7 +82,7 @@ class Reconciler:
     def close(self) -> None:
         """Release what the worker holds: its subscription to the database, its queues, its metrics."""
         self._observer.close()
-        telemetry.forget(self._key.namespace, self._key.name)
+        telemetry.forget(*self._name)
 
     async def turn(self, manifest: Manifest) -> Due:
         """Take one turn; return when the next one is due at the latest, and why.
@@ -94,6 +95,8 @@ class Reconciler:
         except InvalidSpec as invalid:
             seen = self._observer.objects(manifest["metadata"]["generation"])
             return await self._report(replace(seen, apply_error=invalid))
+        limits = worker.spec.scaling
+        telemetry.observe_limits(*self._name, least=limits.min_replicas, most=limits.max_replicas)
         seen = await self._observer.observe(worker, self._spec_replicas.asked(manifest))
         if seen.awaits_sample:
             return await self._await_sample(worker, seen)
@@ -102,6 +105,7 @@ class Reconciler:
             # Kubernetes has to see them before it sees fewer replicas (kubernetes#126138).
             marking = await self._victims.mark(plan.marks, marking)
             plan = await self._decide(worker, seen, marking)
+        telemetry.DECISIONS.labels(*self._name, str(plan.decision.reason)).inc()
         try:
             done = await self._apply(worker, plan, seen)
         except SpecReplicasChanged:
@@ -209,7 +213,7 @@ class Reconciler:
         self._last_scale_time = timestamp(datetime.now(UTC))
         if decision.event is None:
             return []
-        telemetry.SCALINGS.labels(self._key.namespace, self._key.name, str(decision.event)).inc()
+        telemetry.SCALINGS.labels(*self._name, str(decision.event)).inc()
         # An autoscaler cannot scale from or to zero: its own events should say who did.
         at_zero = 0 in {decision.before, decision.replicas}
         autoscaler = seen.autoscaler.uid if seen.autoscaler and at_zero else None

@@ -59,6 +59,8 @@ class Reporter:
         now = datetime.now(UTC)
         status = build_status(turn, conditions_of(turn, now), self._status, now)
         telemetry.observe(self._key.namespace, self._key.name, status)
+        if turn.queues is not None:
+            telemetry.observe_queues(self._key.namespace, self._key.name, _figures(turn))
         if not differs(status, self._status):
             return None
         refused = self._refused_until - self._clock()
@@ -93,3 +95,15 @@ class Reporter:
                 await self._kube.create_event(self._key.namespace, built)
         except API_ERRORS as error:
             log.warning("event not written", extra={"worker": str(self._key), "error": describe(error)})
+
+
+def _figures(turn: Turn) -> dict[str, telemetry.QueueFigures]:
+    """What the turn knows of each queue; both times of an age are from the database's clock."""
+
+    def age(since: datetime | None) -> float:
+        return max(0.0, (turn.sampled_at - since).total_seconds()) if since and turn.sampled_at else 0.0
+
+    return {
+        name: telemetry.QueueFigures(queue.ready, queue.running, age(queue.oldest_ready))
+        for name, queue in (turn.queues or {}).items()
+    }

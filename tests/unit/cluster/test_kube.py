@@ -228,12 +228,19 @@ async def test_reads_and_events(kube: Kube, server: Server) -> None:
     ]
 
 
-async def test_requests_are_counted_by_kind(kube: Kube) -> None:
-    counter = API_REQUESTS.labels("GET", "secrets")._value
-    before = counter.get()
-    await kube.get_secret("shop", "shop-db")
+def counted(code: str) -> float:
+    count: float = API_REQUESTS.labels("GET", "secrets", code)._value.get()
+    return count
 
-    assert counter.get() == before + 1
+
+async def test_requests_are_counted_by_kind_and_answer(kube: Kube, server: Server) -> None:
+    before = [counted("200"), counted("403")]
+    await kube.get_secret("shop", "shop-db")
+    server.answers = [(403, {"message": "secrets is forbidden"})]
+    with pytest.raises(ApiException):
+        await kube.get_secret("shop", "shop-db")
+
+    assert [counted("200"), counted("403")] == [before[0] + 1, before[1] + 1]
 
 
 async def test_no_is_an_error_with_its_status(kube: Kube, server: Server) -> None:

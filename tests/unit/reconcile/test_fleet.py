@@ -33,6 +33,10 @@ def turns(outcome: str = "done") -> float:
     return count
 
 
+def value(metric: str, **labels: str) -> float | None:
+    return telemetry.REGISTRY.get_sample_value(metric, {"namespace": "shop", "worker": "emails", **labels})
+
+
 async def settle(bench: Bench, ready: int = 42) -> None:
     """Let every loop take its first sample, and its pods start."""
     await asyncio.sleep(0.1)
@@ -136,6 +140,9 @@ async def test_a_deletion_ends_its_loop(bench: Bench, how: str) -> None:
     bench.observe()
     await settle(bench)
     assert b'worker="emails"' in generate_latest(telemetry.REGISTRY)
+    assert value("django_task_queue_pending_tasks", queue="default") == 42
+    assert value("django_task_worker_max_replicas") == 10
+    assert (value("django_task_worker_decisions_total", reason="ScaledUp") or 0) >= 1
 
     if how == "deletionTimestamp":
         manifest["metadata"]["deletionTimestamp"] = "2026-11-22T12:00:00Z"
