@@ -77,6 +77,8 @@ class Turn:
     url_hash: str | None = None
     # Why the demand is not known: an error of the Secret, its URL, or the database.
     database_error: WorkerError | None = None
+    # What refuses the pods of the migration's Job, in its own words.
+    migration_refusal: str | None = None
     # Why the decision was not applied: an error of the spec, or of the API server.
     apply_error: WorkerError | None = None
     shared_queue: tuple[str, Key] | None = None
@@ -106,6 +108,7 @@ class Turn:
             self,
             pods=tuple(pod.redacted(redact) for pod in self.pods),
             deployment=self.deployment and self.deployment.redacted(redact),
+            migration_refusal=self.migration_refusal and redact(self.migration_refusal),
             apply_error=self.apply_error and self.apply_error.redacted(redact),
         )
 

@@ -46,7 +46,7 @@ RIGHTS = {
         for verb in ("get", "list", "watch", "create", "patch", "delete")
     ),
     ("", "secrets", "get"),
-    *(("events.k8s.io", "events", verb) for verb in ("create", "patch")),
+    *(("events.k8s.io", "events", verb) for verb in ("list", "create", "patch")),
 }
 
 VALUE_SETS: dict[str, dict[str, Any]] = {

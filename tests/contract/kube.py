@@ -285,26 +285,46 @@ class KubeContract:
         assert (await cluster.kube.get_secret(key.namespace, key.name))["data"] == {"key": "Zmlyc3Q="}
 
     async def test_an_event_may_say_no_more_than_a_kilobyte(self, cluster: Cluster) -> None:
-        def event(note: str) -> Manifest:
-            about = {"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME}
-            return {
-                "apiVersion": "events.k8s.io/v1",
-                "kind": "Event",
-                "metadata": {"name": f"{NAME}.{len(note)}", "namespace": cluster.namespace},
-                "eventTime": "2026-01-01T00:00:00.000000Z",
-                "type": "Normal",
-                "reason": "Tried",
-                "action": "Try",
-                "note": note,
-                "reportingController": "example.org/test",
-                "reportingInstance": "test",
-                "regarding": {**about, "namespace": cluster.namespace},
-            }
-
-        await cluster.kube.create_event(cluster.namespace, event("x" * 1024))
+        await cluster.kube.create_event(cluster.namespace, self.event(cluster, "x" * 1024))
         for note in ("x" * 1025, "ß" * 513):
-            error = await refused(cluster.kube.create_event(cluster.namespace, event(note)))
+            error = await refused(cluster.kube.create_event(cluster.namespace, self.event(cluster, note)))
             assert error.status == 422
+
+    async def test_events_are_listed_by_their_reason_and_the_object_that_they_are_about(
+        self, cluster: Cluster
+    ) -> None:
+        for note, reason, uid in (
+            ("a", "Tried", "u-1"),
+            ("bb", "Tried", "u-2"),
+            ("ccc", "Done", "u-1"),
+            ("dddd", "Tried", "u-1"),
+        ):
+            event = self.event(cluster, note, reason=reason, uid=uid)
+            await cluster.kube.create_event(cluster.namespace, event)
+
+        async def notes(reason: str, about: str = "") -> set[str]:
+            listed = await cluster.kube.list_events(cluster.namespace, reason, about=about)
+            return {event["note"] for event in listed}
+
+        assert await notes("Tried") == {"a", "bb", "dddd"}
+        assert await notes("Tried", "u-1") == {"a", "dddd"}
+        assert await notes("Tried", NOBODY) == set()
+
+    def event(self, cluster: Cluster, note: str, *, reason: str = "Tried", uid: str = "") -> Manifest:
+        about = {"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME, "uid": uid}
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{NAME}.{len(note)}", "namespace": cluster.namespace},
+            "eventTime": "2026-01-01T00:00:00.000000Z",
+            "type": "Normal",
+            "reason": reason,
+            "action": "Try",
+            "note": note,
+            "reportingController": "example.org/test",
+            "reportingInstance": "test",
+            "regarding": {**about, "namespace": cluster.namespace},
+        }
 
     # DjangoTaskWorkers. An operator may be at work in the cluster: nothing here depends on what it writes.
 
@@ -359,6 +379,7 @@ class KubeContract:
             "scale": lambda: nobody.scale_deployment(key, 1),
             "get secret": lambda: nobody.get_secret(cluster.namespace, "none"),
             "list pods": lambda: nobody.list_pods(cluster.namespace, SELECTOR),
+            "list events": lambda: nobody.list_events(cluster.namespace, "Tried"),
             "annotate": lambda: nobody.annotate_pod(cluster.namespace, "none", NOBODY, {}),
             "get worker": lambda: nobody.get_worker(key),
             "write replicas": lambda: nobody.write_worker_replicas(key, "1", 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from django_task_operator.cluster.kube import Kube
+from django_task_operator.keepers.migration import FAILED_CREATE, last_refusal
 from django_task_operator.resources import RuntimeSource, build_children, build_deployment, build_migration
 from django_task_operator.spec import Worker
 
 if TYPE_CHECKING:
     from tests.conftest import Kubectl
 
+# For a controller, on a busy machine.
+PATIENCE_SECONDS = 180
 RUNTIME = RuntimeSource("registry.example/django-task-worker:0.1.0")
 MINIMAL = Path(__file__).parent.parent / "unit" / "resources" / "golden" / "minimal" / "worker.yaml"
 QUOTA = {
@@ -63,6 +68,34 @@ def pods(namespace: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
             cron["spec"]["jobTemplate"],
         )
     ]
+
+
+async def test_the_words_that_refuse_the_pods_of_a_migration_are_found(
+    kubectl: Kubectl, kubeconfig: Path, namespace: str
+) -> None:
+    here = kubectl.within(namespace)
+    here("wait", "--for=create", "--timeout=60s", "serviceaccount/default")
+    here("create", "quota", "none", "--hard=pods=0")
+    here("wait", "--for=jsonpath={.status.hard.pods}=0", "--timeout=60s", "resourcequota/none")
+    manifest = yaml.safe_load(MINIMAL.read_text())
+    manifest["metadata"]["namespace"] = namespace
+    job = build_migration(Worker.parse(manifest), RUNTIME)
+    del job["metadata"]["ownerReferences"]
+    uid = json.loads(here("create", "-ojson", "-f-", manifest=job))["metadata"]["uid"]
+    kube = await Kube.connect(str(kubeconfig))
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (  # noqa: ASYNC110 - nothing tells of it
+                events := await kube.list_events(namespace, FAILED_CREATE, about=uid)
+            ):
+                await asyncio.sleep(0.1)
+    finally:
+        await kube.close()
+    said = last_refusal(events)
+    assert said.startswith(f'pods "{job["metadata"]["name"]}-'), said
+    assert said.endswith(
+        "is forbidden: exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0"
+    )
 
 
 @pytest.mark.parametrize(

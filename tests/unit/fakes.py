@@ -285,6 +285,15 @@ class FakeKube:
         metadata = {"name": key.name, "namespace": key.namespace}
         return self._create("secrets", {"metadata": metadata, "data": dict(data)})
 
+    async def list_events(self, namespace: str, reason: str, *, about: str = "") -> list[Manifest]:
+        self._request("list events")
+        return [
+            copy.deepcopy(event)
+            for event in self.events
+            if (event["metadata"]["namespace"], event["reason"]) == (namespace, reason)
+            and about in {"", event["regarding"].get("uid", "")}
+        ]
+
     async def create_event(self, namespace: str, event: Manifest) -> None:
         self._request("create event")
         if len(event["note"].encode()) > 1024:

@@ -270,6 +270,16 @@ class Kube:
             Request("POST", SECRETS.path(key.namespace), {"fieldManager": FIELD_MANAGER}, body)
         )
 
+    async def list_events(self, namespace: str, reason: str, *, about: str = "") -> list[Manifest]:
+        """List a namespace's events with that reason; ``about``: only those about the object of that uid.
+
+        Kubernetes keeps events for an hour, unless its administrator has changed that.
+        """
+        selector = f"reason={reason}" + (f",regarding.uid={about}" if about else "")
+        listed = await self._get(EVENTS.path(namespace), {"fieldSelector": selector})
+        items: list[Manifest] = listed["items"]
+        return items
+
     async def create_event(self, namespace: str, event: Manifest) -> None:
         """Create an event."""
         await self._transport.write(Request("POST", EVENTS.path(namespace), body=event))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from django_task_operator.cluster.api_errors import API_ERRORS, describe
 from django_task_operator.contract import EventReason
 from django_task_operator.due import Due
 from django_task_operator.errors import Migrating, MigrationFailed, WorkerError
@@ -19,11 +21,20 @@ if TYPE_CHECKING:
 
     from django_task_operator.observed.objects import Deployment, Job
     from django_task_operator.observed.pods import JobPod, Pod
-    from django_task_operator.spec import Key, Worker
+    from django_task_operator.spec import Key, Manifest, Worker
     from django_task_operator.world import World
+
+log = logging.getLogger(__name__)
 
 # No watch tells a worker that the migration of another worker on the same database is over.
 NEIGHBOUR_SECONDS = 2.0
+
+# A Job without pods is one whose pods are refused, or one that is a moment old. No watch tells which.
+NO_PODS_SECONDS = 5.0
+# The event of a Job whose pod is refused, and what its note begins with (k8s.io/kubernetes,
+# pkg/controller/controller_utils.go: FailedCreatePodReason).
+FAILED_CREATE = "FailedCreate"
+ERROR_CREATING = "Error creating: "
 
 # How many characters from the end of a migration's log are shown, in whole lines.
 LONGEST_WORDS = 500
@@ -36,12 +47,14 @@ class Migration:
     """The state of the migration for the current spec.
 
     While there is an ``error``, no pods of the new version may start. Otherwise, ``migrated`` is to be
-    written to the Deployment. ``pods`` are those of the current Job.
+    written to the Deployment. ``pods`` are those of the current Job, and ``refusal`` is why it has none: the
+    words of whoever refuses them.
     """
 
     migrated: str | None = None
     error: WorkerError | None = None
     pods: tuple[Pod, ...] = ()
+    refusal: str | None = None
     due: Due | None = None
     events: tuple[Event, ...] = ()
 
@@ -58,6 +71,9 @@ class MigrationKeeper:
         self._key = key
         self._uid = uid
         self._applier = Applier(world, "Job", world.caches.migrations, key, uid)
+        # The uid of the Job whose pods are refused, and the words of the refusal.
+        self._refusal: tuple[str, str] | None = None
+        self._ask_again_at = float("-inf")
 
     async def advance(
         self,
@@ -89,9 +105,13 @@ class MigrationKeeper:
         if job.complete or any(pod.has_done_it for pod in pods):
             return Migration(wanted)
         if job.failed is not None or any(pod.lingers for pod in pods):
-            return Migration(error=_failure(job, pods, redact, has_pods=mine is not None))
+            refused = self._refusal[1] if self._refusal and self._refusal[0] == job.uid else ""
+            return Migration(error=_failure(job, pods, redact, refused, has_pods=mine is not None))
         return Migration(
-            error=Migrating(problem=_progress(job, pods, redact)), pods=tuple(pod.pod for pod in pods)
+            error=Migrating(problem=_progress(job, pods, redact)),
+            pods=tuple(pod.pod for pod in pods),
+            refusal=None if pods else await self._refusal_of(job),
+            due=None if pods else Due(NO_PODS_SECONDS, "the Job's pods may be refused"),
         )
 
     async def _begin(self, worker: Worker, wanted: str, *, reachable: bool) -> Migration:
@@ -139,6 +159,21 @@ class MigrationKeeper:
     def _pods_of(self, owner: Key, job: Job) -> list[JobPod]:
         return [pod for pod in self._world.caches.migration_pods.of(owner) if pod.job_uid == job.uid]
 
+    async def _refusal_of(self, job: Job) -> str | None:
+        """Return why the Job has no pods, if its controller has said so in an event.
+
+        Unlike a Deployment, a Job has no condition that says it.
+        """
+        if self._world.clock() >= self._ask_again_at:
+            self._ask_again_at = self._world.clock() + NO_PODS_SECONDS
+            try:
+                events = await self._world.kube.list_events(self._key.namespace, FAILED_CREATE, about=job.uid)
+            except API_ERRORS as error:
+                log.warning("events not listed", extra={"worker": str(self._key), "error": describe(error)})
+            else:
+                self._refusal = (job.uid, last_refusal(events)) if events else None
+        return self._refusal[1] if self._refusal and self._refusal[0] == job.uid else None
+
     async def _delete(self, superseded: Iterable[Job]) -> WorkerError | None:
         """Delete Jobs, but not during a migration: not every database can roll back half of one."""
         for job in superseded:
@@ -178,17 +213,29 @@ def _progress(job: Job, pods: Sequence[JobPod] = (), redact: Callable[[str], str
 
 
 def _failure(
-    job: Job, pods: Iterable[JobPod], redact: Callable[[str], str], *, has_pods: bool
+    job: Job, pods: Iterable[JobPod], redact: Callable[[str], str], refused: str, *, has_pods: bool
 ) -> MigrationFailed:
     failed = [pod for pod in pods if pod.failure is not None]
     how = (failed[-1].failure if failed else None) or job.failed or ""
     words = last_words(failed[-1].words, redact) if failed else ""
+    problem = f"The end of its log: {words}" if words else ""
+    if refused and not failed:
+        problem = f"Its pods could not be created: {redact(refused)}"
     return MigrationFailed(
         job=job.name,
         how=_shown(how, redact).rstrip("."),
         kept="; those of the previous version keep working" if has_pods else "",
-        problem=f"The end of its log: {words}" if words else "",
+        problem=problem,
     )
+
+
+def last_refusal(events: Iterable[Manifest]) -> str:
+    """Return why a Job's pod was last refused, from its events, which are those of events.k8s.io."""
+    # A controller that still posts to the older API leaves no eventTime, and one that does not, only that.
+    newest = max(
+        events, key=lambda event: event.get("deprecatedLastTimestamp") or event.get("eventTime") or ""
+    )
+    return str(newest.get("note") or "").removeprefix(ERROR_CREATING).rstrip(".")
 
 
 def _shown(text: str, redact: Callable[[str], str]) -> str:

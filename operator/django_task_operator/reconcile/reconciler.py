@@ -178,6 +178,7 @@ class Reconciler:
             decision=plan.decision,
             deployment=deployment,
             pods=(*seen.pods, *migration.pods),
+            migration_refusal=migration.refusal,
             orphaned_tasks=rows.orphaned,
             stuck_tasks=rows.stuck,
             apply_error=outcome.error or scale_error or child_error,

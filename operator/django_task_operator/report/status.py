@@ -257,11 +257,11 @@ def _stalled(turn: Turn, now: datetime) -> Condition:
     for error in (turn.apply_error, turn.database_error):
         if isinstance(error, UserError):
             return Condition(True, error.reason, error.message)
-    if turn.deployment and turn.deployment.failure:
+    if refusal := turn.migration_refusal or (turn.deployment and turn.deployment.failure):
         return Condition(
             True,
             ConditionReason.PODS_REJECTED,
-            f"Pods cannot be created: {turn.deployment.failure[:LONGEST_REFUSAL]}. "
+            f"Pods cannot be created: {refusal[:LONGEST_REFUSAL]}. "
             "See spec.podTemplate and the namespace's quotas.",
         )
     trouble = _pod_trouble(turn, now)

@@ -154,6 +154,18 @@ async def test_every_autoscaler_of_a_namespace_is_listed(kube: Kube, server: Ser
     assert server.asked[0]["query"] == {}
 
 
+async def test_events_of_a_reason(kube: Kube, server: Server) -> None:
+    server.answers = [(200, {"items": [{"a": 1}]}), (200, {"items": []})]
+
+    assert await kube.list_events("shop", "FailedCreate", about="u-1") == [{"a": 1}]
+    assert await kube.list_events("shop", "FailedCreate") == []
+    assert {asked["what"] for asked in server.asked} == {"GET /apis/events.k8s.io/v1/namespaces/shop/events"}
+    assert [asked["query"] for asked in server.asked] == [
+        {"fieldSelector": "reason=FailedCreate,regarding.uid=u-1"},
+        {"fieldSelector": "reason=FailedCreate"},
+    ]
+
+
 async def test_an_annotation_of_that_very_pod(kube: Kube, server: Server) -> None:
     await kube.annotate_pod("shop", "emails-5d9f-abcde", "p-1", {"a": "1", "b": None})
 

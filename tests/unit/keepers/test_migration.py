@@ -9,7 +9,12 @@ from tests.unit.bench import URL, Bench
 from tests.unit.fakes import refusal
 
 from django_task_operator.errors import WorkerGone
-from django_task_operator.keepers.migration import LONGEST_WORDS, NEIGHBOUR_SECONDS, last_words
+from django_task_operator.keepers.migration import (
+    LONGEST_WORDS,
+    NEIGHBOUR_SECONDS,
+    NO_PODS_SECONDS,
+    last_words,
+)
 from django_task_operator.keepers.refusals import REFUSED_SECONDS
 from django_task_operator.observed.objects import Job
 from django_task_operator.observed.pods import JobPod
@@ -284,6 +289,106 @@ async def test_a_pod_that_no_node_takes_is_said(bench: Bench) -> None:
 
     assert bench.condition("Reconciling") == "True Migrating"
     assert message(bench, "Reconciling").endswith("Its pod cannot start: no memory.")
+
+
+QUOTA = 'pods "emails-migrate" is forbidden: exceeded quota: team, requested: pods=1'
+
+
+async def refuse_pods(bench: Bench, note: str, at: int = 0) -> None:
+    """Post what the Job's controller posts when its pod is refused."""
+    job = bench.kube.read("jobs", "shop", only_job(bench))
+    assert job
+    about = {"kind": "Job", "name": only_job(bench), "uid": job["metadata"]["uid"], "namespace": "shop"}
+    await bench.kube.create_event(
+        "shop",
+        {
+            "metadata": {"namespace": "shop"},
+            "reason": "FailedCreate",
+            "note": f"Error creating: {note}",
+            "regarding": about,
+            "deprecatedLastTimestamp": f"2026-01-01T00:00:{at:02}Z",
+        },
+    )
+
+
+async def test_whoever_refuses_its_pods_is_quoted(bench: Bench) -> None:
+    reconciler = await migrated(bench)
+    change(bench, image="shop:2")
+    await bench.turn(reconciler)
+    assert await bench.turn(reconciler) <= NO_PODS_SECONDS
+    assert bench.condition("Stalled") == "False NotStalled"
+    await refuse_pods(bench, QUOTA, at=7)
+    await refuse_pods(bench, "an older one", at=3)
+    bench.clock.advance(NO_PODS_SECONDS)
+    await bench.turn(reconciler)
+
+    said = f"Pods cannot be created: {QUOTA}. See spec.podTemplate and the namespace's quotas."
+    assert bench.condition("Stalled") == "True PodsRejected"
+    assert message(bench, "Stalled") == said
+    assert message(bench, "Ready") == f"5 of 5 replicas are ready. {said}"
+    assert bench.condition("Reconciling") == "True Migrating"
+    assert f"PodsRejected: {said}" in bench.told()
+    assert (image(bench), bench.replicas()) == ("shop:1", 5)
+
+    bench.kube.run_job("shop", only_job(bench), **RUNS)
+    await bench.turn(reconciler)
+    assert bench.condition("Stalled") == "False NotStalled"
+    bench.kube.run_job("shop", only_job(bench), complete=True)
+    await bench.turn(reconciler)
+    assert image(bench) == "shop:2"
+
+
+async def test_who_refuses_the_pods_of_a_migration_is_rarely_asked_for(bench: Bench) -> None:
+    reconciler = await first(bench)
+    await refuse_pods(bench, QUOTA)
+    bench.kube.requests.clear()
+    for second in range(60):
+        bench.databases.sample(second % 40)
+        await bench.turn(reconciler)
+        bench.clock.advance(1.0)
+    assert bench.condition("Stalled") == "True PodsRejected"
+    assert 2 <= bench.kube.requests.count("list events") <= 60 / NO_PODS_SECONDS + 1
+
+
+async def test_a_refusal_of_the_pods_of_the_version_before_is_none_of_this_one(bench: Bench) -> None:
+    reconciler = await first(bench)
+    await refuse_pods(bench, QUOTA)
+    bench.clock.advance(NO_PODS_SECONDS)
+    await bench.turn(reconciler)
+    assert bench.condition("Stalled") == "True PodsRejected"
+    refused = only_job(bench)
+
+    change(bench, image="shop:2")
+    await bench.turn(reconciler)
+    await bench.turn(reconciler)
+    assert only_job(bench) != refused
+    assert bench.condition("Stalled") == "False NotStalled"
+
+
+async def test_a_deadline_that_passed_without_a_pod_says_who_refused_it(bench: Bench) -> None:
+    reconciler = await first(bench)
+    await refuse_pods(bench, f"{QUOTA} for {URL}")
+    bench.clock.advance(NO_PODS_SECONDS)
+    await bench.turn(reconciler)
+    assert "***" in message(bench, "Stalled")
+    bench.kube.run_job("shop", only_job(bench), failed="Job was active longer than specified deadline")
+    await bench.turn(reconciler)
+
+    assert bench.condition("Stalled") == "True MigrationFailed"
+    assert message(bench, "Stalled").endswith(f"Its pods could not be created: {QUOTA} for ***")
+
+
+@pytest.mark.parametrize("answer", [refusal(403), refusal(500), TimeoutError()])
+async def test_without_events_the_migration_goes_on(bench: Bench, answer: BaseException) -> None:
+    reconciler = await first(bench)
+    bench.clock.advance(NO_PODS_SECONDS)
+    bench.kube.refuse["list events"] = [answer]
+    await bench.turn(reconciler)
+    assert bench.kube.refuse["list events"] == []
+    assert bench.condition("Reconciling") == "True Migrating"
+    bench.kube.run_job("shop", only_job(bench), complete=True)
+    await bench.turn(reconciler)
+    assert image(bench) == "shop:1"
 
 
 async def test_a_migration_at_work_is_never_killed_for_the_next_one(bench: Bench) -> None:
