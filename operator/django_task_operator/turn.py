@@ -89,6 +89,8 @@ class Turn:
     metrics: Availability = SERVING
     # Somebody else's autoscaler on the Deployment.
     rival: Rival | None = None
+    # The name of a VerticalPodAutoscaler that evicts the worker's pods; empty if none does.
+    evicted_by: str = ""
     # Counts of the rows of its pods, as far as they are known.
     orphaned_tasks: int | None = None
     stuck_tasks: int | None = None

@@ -16,12 +16,13 @@ _TASK = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _PROCESS = rf"process \d+ takes \d+ MiB for tasks? {_TASK}(?:, {_TASK})*"
 _SHORTAGE = re.compile(rf"(?P<line>Short of memory \(\d+ of \d+ MiB\): {_PROCESS}(?:; {_PROCESS})*\.)\s*")
 
+EVICTED = "EvictionByEvictionAPI"
 # Reasons of the condition DisruptionTarget (k8s.io/api/core/v1 and the controllers that set it), in words
 # that follow "the pod".
 _DISRUPTIONS = {
     "PreemptionByScheduler": "was preempted by a pod of higher priority",
     "DeletionByTaintManager": "was removed from its node because of a taint",
-    "EvictionByEvictionAPI": "was evicted through the API",
+    EVICTED: "was evicted through the API",
     "DeletionByPodGC": "was on a node that no longer exists",
 }
 # The kubelet gives all its reasons to end a pod the same condition, and tells them apart in status.reason.
@@ -51,6 +52,14 @@ def shortage_of(terminated: Mapping[str, Any]) -> Shortage | None:
     if terminated.get("reason") != "OOMKilled" or not found:
         return None
     return Shortage(frozenset(re.findall(_TASK, found["line"])), found["line"])
+
+
+def is_evicted(status: Mapping[str, Any]) -> bool:
+    """Whether somebody had the API server evict the pod, as a drain and a VerticalPodAutoscaler do."""
+    return any(
+        (each["type"], each["status"], each.get("reason")) == ("DisruptionTarget", "True", EVICTED)
+        for each in status.get("conditions", ())
+    )
 
 
 def disruption_of(status: Mapping[str, Any]) -> str:

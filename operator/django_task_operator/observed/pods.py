@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django_task_operator.observed.deaths import disruption_of, shortage_of
+from django_task_operator.observed.deaths import disruption_of, is_evicted, shortage_of
 from django_task_operator.redaction import Foreign
 from django_task_operator.resources.pod_template import CONTAINER
 from django_task_operator.resources.runtime import INJECTION
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
     from django_task_operator.observed.deaths import Shortage
     from django_task_operator.spec import Manifest
+
+# What a VerticalPodAutoscaler says of the pods whose resources it has set, in whichever of its modes
+# (kubernetes/autoscaler, vertical-pod-autoscaler/pkg/admission-controller/resource/pod/patch).
+_RESIZED_ANNOTATION = "vpaUpdates"
+_RESIZED = re.compile(r"Pod resources updated by (?P<name>[a-z0-9.-]{1,253}): ")
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
@@ -55,6 +61,8 @@ class Pod:
         shortage: whose memory that was, if its worker had said so.
         disruption: who ends or ended the pod for a reason that is not of its own making, worded to follow
             "the pod"; empty if nobody does.
+        is_evicted: whether that is somebody who had the API server evict it.
+        resized_by: the name of the VerticalPodAutoscaler that has set its resources; empty if none has.
         trouble: what keeps one of its containers from running, if anything does.
         detail: details of the trouble.
         crashed_at: when one of its containers last ended with an error and was restarted.
@@ -77,6 +85,8 @@ class Pod:
     out_of_memory: bool = False
     shortage: Shortage | None = None
     disruption: str = ""
+    is_evicted: bool = False
+    resized_by: str = ""
     trouble: PodTrouble | None = None
     detail: str = ""
     crashed_at: datetime | None = None
@@ -109,6 +119,8 @@ class Pod:
             out_of_memory=ended.get("reason") == "OOMKilled",
             shortage=shortage_of(ended),
             disruption=disruption_of(status),
+            is_evicted=is_evicted(status),
+            resized_by=_resized_by(metadata),
             **_trouble(status)._asdict(),
         )
 
@@ -291,6 +303,11 @@ def _crash(container: dict[str, Any], ended: dict[str, Any]) -> tuple[str, str]:
     lines = [line.strip() for line in (ended.get("message") or "").splitlines() if line.strip()]
     # The whole line: if a password were cut off, the rest of it could not be recognized and hidden.
     return _ending(container, ended), lines[-1] if lines else ""
+
+
+def _resized_by(metadata: Manifest) -> str:
+    found = _RESIZED.match((metadata.get("annotations") or {}).get(_RESIZED_ANNOTATION, ""))
+    return found["name"] if found else ""
 
 
 def _cost(metadata: Manifest) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from django_task_operator import scaling
 from django_task_operator.cluster.secrets import Named
 from django_task_operator.errors import WorkerError
+from django_task_operator.reconcile.evictions import Evictions
 from django_task_operator.reconcile.rivals import Rivals
 from django_task_operator.redaction import Redactor
 from django_task_operator.resources import url_hash
@@ -45,6 +46,7 @@ class Observer:
         self._key = key
         self._wake = wake
         self._rivals = Rivals(world, key)
+        self._evictions = Evictions(world, key)
         self._url_refused = False
         self._subscribed: tuple[object, ...] = ()
         world.figures.expect(key)
@@ -73,6 +75,7 @@ class Observer:
         seen = replace(
             objects,
             rival=await self._rivals.look(objects.deployment),
+            evicted_by=await self._evictions.look(objects.pods),
             driver=driver,
             asked=asked,
             paused=worker.spec.paused,

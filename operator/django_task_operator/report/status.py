@@ -190,7 +190,7 @@ def _scaling(turn: Turn, database: Condition) -> Condition:
         return Condition(False, Reason.CONFLICT, _conflict(turn, turn.rival))
     if turn.paused:
         return Condition(False, ConditionReason.PAUSED, f"spec.paused is set.{held}")
-    if trouble := _autoscaler(turn) or _queues(turn):
+    if trouble := _autoscaler(turn) or _evictions(turn) or _queues(turn):
         return trouble
     if turn.decision is None:
         return Condition(None, ConditionReason.NOT_DECIDED_YET, "")
@@ -203,6 +203,19 @@ def _conflict(turn: Turn, rival: Rival) -> str:
         f"{rival.words} scales the Deployment too. While it does, its number counts{number}, and only from "
         f"zero the operator starts pods. Delete it; or point it at DjangoTaskWorker {turn.key.name} "
         f"({GROUP}/{VERSION}) and set spec.scaling.driver to External; or let driver HPA make one."
+    )
+
+
+def _evictions(turn: Turn) -> Condition | None:
+    """A conflict, but not about the number of replicas, which still follows the tasks."""
+    if not turn.evicted_by:
+        return None
+    return Condition(
+        True,
+        Reason.CONFLICT,
+        f"VerticalPodAutoscaler {turn.evicted_by} evicts pods to change their resources, also while they run "
+        "tasks. Set its spec.updatePolicy.updateMode to Initial, so that only new pods get its values; "
+        "or delete it, and set spec.resources.",
     )
 
 
