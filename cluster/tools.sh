@@ -1,4 +1,4 @@
-# To be sourced by scripts that need kind, kubectl or helm: ensure_TOOL puts a suitable one into build/bin. One
+# To be sourced by scripts that need kind, kubectl, helm or promtool: ensure_TOOL puts a suitable one into build/bin. One
 # on PATH is linked; otherwise it is built from its Go module, once per version.
 # shellcheck shell=bash
 # shellcheck source=cluster/go.sh
@@ -28,13 +28,16 @@ version_of() {
   case "$1" in
     kubectl) arguments=(version --client) ;;
     helm) arguments=(version --template '{{.Version}}') ;;
+    promtool) arguments=(--version) ;;
   esac
-  "$2" "${arguments[@]}" 2>/dev/null | grep -oE -m 1 'v[0-9]+\.[0-9]+\.[0-9]+' | head -n 1 | cut -c 2- || true
+  "$2" "${arguments[@]}" 2>/dev/null | grep -oE -m 1 '(v|version )[0-9]+\.[0-9]+\.[0-9]+' | head -n 1 |
+    grep -oE '[0-9.]+$' || true
 }
 
 ensure_kind() { link_tool kind fits_kind build_kind; }
 ensure_kubectl() { link_tool kubectl fits_kubectl build_kubectl; }
 ensure_helm() { link_tool helm fits_helm build_helm; }
+ensure_promtool() { link_tool promtool fits_promtool get_promtool; }
 
 # A newer kind still runs the node images of an older one, but not the other way round.
 fits_kind() { version_at_least "$1" "$KIND_VERSION"; }
@@ -47,6 +50,9 @@ fits_kubectl() {
 
 # --take-ownership came with 3.17.
 fits_helm() { version_at_least "$1" 3.17.0 && ! version_at_least "$1" 4; }
+
+# What Debian bookworm has; what it says of rules holds for every later version.
+fits_promtool() { version_at_least "$1" 2.42.0; }
 
 minor() { cut -d . -f 2 <<<"$1"; }
 
@@ -81,4 +87,43 @@ build_helm() {
     GO_LDFLAGS=$flags go_tools "$target" "require $module v$HELM_VERSION" "$module/cmd/helm"
   fi
   echo "$target/helm"
+}
+
+# From Debian's package, but not installed: that would start a server. Elsewhere it is built.
+get_promtool() {
+  local target="$cache/promtool-debian"
+  if is_debian_root; then
+    if [ ! -x "$target/usr/bin/promtool" ]; then
+      say "getting promtool from Debian's package prometheus"
+      unpack_debian prometheus "$target"
+    fi
+    echo "$target/usr/bin/promtool"
+    return
+  fi
+  target="$cache/promtool-$PROMETHEUS_VERSION"
+  if [ ! -x "$target/promtool" ]; then
+    say "building promtool of Prometheus $PROMETHEUS_VERSION (about five minutes, once)"
+    GO_LDFLAGS="-X github.com/prometheus/common/version.Version=$PROMETHEUS_VERSION" \
+      go_tools "$target" "require github.com/prometheus/prometheus v$PROMETHEUS_VERSION" \
+      github.com/prometheus/prometheus/cmd/promtool
+  fi
+  echo "$target/promtool"
+}
+
+# unpack_debian PACKAGE DIRECTORY: unpacks a package without installing it.
+unpack_debian() {
+  local work
+  work=$(mktemp -d)
+  # apt hands the download to a user of its own.
+  chmod 755 "$work"
+  (
+    cd "$work" || exit
+    { apt-get update -qq && apt-get download -qq "$1" && dpkg-deb -x ./*.deb tree; } >"$build/apt.log" 2>&1 </dev/null
+  ) || {
+    tail -n 20 "$build/apt.log" >&2
+    die "apt could not download the Debian package $1"
+  }
+  rm -rf "$2"
+  mv "$work/tree" "$2"
+  rm -rf "$work"
 }
