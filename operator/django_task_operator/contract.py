@@ -13,12 +13,14 @@ from enum import StrEnum
 class ConditionType(StrEnum):
     """The conditions of a DjangoTaskWorker, in the order of its status.
 
-    The first three mean what kstatus says (https://github.com/kubernetes-sigs/cli-utils, pkg/kstatus).
+    The first three mean what kstatus says (https://github.com/kubernetes-sigs/cli-utils, pkg/kstatus). If
+    Stalled and Reconciling are both True, the first of them counts there: nobody should wait for what has to
+    be changed.
     """
 
     READY = "Ready"
-    RECONCILING = "Reconciling"
     STALLED = "Stalled"
+    RECONCILING = "Reconciling"
     SCALING_ACTIVE = "ScalingActive"
     DATABASE_REACHABLE = "DatabaseReachable"
     PAUSED = "Paused"

@@ -90,8 +90,8 @@ def conditions_of(turn: Turn, now: datetime) -> dict[ConditionType, Condition]:
     reconciling = _reconciling(turn, now)
     return {
         ConditionType.READY: _ready(turn, database, stalled, reconciling),
-        ConditionType.RECONCILING: reconciling,
         ConditionType.STALLED: stalled,
+        ConditionType.RECONCILING: reconciling,
         ConditionType.SCALING_ACTIVE: _scaling(turn, database),
         ConditionType.DATABASE_REACHABLE: database,
         ConditionType.PAUSED: (

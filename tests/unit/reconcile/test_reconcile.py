@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import aiohttp
@@ -14,12 +14,16 @@ from hypothesis import strategies as st
 from tests.unit.bench import URL, Bench, encoded
 from tests.unit.fakes import refusal
 
+from django_task_operator.cluster.kube import DEPLOYMENTS
 from django_task_operator.errors import WorkerGone
 from django_task_operator.keepers.refusals import REFUSED_SECONDS
 from django_task_operator.reconcile.reconciler import LONGEST_WAIT_SECONDS, TROUBLE_SECONDS
 from django_task_operator.spec import KIND
 from django_task_operator.tasktable import UnservedQueue
 from django_task_operator.tasktable.errors import ConnectionRefused
+
+if TYPE_CHECKING:
+    from django_task_operator.cluster.kube import Kind
 
 
 @pytest.fixture
@@ -317,6 +321,30 @@ async def test_a_first_template_that_is_refused(bench: Bench) -> None:
     assert bench.replicas() is None
     assert bench.condition("Stalled") == "True DeploymentRejected"
     assert not any(told.startswith("ScaledUp") for told in bench.told())
+
+
+async def test_what_a_webhook_adds_to_the_deployment_stays_and_is_not_fought_over(bench: Bench) -> None:
+    """A mesh that changes Deployments, not only pods: every answer differs from what was asked for."""
+    apply = bench.kube.apply_object
+
+    async def mutated(kind: Kind, manifest: dict[str, Any], *, uid: str | None) -> dict[str, Any]:
+        answer = await apply(kind, manifest, uid=uid)
+        if kind != DEPLOYMENTS:
+            return answer
+        place = (kind.plural, "shop", "emails")
+        added = {"spec": {"template": {"metadata": {"annotations": {"mesh.example.org/status": "injected"}}}}}
+        return bench.kube.edit(*place, added)
+
+    bench.kube.apply_object = mutated  # type: ignore[method-assign]
+    reconciler = await bench.running(42)
+    for _ in range(5):
+        await bench.turn(reconciler)
+    assert bench.kube.requests == []
+    bench.kube.edit("worker", "shop", "emails", {"spec": {"image": "shop:2"}})
+    for _ in range(5):
+        await bench.turn(reconciler)
+    assert bench.kube.requests.count("apply deployment") == 1
+    assert bench.told() == []
 
 
 async def test_deleted_by_hand_is_put_back(bench: Bench) -> None:

@@ -269,8 +269,8 @@ def test_whatever_happens(turn: Turn) -> None:
 
     assert list(verdicts) == [
         "Ready",
-        "Reconciling",
         "Stalled",
+        "Reconciling",
         "ScalingActive",
         "DatabaseReachable",
         "Paused",

@@ -91,6 +91,20 @@ def fewer_pods(life: Life) -> None:
     life.kube.edit("worker", "shop", "emails", {"spec": {"scaling": scaling}})
 
 
+def migrates(life: Life) -> None:
+    """The Job of the migration gets no pod."""
+    migrations = {"policy": "BeforeRollout"}
+    life.kube.edit("worker", "shop", "emails", {"spec": {"image": "shop:2", "migrations": migrations}})
+
+
+def evicted(life: Life) -> None:
+    """Pods whose resources a VerticalPodAutoscaler has set are evicted, nobody knows by whom."""
+    eviction = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    updated = {"vpaUpdates": "Pod resources updated by vpa: container 0: cpu request"}
+    for name in life.kube.run_pods("shop", "emails", 5, conditions=[eviction]):
+        life.kube.edit("pods", "shop", name, {"metadata": {"annotations": updated}})
+
+
 def nothing(_: Life) -> None:
     pass
 
@@ -108,6 +122,10 @@ def nothing(_: Life) -> None:
         (Always(TERMINATING, ""), nothing),
         (Always(TOO_MANY, "annotate"), fewer_pods),
         (Always(TOO_MANY, "list autoscalers", "apply deployment"), scaled_by_another),
+        (Always(TOO_MANY, "list events"), migrates),
+        (Always(TOO_MANY, "list events"), evicted),
+        ({}, migrates),
+        ({}, evicted),
         (Always(TOO_MANY, "get worker"), driven_by_others),
         (Always(TOO_MANY, "write"), driven_by_others),
         (Always(TOO_MANY, "delete"), no_longer_driven_by_an_autoscaler),

@@ -74,6 +74,14 @@ def test_each_option(arguments: str, options: dict[str, Any]) -> None:
     assert Options.parse(arguments.split(), POD) == Options(**{"instance": "operator-1", **options})
 
 
+def test_a_network_that_is_refused_is_refused_with_the_api_servers_address() -> None:
+    pod = {**POD, "KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+    options = Options.parse(["--refuse-database-network=127.0.0.0/8"], pod)
+    assert options.database_networks == Networks.parse([], ["127.0.0.0/8", "10.96.0.1"])
+    # Whoever lets the operator connect to everything gets that.
+    assert Options.parse([], pod).database_networks == Networks()
+
+
 def test_outside_of_a_pod() -> None:
     options = Options.parse(["--metrics-api-service", "metrics"], {})
 
