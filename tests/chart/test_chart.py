@@ -78,6 +78,13 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
         "metrics": {"annotations": {"prometheus.io/scrape": "true"}},
         "metricsApi": {"port": 10250, "certificateHours": 24},
         "resources": {"requests": {"cpu": 1, "memory": "200Mi"}, "limits": {"cpu": 1.5, "memory": "200Mi"}},
+        "extraArgs": ["--log-level=warning"],
+        "extraEnv": [
+            {"name": "TZ", "value": "Europe/Berlin"},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
+        "extraVolumes": [{"name": "authorities", "configMap": {"name": "authorities"}}],
+        "extraVolumeMounts": [{"name": "authorities", "mountPath": "/authorities", "readOnly": True}],
         "podLabels": {"team": "platform", "app.kubernetes.io/part-of": "shop"},
         "podAnnotations": {"prometheus.io/port": "8080"},
         "priorityClassName": "system-cluster-critical",
@@ -306,6 +313,22 @@ def test_arguments_follow_the_values() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"metricsApi": {"certManager": {"enabled": True}}}], ids=["alone", "beside a certificate"]
+)
+def test_what_is_extra_comes_after_the_charts_own(more: dict[str, Any]) -> None:
+    extra = {key: value for key, value in VALUE_SETS["everything"].items() if key.startswith("extra")}
+    assert len(extra) == 4
+    before = one(render(more), "Deployment")["spec"]["template"]["spec"]
+    after = one(render({**more, **extra}), "Deployment")["spec"]["template"]["spec"]
+    (bare,), (container,) = before["containers"], after["containers"]
+
+    assert container["args"] == [*bare["args"], *extra["extraArgs"]]
+    assert container["env"] == [*bare["env"], *extra["extraEnv"]]
+    assert container["volumeMounts"] == [*bare["volumeMounts"], *extra["extraVolumeMounts"]]
+    assert after["volumes"] == [*before["volumes"], *extra["extraVolumes"]]
+
+
 def test_operator_knows_its_arguments() -> None:
     (container,) = one(render(VALUE_SETS["everything"]), "Deployment")["spec"]["template"]["spec"][
         "containers"
@@ -339,6 +362,12 @@ def test_operator_knows_its_arguments() -> None:
         ({"resources": {"limit": {}}}, "'/resources'", "'limit'"),
         ({"tolerations": [{"effects": "NoSchedule"}]}, "'/tolerations/0'", "'effects'"),
         ({"affinity": {"node": {}}}, "'/affinity'", "'node'"),
+        ({"extraEnv": [{"name": "A", "val": "b"}]}, "'/extraEnv/0'", "'val'"),
+        (
+            {"extraVolumeMounts": [{"name": "a", "mountPath": "/a", "readonly": True}]},
+            "'/extraVolumeMounts/0'",
+            "'readonly'",
+        ),
     ],
 )
 def test_names_the_typo(values: dict[str, Any], path: str, key: str) -> None:
@@ -360,6 +389,10 @@ def test_names_the_typo(values: dict[str, Any], path: str, key: str) -> None:
         ({"metricsApi": {"port": 443}}, "/metricsApi/port"),
         ({"metricsApi": {"certificateHours": 0}}, "/metricsApi/certificateHours"),
         ({"podAnnotations": {"prometheus.io/port": 8080}}, "/podAnnotations/prometheus.io~1port"),
+        ({"extraArgs": ["log-level=debug"]}, "/extraArgs/0"),
+        ({"extraEnv": [{"name": "POD_NAME", "value": "a"}]}, "/extraEnv/0/name"),
+        ({"extraVolumes": [{"name": "tmp", "emptyDir": {}}]}, "/extraVolumes/0/name"),
+        ({"extraVolumeMounts": [{"name": "a", "mountPath": "/tmp"}]}, "/extraVolumeMounts/0/mountPath"),
     ],
 )
 def test_names_the_wrong_value(values: dict[str, Any], path: str) -> None:
