@@ -107,6 +107,21 @@ def test_status_is_written_apart(emails: Kubectl) -> None:
     assert by_user.get("status", {}).get("replicas") != 9
 
 
+def test_kubectl_waits_for_its_conditions(emails: Kubectl) -> None:
+    """As the page on platforms says. An operator in the cluster may write the status meanwhile."""
+    condition = {"type": "Ready", "reason": "x", "message": "x", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+
+    def is_awaited(ready: str) -> bool:
+        conditions = [{**condition, "status": ready, "observedGeneration": 1}]
+        report = json.dumps({"status": {"observedGeneration": 1, "conditions": conditions}})
+        emails("patch", "djtw/emails", "--subresource=status", "--type=merge", f"--patch={report}")
+        waited = emails.run("wait", "--for=condition=Ready", "djtw/emails", "--timeout=1s")
+        return waited.returncode == 0
+
+    eventually(lambda: is_awaited("True"), "one that is ready is not waited for")
+    eventually(lambda: not is_awaited("False"), "one that is not is waited for")
+
+
 def test_get_tells_the_story(emails: Kubectl) -> None:
     condition = {"reason": "Idle", "message": "x", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     conditions = [{**condition, "type": kind, "status": "True"} for kind in ("Ready", "Paused")]

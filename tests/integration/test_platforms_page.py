@@ -24,6 +24,14 @@ SECTIONS = {
 }
 
 
+def test_the_api_server_takes_what_the_page_gives_to_argo_cd(kubectl: Kubectl, namespace: str) -> None:
+    path = ROOT / "examples" / "argocd" / "argocd-cm.yaml"
+    assert f"examples/argocd/{path.name}" in PAGE
+    manifest = yaml.safe_load(path.read_text())
+    manifest["metadata"]["namespace"] = namespace
+    kubectl.within(namespace)("create", "--dry-run=server", "--validate=strict", "-f-", manifest=manifest)
+
+
 def test_the_page_has_manifests() -> None:
     assert {"Cloud SQL", "Amazon RDS", "CloudNativePG", "Istio, Linkerd", "Argo CD"} <= SECTIONS.keys()
     assert PAGE.count("```yaml") == sum(PAGE.count(f"\n## {name}\n") for name in SECTIONS)

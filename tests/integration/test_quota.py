@@ -91,8 +91,8 @@ async def test_the_words_that_refuse_the_pods_of_a_migration_are_found(
                 await asyncio.sleep(0.1)
     finally:
         await kube.close()
-    said = last_refusal(events)
-    assert said.startswith(f'pods "{job["metadata"]["name"]}-'), said
+    said = last_refusal(events, job["metadata"]["name"])
+    assert said.startswith(f'pods "{job["metadata"]["name"]}" is forbidden: '), said
     assert said.endswith(
         "is forbidden: exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -171,7 +172,7 @@ class MigrationKeeper:
             except API_ERRORS as error:
                 log.warning("events not listed", extra={"worker": str(self._key), "error": describe(error)})
             else:
-                self._refusal = (job.uid, last_refusal(events)) if events else None
+                self._refusal = (job.uid, last_refusal(events, job.name)) if events else None
         return self._refusal[1] if self._refusal and self._refusal[0] == job.uid else None
 
     async def _delete(self, superseded: Iterable[Job]) -> WorkerError | None:
@@ -229,13 +230,18 @@ def _failure(
     )
 
 
-def last_refusal(events: Iterable[Manifest]) -> str:
-    """Return why a Job's pod was last refused, from its events, which are those of events.k8s.io."""
+def last_refusal(events: Iterable[Manifest], job: str) -> str:
+    """Return why a pod of the Job of that name was last refused, from the Job's events (of events.k8s.io).
+
+    Each attempt has another pod with a name of its own. The Job's is given instead, so that the same refusal
+    is no news.
+    """
     # A controller that still posts to the older API leaves no eventTime, and one that does not, only that.
     newest = max(
         events, key=lambda event: event.get("deprecatedLastTimestamp") or event.get("eventTime") or ""
     )
-    return str(newest.get("note") or "").removeprefix(ERROR_CREATING).rstrip(".")
+    said = str(newest.get("note") or "").removeprefix(ERROR_CREATING).rstrip(".")
+    return re.sub(rf"\b{re.escape(job)}-[a-z0-9]{{5}}\b", job, said)
 
 
 def _shown(text: str, redact: Callable[[str], str]) -> str:

@@ -338,6 +338,19 @@ async def test_whoever_refuses_its_pods_is_quoted(bench: Bench) -> None:
     assert image(bench) == "shop:2"
 
 
+async def test_the_same_refusal_of_another_pod_is_no_news(bench: Bench) -> None:
+    reconciler = await first(bench)
+    said = f'pods "{only_job(bench)}" is forbidden: exceeded quota: team'
+    for attempt, suffix in enumerate(("x7k2p", "b9zqw", "44444")):
+        await refuse_pods(bench, said.replace('" is', f'-{suffix}" is'), at=attempt)
+        bench.clock.advance(NO_PODS_SECONDS)
+        bench.kube.requests.clear()
+        await bench.turn(reconciler)
+        assert said in message(bench, "Stalled")
+    assert "apply status" not in bench.kube.requests
+    assert sum(told.startswith("PodsRejected") for told in bench.told()) == 1
+
+
 async def test_who_refuses_the_pods_of_a_migration_is_rarely_asked_for(bench: Bench) -> None:
     reconciler = await first(bench)
     await refuse_pods(bench, QUOTA)
