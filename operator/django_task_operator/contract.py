@@ -118,6 +118,7 @@ class Metric(StrEnum):
     SCALINGS = "django_task_worker_scalings"
     SAMPLE_SECONDS = "django_task_operator_sample_seconds"
     SAMPLE_ERRORS = "django_task_operator_sample_errors"
+    CONNECTED_DATABASES = "django_task_operator_connected_databases"
     TURNS = "django_task_operator_turns"
     TURN_SECONDS = "django_task_operator_turn_seconds"
     API_REQUESTS = "django_task_operator_api_requests"

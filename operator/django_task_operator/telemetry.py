@@ -32,6 +32,8 @@ REGISTRY = CollectorRegistry()
 process_collector.ProcessCollector(registry=REGISTRY)
 
 _WORKER = ("namespace", "worker")
+# A database is known by the name of the Secret with its URL, in that namespace.
+_DATABASE = ("namespace", "database")
 _QUEUE = (*_WORKER, "queue")
 
 PENDING_TASKS = Gauge(
@@ -95,10 +97,16 @@ SCALINGS = Counter(Metric.SCALINGS, "Changes of the replicas", (*_WORKER, "reaso
 SAMPLE_SECONDS = Histogram(
     Metric.SAMPLE_SECONDS,
     "How long a sample of a task table took",
+    _DATABASE,
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=REGISTRY,
 )
-SAMPLE_ERRORS = Counter(Metric.SAMPLE_ERRORS, "Samples that failed", ("reason",), registry=REGISTRY)
+SAMPLE_ERRORS = Counter(
+    Metric.SAMPLE_ERRORS, "Samples that failed", (*_DATABASE, "reason"), registry=REGISTRY
+)
+CONNECTED_DATABASES = Gauge(
+    Metric.CONNECTED_DATABASES, "Databases whose last sample was successful", registry=REGISTRY
+)
 TURNS = Counter(Metric.TURNS, "Turns of the workers' loops", ("outcome",), registry=REGISTRY)
 TURN_SECONDS = Histogram(
     Metric.TURN_SECONDS,
@@ -202,3 +210,9 @@ def forget(namespace: str, worker: str) -> None:
     of_worker = (DEMAND_TASKS, MIN_REPLICAS, MAX_REPLICAS, CONDITION, DECISIONS, SCALINGS, ORPHANS)
     for metric in (*_FROM_STATUS, *of_worker):
         metric.remove_by_labels({"namespace": namespace, "worker": worker})
+
+
+def forget_database(namespace: str, database: str) -> None:
+    """Remove the metrics of a Secret whose database is no longer sampled."""
+    for metric in (SAMPLE_SECONDS, SAMPLE_ERRORS):
+        metric.remove_by_labels({"namespace": namespace, "database": database})

@@ -254,6 +254,7 @@ async def _fifty(url: str, polls: int) -> tuple[list[int], int]:
         databases.subscribe(
             DatabaseURL.parse(url),
             Selection("default", (f"queue-{number}",)),
+            secret=("shop", "shop-db"),
             limit=100,
             poll_seconds=0.05,
             wake=lambda: None,

@@ -711,11 +711,14 @@ class FakeDatabases:
         url: DatabaseURL,
         selection: Selection,
         *,
+        secret: tuple[str, str],
         limit: int,
         poll_seconds: float,
         wake: Callable[[], None],
     ) -> Subscription:
-        subscription = Subscription(selection, limit=limit, poll_seconds=poll_seconds, wake=wake)
+        subscription = Subscription(
+            selection, secret=secret, limit=limit, poll_seconds=poll_seconds, wake=wake
+        )
         subscription.join(self)  # type: ignore[arg-type]
         self.subscriptions.append((url, subscription))
         return subscription

@@ -93,7 +93,7 @@ class Observer:
             if ref := database.ssl_root_cert_secret_ref:
                 text = await self._read(ref, "sslRootCertSecretRef")
                 authority = root_cert(text, secret=ref.name, key=ref.key)
-            subscription = self._subscribe(worker, DatabaseURL.parse(url, authority))
+            subscription = self._subscribe(worker, DatabaseURL.parse(url, authority), secret)
         except WorkerError as error:
             self._url_refused = True
             self._world.figures.fail(self._key, secret, error.message)
@@ -182,10 +182,10 @@ class Observer:
         key = await self._world.hash_key.get()
         return url_hash(key, worker.uid, url) if key else None
 
-    def _subscribe(self, worker: Worker, url: DatabaseURL) -> Subscription:
+    def _subscribe(self, worker: Worker, url: DatabaseURL, secret: str) -> Subscription:
         spec, limit = worker.spec, scaling.Policy.of(worker.spec).limit
         selection = Selection(spec.backend, spec.queues, spec.exclude_queues)
-        wanted = (url, selection, limit, spec.scaling.poll_interval_seconds)
+        wanted = (url, selection, secret, limit, spec.scaling.poll_interval_seconds)
         if self.subscription is None or wanted != self._subscribed:
             if self.subscription:
                 self.subscription.close()
@@ -193,6 +193,7 @@ class Observer:
             self.subscription = self._world.databases.subscribe(
                 url,
                 selection,
+                secret=(self._key.namespace, secret),
                 limit=limit,
                 poll_seconds=spec.scaling.poll_interval_seconds,
                 wake=self._wake,

@@ -7,6 +7,7 @@ import itertools
 import logging
 import random
 import traceback
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -47,10 +48,17 @@ class Subscription:
     """One worker's view of its database. Only for use in the event loop."""
 
     def __init__(
-        self, selection: Selection, *, limit: int, poll_seconds: float, wake: Callable[[], None]
+        self,
+        selection: Selection,
+        *,
+        secret: tuple[str, str],
+        limit: int,
+        poll_seconds: float,
+        wake: Callable[[], None],
     ) -> None:
         """Created by ``Databases.subscribe``."""
         self.selection = selection
+        self.secret = secret
         self.limit = limit
         self.poll_seconds = poll_seconds
         self.observation = Observation()
@@ -127,6 +135,7 @@ class Databases:
         self._open_lane = open_lane
         self._jitter = jitter
         self._pollers: dict[DatabaseURL, _Poller] = {}
+        self._secrets: Counter[tuple[str, str]] = Counter()
         self._numbers = itertools.count(1)
 
     def subscribe(
@@ -134,6 +143,7 @@ class Databases:
         url: DatabaseURL,
         selection: Selection,
         *,
+        secret: tuple[str, str],
         limit: int,
         poll_seconds: float,
         wake: Callable[[], None],
@@ -145,17 +155,21 @@ class Databases:
         Args:
             url: the database; all subscriptions to it share one connection.
             selection: the worker's rows.
+            secret: namespace and name of the Secret with the URL, by which metrics name the database.
             limit: how many ready rows are worth counting: as many as maxReplicas can use.
             poll_seconds: the database is polled at the smallest interval of its subscribers.
             wake: called in the event loop when demand, error or unserved queues have changed.
         """
-        subscription = Subscription(selection, limit=limit, poll_seconds=poll_seconds, wake=wake)
+        subscription = Subscription(
+            selection, secret=secret, limit=limit, poll_seconds=poll_seconds, wake=wake
+        )
         poller = self._pollers.get(url)
         if poller is None:
             table = self._open_table(url)
             lane = self._open_lane(f"database-{next(self._numbers)}")
-            poller = _Poller(table, lane, self._jitter, lambda: self._pollers.pop(url, None))
+            poller = _Poller(table, lane, self._jitter, lambda: self._pollers.pop(url, None), self._left)
             self._pollers[url] = poller
+        self._secrets[secret] += 1
         poller.enter(subscription)
         subscription.join(poller)
         return subscription
@@ -164,16 +178,29 @@ class Databases:
         """Close all databases, without waiting for one that hangs."""
         await asyncio.gather(*(poller.close() for poller in list(self._pollers.values())))
 
+    def _left(self, subscription: Subscription) -> None:
+        self._secrets[subscription.secret] -= 1
+        if not self._secrets[subscription.secret]:
+            del self._secrets[subscription.secret]
+            telemetry.forget_database(*subscription.secret)
+
 
 class _Poller:
     """Polls one database while it has subscriptions."""
 
     def __init__(
-        self, table: Table, lane: Lane, jitter: Callable[[], float], forget: Callable[[], object]
+        self,
+        table: Table,
+        lane: Lane,
+        jitter: Callable[[], float],
+        forget: Callable[[], object],
+        left: Callable[[Subscription], None],
     ) -> None:
         self._table = table
         self._lane = lane
         self._forget = forget
+        self._left = left
+        self._is_connected = False
         self._loop = asyncio.get_running_loop()
         self._subscriptions: set[Subscription] = set()
         self._moved = asyncio.Event()
@@ -198,6 +225,7 @@ class _Poller:
 
     def leave(self, subscription: Subscription) -> None:
         self._subscriptions.discard(subscription)
+        self._left(subscription)
         self._moved.set()
 
     async def running(self, max_age: float) -> Listing:
@@ -226,6 +254,7 @@ class _Poller:
                 await self._poll()
                 await self._search_unserved()
         self._forget()
+        self._note_connected(is_connected=False)
         async with self._one_at_a_time:
             self._ended = True
             try:
@@ -282,7 +311,9 @@ class _Poller:
         now = self._loop.time()
         self._backoff.reset()
         self._error = None
-        telemetry.SAMPLE_SECONDS.observe(sample.seconds)
+        self._note_connected(is_connected=True)
+        for secret in self._secrets():
+            telemetry.SAMPLE_SECONDS.labels(*secret).observe(sample.seconds)
         if self._next_search is None:
             self._next_search = now + FIRST_SEARCH_SECONDS
         interval = min((subscription.poll_seconds for subscription in self._subscriptions), default=0.0)
@@ -296,11 +327,21 @@ class _Poller:
             subscription.observe(Observation(demand, None, sample.at, sample.seconds, sample.indexed))
 
     def _failed(self, error: DatabaseError) -> None:
-        telemetry.SAMPLE_ERRORS.labels(error.reason).inc()
+        self._note_connected(is_connected=False)
+        for secret in self._secrets():
+            telemetry.SAMPLE_ERRORS.labels(*secret, error.reason).inc()
         self._error = error
         self._due = self._loop.time() + self._backoff.next()
         for subscription in list(self._subscriptions):
             subscription.observe(replace(subscription.observation, error=error))
+
+    def _secrets(self) -> set[tuple[str, str]]:
+        """The Secrets that have this database's URL: several namespaces may share a database."""
+        return {subscription.secret for subscription in self._subscriptions}
+
+    def _note_connected(self, *, is_connected: bool) -> None:
+        telemetry.CONNECTED_DATABASES.inc(is_connected - self._is_connected)
+        self._is_connected = is_connected
 
     async def _search_unserved(self) -> None:
         """From time to time, after a poll, search for queues with tasks that no worker serves."""

@@ -10,6 +10,7 @@ from tests.contract.tasktable import DEFAULT, EVERYTHING, Row
 from tests.unit.simulation import skipping
 from tests.unit.tasktable.fake import FakeTaskTable, InlineLane
 
+from django_task_operator import telemetry
 from django_task_operator.tasktable import (
     DatabaseError,
     Databases,
@@ -60,12 +61,13 @@ class World:
         selection: Selection = DEFAULT,
         *,
         url: DatabaseURL = SHOP,
+        secret: tuple[str, str] = ("shop", "shop-db"),
         limit: int = 100,
         poll_seconds: float = 1.0,
     ) -> Woken:
         woken = Woken()
         woken.subscription = self.databases.subscribe(
-            url, selection, limit=limit, poll_seconds=poll_seconds, wake=woken.wake
+            url, selection, secret=secret, limit=limit, poll_seconds=poll_seconds, wake=woken.wake
         )
         return woken
 
@@ -217,6 +219,48 @@ def test_a_slow_database_delays_no_other() -> None:
         assert world.tables[SHOP].samples == []
         assert len(world.tables[BLOG].samples) == 8
         assert len(other.seen) == 1
+
+    skipping(story())
+
+
+def metric(name: str, secret: tuple[str, str], **more: str) -> float | None:
+    labels = {"namespace": secret[0], "database": secret[1], **more}
+    return telemetry.REGISTRY.get_sample_value(f"django_task_operator_{name}", labels)
+
+
+def connected() -> float:
+    return telemetry.REGISTRY.get_sample_value("django_task_operator_connected_databases") or 0.0
+
+
+def test_each_secret_of_a_database_has_its_samples_and_errors() -> None:
+    async def story() -> None:
+        world, before = World(), connected()
+        # Others of this process may use the usual one.
+        shop, blog = ("counted", "shop-db"), ("blog", "blog-db")
+        one, two = world.subscribe(secret=shop), world.subscribe(EMAILS, secret=shop)
+        other = world.subscribe(EVERYTHING, secret=blog)
+        await seconds(3)
+        count = len(world.tables[SHOP].samples)
+        assert metric("sample_seconds_count", shop) == metric("sample_seconds_count", blog) == count
+        assert connected() == before + 1
+        world.tables[SHOP].error = ConnectionRefused()
+        await seconds(1)
+        assert metric("sample_errors_total", shop, reason="ConnectionRefused") == 1
+        assert metric("sample_errors_total", blog, reason="ConnectionRefused") == 1
+        assert connected() == before
+        other.subscription.close()
+        one.subscription.close()
+        assert metric("sample_seconds_count", blog) is None
+        assert metric("sample_errors_total", blog, reason="ConnectionRefused") is None
+        assert metric("sample_seconds_count", shop) == count
+        world.tables[SHOP].error = None
+        await seconds(31)
+        assert connected() == before + 1
+        two.subscription.close()
+        two.subscription.close()
+        await seconds(1)
+        assert metric("sample_seconds_count", shop) is None
+        assert connected() == before
 
     skipping(story())
 
