@@ -29,7 +29,8 @@ test-unit: venv ## Run the tests that need neither servers nor a cluster
 	$(python) -m pytest tests/unit
 
 .PHONY: test
-test: lint images ## Run all checks and tests, some of them in clusters that are made for them
+test: venv ## Run all checks and tests, some of them in clusters that are made for them
+	@$(MAKE) --no-print-directory --jobs=2 lint images
 	@tests/run
 
 .PHONY: cluster
