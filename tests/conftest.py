@@ -73,10 +73,10 @@ def once(testrun_uid: str) -> Once:
 
 
 def tool(name: str) -> str:
-    """The path of a command-line tool, preferring the one that `make cluster` built."""
+    """The path of a command-line tool, preferring the one in build/bin."""
     found = shutil.which(name, path=f"{ROOT / 'build' / 'bin'}{os.pathsep}{os.environ['PATH']}")
     if found is None:
-        pytest.fail(f"there is no {name}: run `make cluster` first", pytrace=False)
+        pytest.fail(f"there is no {name}: `make test` gets it", pytrace=False)
     return found
 
 
