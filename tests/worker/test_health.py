@@ -88,6 +88,8 @@ def test_counts_over_all_processes(postgres: Project, port: int, layout: list[st
     assert total(port, "django_db_worker_task_duration_seconds_count") == 35
     assert total(port, "django_db_worker_task_duration_seconds_sum") >= 30 * 0.02
     assert total(port, "django_db_worker_task_queue_wait_seconds_count") == 35
+    assert seen["django_db_worker_claims_total outcome=claimed"] == 35
+    eventually(lambda: metrics(port)["django_db_worker_claims_total outcome=empty"] > 0, "it looks again")
     assert get(port, "/nothing")[0] == 404
     assert worker.terminate() == 0
 
@@ -166,6 +168,7 @@ def test_unready_but_alive_without_a_database(own_server: tuple[Project, Server]
     assert get(port, "/healthz")[0] == 200
     server.start()
     eventually(lambda: get(port, "/readyz")[0] == 200, "it is ready again")
+    eventually(lambda: total(port, "django_db_worker_reconnects_total") >= 2, "both have connected again")
     assert worker.terminate() == 0
 
 

@@ -110,10 +110,20 @@ def _token() -> tuple[int, int]:
 class Link:
     """The calling thread's connection to the task table."""
 
-    def __init__(self, alias: str, stop: Stop, outages: OutageLog, on_wait: Callable[[], None]) -> None:
-        """``on_wait`` is called before every attempt to connect."""
+    def __init__(
+        self,
+        alias: str,
+        stop: Stop,
+        outages: OutageLog,
+        *,
+        on_wait: Callable[[], None],
+        on_reconnect: Callable[[], None],
+    ) -> None:
+        """``on_wait`` is called before every attempt to connect, ``on_reconnect`` after one not the first."""
         self.alias = alias
         self._on_wait = on_wait
+        self._on_reconnect = on_reconnect
+        self._was_connected = False
         self._stop = stop
         self._outages = outages
         # How many in a row.
@@ -143,6 +153,7 @@ class Link:
             if self._pause_seconds and not self._pause(even_when_stopping=even_when_stopping):
                 return False
             if self._is_open():
+                self._was_connected = True
                 return True
             self._on_wait()
             try:
@@ -152,6 +163,9 @@ class Link:
                 self._not_connected(error, may_end=not even_when_stopping)
             else:
                 self._refused_since = None
+                if self._was_connected:
+                    self._on_reconnect()
+                self._was_connected = True
                 return True
 
     @contextmanager

@@ -15,7 +15,8 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
 
 _STATE, _BEAT, _TASK, _STARTED, _SUCCEEDED, _FAILED, _CLAIMING, _RECYCLING, _DOUBT = 0, 1, 2, 4, 5, 6, 7, 8, 9
 _STOPPING, _THREAD = 10, 11
-_DURATION = 12
+_CLAIMED, _EMPTY, _CLAIM_FAILED, _RECONNECTS = 12, 13, 14, 15
+_DURATION = 16
 _WAIT = _DURATION + len(BUCKETS) + 2
 _WORDS = _WAIT + len(BUCKETS) + 2
 
@@ -72,9 +73,18 @@ class SlotStatus:
         """Whether the slot has queried the table successfully, and has not lost its connection since."""
         return bool(self._words[_CLAIMING])
 
-    def note_claim(self) -> None:
-        """Record that a query of the table was successful."""
+    def note_claim(self, *, found: bool) -> None:
+        """Record that a query of the table was successful, and count whether it found a task."""
         self._words[_CLAIMING] = 1
+        self._words[_CLAIMED if found else _EMPTY] += 1
+
+    def count_failed_claim(self) -> None:
+        """Count a claim that the database did not answer, or answered with an error."""
+        self._words[_CLAIM_FAILED] += 1
+
+    def count_reconnect(self) -> None:
+        """Count a connection that replaces one that was lost or closed."""
+        self._words[_RECONNECTS] += 1
 
     @property
     def recycling(self) -> bool:
@@ -160,6 +170,26 @@ class SlotStatus:
     def failed(self) -> int:
         """The number of tasks that failed."""
         return self._words[_FAILED]
+
+    @property
+    def claimed(self) -> int:
+        """The number of claims that found a task."""
+        return self._words[_CLAIMED]
+
+    @property
+    def empty(self) -> int:
+        """The number of claims that found none."""
+        return self._words[_EMPTY]
+
+    @property
+    def failed_claims(self) -> int:
+        """The number of claims that failed."""
+        return self._words[_CLAIM_FAILED]
+
+    @property
+    def reconnects(self) -> int:
+        """The number of connections after the first one."""
+        return self._words[_RECONNECTS]
 
     @property
     def durations(self) -> Histogram:

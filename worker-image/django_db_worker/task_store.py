@@ -56,7 +56,13 @@ class TaskStore:
         self._stop = stop
         self._status = status
         self._alias = router.db_for_write(DBTaskResult)
-        self._link = Link(self._alias, stop, outages, on_wait=lambda: status.enter(State.DISCONNECTED))
+        self._link = Link(
+            self._alias,
+            stop,
+            outages,
+            on_wait=lambda: status.enter(State.DISCONNECTED),
+            on_reconnect=status.count_reconnect,
+        )
         self._outages = outages
         self._table: Table | None = None
         # When to look (monotonic) for a claim that may have been made since (the row's clock).
@@ -84,13 +90,14 @@ class TaskStore:
                 with self._link.answering():
                     row = self._open().claim(self._worker_id, None)
             except (DatabaseError, InterfaceError) as error:
+                self._status.count_failed_claim()
                 row = self._claimed_after_all(self._link.met(error), error, since)
                 self._noted(row)
                 if row is not None or self._stop.requested:
                     return row, False
             else:
                 self._link.worked()
-                self._status.note_claim()
+                self._status.note_claim(found=row is not None)
                 return self._noted(row), True
 
     def finish_and_claim(self, finished: Row) -> Row | None:
@@ -112,12 +119,13 @@ class TaskStore:
         except Exception as error:  # noqa: BLE001
             row = None
             if isinstance(error, DatabaseError | InterfaceError) and self._link.met(error) in IN_DOUBT:
+                self._status.count_failed_claim()
                 row = self._find_claim(since)
             # Only the result, because it may be the claim that fails.
             self._store(finished)
         else:
             self._link.worked()
-            self._status.note_claim()
+            self._status.note_claim(found=row is not None)
         return self._noted(row)
 
     def finish(self, finished: Row) -> None:

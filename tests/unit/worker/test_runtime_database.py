@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,33 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 WRONG_PASSWORD = OperationalError(1045, "Access denied")
+
+
+class Willing(DatabaseWrapper):
+    """A connection that succeeds at once."""
+
+    def ensure_connection(self) -> None:
+        self.connection = sqlite3.connect(":memory:")
+
+    def lose(self) -> None:
+        self.connection.close()
+        self.connection = None
+
+
+def test_only_a_connection_that_replaces_another_is_a_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = Willing({"NAME": ":memory:", "OPTIONS": {}}, "tasks")
+    monkeypatch.setattr(database, "connections", {"tasks": connection})
+    reconnects: list[int] = []
+    link = Link("tasks", Stop(), OutageLog(), on_wait=lambda: None, on_reconnect=lambda: reconnects.append(1))
+
+    def reopened() -> int:
+        assert link.open(even_when_stopping=False)
+        return len(reconnects)
+
+    assert [reopened(), reopened()] == [0, 0]
+    connection.lose()
+    assert [reopened(), reopened()] == [1, 1]
+    connection.lose()
 
 
 class Refused(DatabaseWrapper):
@@ -31,7 +59,7 @@ def test_a_slot_that_ends_the_worker_leaves_nobody_to_say_the_same_again(
     monkeypatch.setattr(database, "REFUSED_SECONDS", 0.0)
     monkeypatch.setattr(database, "FIRST_RETRY_SECONDS", 0.0)
     outages = OutageLog()
-    link = Link("refused", Stop(), outages, lambda: None)
+    link = Link("refused", Stop(), outages, on_wait=lambda: None, on_reconnect=lambda: None)
     with pytest.raises(RefusedError):
         link.open(even_when_stopping=False)
     link.close()

@@ -38,7 +38,7 @@ def test_a_slot_claims_until_it_is_disconnected() -> None:
     status = StatusBoard(1, 1).slot(0, 0)
     status.enter(State.CLAIMING)
     assert not status.claims
-    status.note_claim()
+    status.note_claim(found=False)
     status.enter(State.IDLE)
     assert status.claims
     status.enter(State.DISCONNECTED)
@@ -61,6 +61,10 @@ def test_metrics_are_the_sum_of_all_slots() -> None:
     for process, seconds in ((0, 0.003), (1, 0.3), (1, 40.0)):
         board.slot(process, 0).count_started(seconds)
         board.slot(process, 0).count_finished(seconds, successful=seconds < 1)
+    for process, found in ((0, True), (1, True), (1, True), (1, False)):
+        board.slot(process, 0).note_claim(found=found)
+    board.slot(0, 0).count_failed_claim()
+    board.slot(1, 0).count_reconnect()
     board.slot(0, 0).enter(State.RUNNING)
     lines = exposition(board, restarts=3).splitlines()
     for expected in (
@@ -72,6 +76,10 @@ def test_metrics_are_the_sum_of_all_slots() -> None:
         'django_db_worker_task_duration_seconds_bucket{le="+Inf"} 3',
         "django_db_worker_task_duration_seconds_count 3",
         "django_db_worker_task_queue_wait_seconds_sum 40.303",
+        'django_db_worker_claims_total{outcome="claimed"} 3',
+        'django_db_worker_claims_total{outcome="empty"} 1',
+        'django_db_worker_claims_total{outcome="failed"} 1',
+        "django_db_worker_reconnects_total 1",
         "django_db_worker_slots 2",
         "django_db_worker_slots_active 1",
         "django_db_worker_process_restarts_total 3",
