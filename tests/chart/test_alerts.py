@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 import subprocess
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from prometheus_client import generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 from tests.chart.test_chart import CHART, helm, one, render
 from tests.conftest import ROOT, tool
+
+from django_task_operator import telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RULES_FILE = CHART / "files" / "alerts.yaml"
 GROUPS = yaml.safe_load(RULES_FILE.read_text())["groups"]
@@ -24,6 +32,52 @@ def promtool(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [tool("promtool"), *args], capture_output=True, text=True, timeout=120, check=False, cwd=CASES.parent
     )
+
+
+def page_of_operator() -> str:
+    """What the operator serves once everything has happened for a first time."""
+    for metric in vars(telemetry).values():
+        if isinstance(metric, MetricWrapperBase) and metric._labelnames:
+            metric.labels(*metric._labelnames)
+    try:
+        return generate_latest(telemetry.REGISTRY).decode()
+    finally:
+        for metric in vars(telemetry).values():
+            if isinstance(metric, MetricWrapperBase) and metric._labelnames:
+                metric.remove(*metric._labelnames)
+
+
+def page_of_worker() -> str:
+    # The worker is a separate package, which this environment does not have.
+    program = (
+        "from django_db_worker import metrics, status_board as board\n"
+        "print(metrics.exposition(board.StatusBoard(1, 1), restarts=0), end='')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(ROOT / "worker-image")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", [page_of_operator, page_of_worker])
+def test_metrics_follow_the_conventions_of_prometheus(page: Callable[[], str]) -> None:
+    text = page()
+    assert len(re.findall("^# TYPE django_", text, re.MULTILINE)) > 5
+    done = subprocess.run(
+        [tool("promtool"), "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_prometheus_takes_the_rules() -> None:

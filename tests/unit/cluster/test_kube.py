@@ -42,10 +42,13 @@ class Server:
         self.asked: list[dict[str, Any]] = []
         self.answers: list[tuple[int, Any]] = []
         self.gate: asyncio.Event | None = None
+        self.hangs_up = False
         self.reached, self.hung_up = asyncio.Event(), asyncio.Event()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.text()
+        if self.hangs_up and request.transport:
+            request.transport.abort()
         if self.gate:
             self.reached.set()
             try:
@@ -253,6 +256,15 @@ async def test_requests_are_counted_by_kind_and_answer(kube: Kube, server: Serve
         await kube.get_secret("shop", "shop-db")
 
     assert [counted("200"), counted("403")] == [before[0] + 1, before[1] + 1]
+
+
+async def test_a_request_without_an_answer_is_counted_too(kube: Kube, server: Server) -> None:
+    before = counted("<error>")
+    server.hangs_up = True
+    with pytest.raises(API_ERRORS):
+        await kube.get_secret("shop", "shop-db")
+
+    assert counted("<error>") == before + 1
 
 
 async def test_no_is_an_error_with_its_status(kube: Kube, server: Server) -> None:
