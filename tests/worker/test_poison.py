@@ -175,6 +175,32 @@ def test_a_receiver_of_the_model_that_refuses_results(postgres: Project, error: 
     assert "Worker process" not in output, output
 
 
+@pytest.mark.parametrize("more", [{}, {"MODEL_RECEIVERS": "1"}], ids=["sql", "orm"])
+@pytest.mark.parametrize("shared", ["mariadb"], indirect=True)
+def test_rows_that_violate_a_constraint_of_their_table(shared: Project, more: dict[str, str]) -> None:
+    """Every change of such a row is refused, also the claim: it fails alone, with the value replaced."""
+    ids = shared.enqueue("poisons.surroundings", times=4)
+    shared.ask("write_raw", id=ids[0], name="torn")
+    shared.ask("write_raw", id=ids[1], name="nested")
+    shared.ask("write_unchecked", id=ids[2], column="priority", value=1000)
+    worker = shared.worker("--interval=0.1", **more)  # type: ignore[arg-type]
+    shared.all_finished(4)
+    assert worker.terminate() == 0, worker.output
+
+    rows = shared.results()
+    found = [(rows[one]["status"], rows[one]["exception_class_path"].rpartition(".")[2]) for one in ids]
+    assert found == [
+        ("FAILED", "JSONDecodeError"),
+        ("FAILED", "IntegrityError"),
+        ("FAILED", "IntegrityError"),
+        ("SUCCESSFUL", ""),
+    ]
+    # What was there is still to be seen.
+    assert shared.ask("arguments", id=ids[0]) == {"args": ['{"args": ['], "kwargs": {}}
+    assert shared.ask("arguments", id=ids[2]) == {"args": [], "kwargs": {}}
+    assert "Worker process" not in worker.output, worker.output
+
+
 @pytest.mark.parametrize(
     ("shared", "charset"), [("postgres", "latin1"), ("mariadb", "latin1"), ("mariadb", "utf8mb3")]
 )

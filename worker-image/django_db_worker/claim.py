@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from django.db import DatabaseError, OperationalError, models
+from django.db import DatabaseError, IntegrityError, OperationalError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.functions import Cast
 from django.utils import timezone
 from django_tasks_db.compat import TaskResultStatus
 from django_tasks_db.models import DBTaskResult, get_date_max
@@ -20,7 +21,7 @@ from django_tasks_db.utils import exclusive_transaction
 from .indexes import find_claims_index
 from .next_row import MysqlSearch, Names, Wanted, postgres_query, upstream_query
 from .outcome import FINISHED_FIELDS, Row
-from .reading import LEFT_OUT, is_rows_own, partly, read, read_partly
+from .reading import LEFT_OUT, is_rows_own, mend, partly, read, read_partly
 from .reading import rows as _rows
 
 # MySQL's ER_KEY_DOES_NOT_EXITS, of a query that names an index.
@@ -85,6 +86,12 @@ def seconds_ready(row: Row) -> float:
 def finish_silently(alias: str, row: Row) -> None:
     """Store a row's result without calling the project's receivers."""
     _rows(alias).filter(pk=row.pk).update(**{name: getattr(row, name) for name in FINISHED_FIELDS})
+
+
+def _mended(alias: str, row: Row, error: Exception) -> dict[str, Any]:
+    text = Cast("args_kwargs", models.TextField())
+    arguments, priority = _rows(alias).filter(pk=row.pk).values_list(text, "priority").get()
+    return mend(row, arguments, priority, error)
 
 
 def _first_of(alias: str, rows: "models.QuerySet[Row]", worker_id: str) -> Row | None:
@@ -156,7 +163,10 @@ class OrmTable:
             if row is not None:
                 row.status, row.started_at = TaskResultStatus.RUNNING, now
                 row.worker_ids = [*_list(row.worker_ids), worker_id]
-                ready.update(status=row.status, started_at=now, worker_ids=row.worker_ids)
+                # What Python cannot read, MariaDB may not let pass either.
+                refused = isinstance(error, IntegrityError) or self.connection.vendor == "mysql"
+                more = _mended(alias, row, error) if refused else {}
+                ready.update(status=row.status, started_at=now, worker_ids=row.worker_ids, **more)
             return row
 
     def finish(self, row: Row) -> None:
@@ -307,15 +317,28 @@ class LockingTable(_SqlTable):
             row.status = TaskResultStatus.RUNNING
             row.started_at = now
             row.worker_ids = [*_list(row.worker_ids), worker_id]
-            cursor.execute(
-                self._update,
-                [
-                    self._value("started_at", now),
-                    self._value("worker_ids", row.worker_ids),
-                    self._value("id", row.pk),
-                ],
-            )
+            try:
+                cursor.execute(
+                    self._update,
+                    [
+                        self._value("started_at", now),
+                        self._value("worker_ids", row.worker_ids),
+                        self._value("id", row.pk),
+                    ],
+                )
+            except IntegrityError as error:
+                # Only the statement has been rolled back, not the transaction: the row is still locked.
+                self._claim_mended(row, error)
         return row
+
+    def _claim_mended(self, row: Row, error: Exception) -> None:
+        alias = self.connection.alias
+        _rows(alias).filter(pk=row.pk).update(
+            status=row.status,
+            started_at=row.started_at,
+            worker_ids=row.worker_ids,
+            **_mended(alias, row, error),
+        )
 
     def _lock_next(self, cursor: Any, now: object) -> Sequence[object] | None:
         if self._search is not None:

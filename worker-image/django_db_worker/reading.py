@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, models
 from django.db.models.base import ModelState
+from django_tasks_db.compat import TASK_MAX_PRIORITY, TASK_MIN_PRIORITY
 from django_tasks_db.models import DBTaskResult
 
 from .outcome import Row
@@ -27,7 +28,7 @@ def rows(alias: str) -> "models.QuerySet[Row]":
 def is_rows_own(error: Exception) -> bool:
     """Whether an error in reading or claiming a row is due to that row, or to the project's receivers.
 
-    Reading and claiming cannot violate a constraint or write invalid data, but a receiver's queries can.
+    A claim violates a constraint if what is in its row already does. A receiver's queries can do that, too.
     """
     return isinstance(error, IntegrityError | DataError) or not isinstance(
         error, DatabaseError | InterfaceError
@@ -60,6 +61,32 @@ def partly(alias: str, values: Mapping[str, Any], error: Exception) -> Row:
     row.__dict__.update(values)
     row.unreadable = error
     return row
+
+
+def mend(row: Row, arguments: str, priority: int, error: Exception) -> dict[str, Any]:
+    """Return what to write over the values for which every change of a row is refused with ``error``.
+
+    ``check`` will raise ``error``, or the one with which Python cannot read the arguments either.
+
+    Constraints hold for new rows only, if somebody switches them off (MariaDB's ``check_constraint_checks``,
+    for example). ``arguments`` are the row's, as text, which becomes the only argument: it is still to be
+    seen, and its task is not called. A row that is not finished has no return value to lose.
+    """
+    values: dict[str, Any] = {
+        "return_value": None,
+        "priority": min(max(priority, TASK_MIN_PRIORITY), TASK_MAX_PRIORITY),
+    }
+    # Databases write the constraint's name in their message: on MariaDB, for JSON, that of the column.
+    replaced = "args_kwargs" in str(error)
+    row.unreadable = error
+    try:
+        json.loads(arguments)
+    except (ValueError, RecursionError) as unreadable:
+        replaced = True
+        row.unreadable = unreadable
+    if replaced:
+        values["args_kwargs"] = {"args": [arguments], "kwargs": {}}
+    return values
 
 
 def check(row: Row) -> None:
