@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import subprocess
@@ -170,20 +169,29 @@ class TaskWorker:
     def becomes(self, condition: str, status: str, reason: str | None = None) -> str:
         """Wait for a condition, and return its message."""
 
-        def seen() -> tuple[object, ...]:
-            found = [c for c in self.status.get("conditions", ()) if c["type"] == condition]
-            return (found[0]["status"], found[0]["reason"], found[0]["message"]) if found else ()
+        def seen() -> Manifest | None:
+            for found in self.status.get("conditions", ()):
+                if (found["type"], found["status"]) == (condition, status) and reason in {
+                    None,
+                    found["reason"],
+                }:
+                    return dict(found)
+            return None
 
-        def is_so() -> bool:
-            now = seen()
-            return bool(now) and now[0] == status and reason in {None, now[1]}
+        return str(eventually(seen, f"{self.name}: {condition}={status} {reason or ''}")["message"])
 
-        eventually(is_so, f"{self.name}: {condition}={status} {reason or ''}")
-        return str(seen()[2])
+    def tells(self, reason: str, words: str = "", *, times: int = 1) -> list[Manifest]:
+        """Wait for events with these words, and return them: they are written after what they are about."""
+
+        def told() -> list[Manifest] | None:
+            found = [event for event in self.events(reason) if words in event["note"]]
+            return found if len(found) >= times else None
+
+        return eventually(told, f"event {reason} {words}")
 
     def warns(self, reason: str) -> str:
         """Wait for a warning event, and return its note."""
-        (event, *_) = eventually(functools.partial(self.events, reason), f"event {reason}")
+        (event, *_) = self.tells(reason)
         assert event["type"] == "Warning", event
         note: str = event["note"]
         return note

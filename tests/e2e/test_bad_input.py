@@ -38,7 +38,7 @@ def test_a_missing_secret_is_named_and_taken_up_when_it_is_made(
     database.finish(results)
     worker.becomes("Stalled", "False")
     worker.becomes("Ready", "True")
-    assert worker.events("Recovered")
+    worker.tells("Recovered")
 
 
 @pytest.mark.parametrize(

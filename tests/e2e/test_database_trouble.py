@@ -44,7 +44,7 @@ def test_replicas_are_held_while_the_server_is_down_and_tasks_go_on_when_it_is_b
         server.go_on()
 
         worker.becomes("DatabaseReachable", "True")
-        assert worker.events("DatabaseReachable")
+        worker.tells("DatabaseReachable")
         fragile.finish(results)
         worker.scales_to(0)
         holder.close()
@@ -90,7 +90,7 @@ def test_pods_are_replaced_when_the_password_was_rotated_and_the_new_one_works(
         (result,) = database.finish(results)
         assert str(result.status) == "SUCCESSFUL"
         assert before.isdisjoint(result.worker_ids)
-        (event,) = worker.events("DatabaseURLChanged")
+        (event,) = worker.tells("DatabaseURLChanged")
         assert event["type"] == "Normal"
         worker.becomes("Ready", "True")
         said = json.dumps([worker.manifest, worker.deployment, event]) + operator.log()

@@ -160,7 +160,7 @@ def test_hpa_from_zero_and_back(
         (_, none), (_, all_of_them), *_ = writes()
     assert (none, all_of_them) == (0, 4)
     # The autoscaler's own conditions say it, too.
-    about = [event["regarding"]["kind"] for event in worker.events("ScaledUp")]
+    about = [event["regarding"]["kind"] for event in worker.tells("ScaledUp", times=2)]
     assert sorted(about) == ["DjangoTaskWorker", "HorizontalPodAutoscaler"]
     header, line = (row.split() for row in shown.splitlines())
     row = dict(zip(header, line, strict=False))

@@ -245,7 +245,7 @@ def test_a_leader_cut_off_steps_down_before_another_leads(
     assert pair.told(again, "standing by")["leader"] == other["metadata"]["name"]
     assert replicas[:3] == [0, 1, 3]
     assert replicas[2:] == sorted(replicas[2:], reverse=True)
-    (event, *more) = worker.events("ScaledUp")
+    (event, *more) = worker.tells("ScaledUp")
     assert {e["reportingController"] for e in (event, *more)} == {"djangotasks.dev/django-task-operator"}
     assert {e["reportingInstance"] for e in (event, *more)} == {other["metadata"]["name"]}
     assert database.statuses(results) == ["SUCCESSFUL"] * 5

@@ -130,7 +130,7 @@ def test_a_task_whose_container_is_killed_is_requeued_and_runs_in_the_next(
     assert result.status == "SUCCESSFUL"
     # The same pod, whose container was started again.
     assert [worker_id.partition("/")[0] for worker_id in result.worker_ids] == [pod, pod]
-    eventually(lambda: worker.events("TaskRequeued"), "the event")
+    worker.tells("TaskRequeued")
 
 
 def test_requeued_no_more_often_than_it_may_be(
@@ -167,7 +167,7 @@ def test_an_attempt_that_an_eviction_ended_does_not_count(
 
     eventually(runs_elsewhere, "it runs in another pod, and says nothing of the first")
     assert len(result.worker_ids) == 1
-    (event,) = eventually(lambda: worker.events("TaskRequeued"), "that is told")
+    (event,) = worker.tells("TaskRequeued")
     assert "This attempt does not count, because the pod was evicted through the API." in event["note"]
     database.open_gate(1)
     database.finish([result])

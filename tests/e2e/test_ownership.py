@@ -41,12 +41,9 @@ def test_a_deployment_edited_by_hand_is_put_back(
     worker = make_worker(scaling={"minReplicas": 1})
     worker.scales_to(1)
     here("scale", "deployment/worker", "--replicas=0")
-    eventually(lambda: worker.events("DeploymentRestored"), "event DeploymentRestored")
+    worker.tells("DeploymentRestored")
     here("scale", "deployment/worker", "--replicas=2")
-    eventually(
-        lambda: [e for e in worker.events("DeploymentRestored") if "was scaled by kubectl and" in e["note"]],
-        "who scaled it is told",
-    )
+    worker.tells("DeploymentRestored", "was scaled by kubectl and")
     here("set", "image", "deployment/worker", "worker=other:1")
     here("label", "deployment/worker", "app.kubernetes.io/managed-by-")
 
@@ -61,15 +58,9 @@ def test_a_deployment_edited_by_hand_is_put_back(
 
     eventually(is_as_before, "the Deployment as it was")
     worker.scales_to(1)
-    notes = [event["note"] for event in worker.events("DeploymentRestored")]
-    assert any(
-        note.startswith("The Deployment was scaled to zero by someone else and has been restored.")
-        for note in notes
-    ), notes
-    eventually(
-        lambda: [e for e in worker.events("DeploymentRestored") if "changed by kubectl-set" in e["note"]],
-        "who set the image is told",
-    )
+    restored = "The Deployment was scaled to zero by someone else and has been restored."
+    worker.tells("DeploymentRestored", restored)
+    worker.tells("DeploymentRestored", "changed by kubectl-set")
 
 
 def test_rollout_restart_replaces_the_pods_and_is_not_put_back(
@@ -101,7 +92,7 @@ def test_rollout_undo_is_told_that_the_worker_still_asks_for_the_new_version(
     assert worker.deployment
     template = worker.deployment["spec"]["template"]
     here("rollout", "undo", "deployment/worker")
-    (event,) = eventually(lambda: worker.events("DeploymentRestored"), "event DeploymentRestored")
+    (event,) = worker.tells("DeploymentRestored")
 
     assert event["note"].startswith("The Deployment was rolled back by kubectl at 20")
     assert "change its spec instead" in event["note"]
@@ -119,7 +110,7 @@ def test_a_deployment_deleted_by_hand_is_put_back(
     here("delete", "deployment", "worker")
     worker.scales_to(1)
 
-    (event,) = eventually(lambda: worker.events("DeploymentRestored"), "event DeploymentRestored")
+    (event,) = worker.tells("DeploymentRestored")
     assert "deleted" in event["note"]
     database.finish(database.enqueue(chores.add, 1, 2))
 

@@ -85,7 +85,7 @@ def test_a_mesh_keeps_neither_a_migration_nor_a_clean_up_from_ending(
     with mesh(kubectl, here, namespace):
         worker = make_worker(migrations={"policy": "BeforeRollout"}, cleanup={"schedule": "0 0 1 1 *"})
         assert database.statuses(database.finish(database.enqueue(chores.add, 1, 2))) == ["SUCCESSFUL"]
-        assert worker.events("MigrationStarted")
+        worker.tells("MigrationStarted")
         eventually(lambda: not here("get", "jobs", "--output=name"), "the migration's Job is gone")
         here("create", "job", "now", "--from=cronjob/worker-cleanup")
         # By itself it would stay, complete.

@@ -40,10 +40,9 @@ def test_a_burst_goes_from_zero_to_n_in_one_write_and_back(
     assert results[0].return_value == 3
     assert results[-1].errors[0].exception_class is ValueError
     assert all(result.worker_ids[0].startswith("worker-") for result in results)
-    (up,) = worker.events("ScaledUp")
+    (up,) = worker.tells("ScaledUp")
     assert up["note"] == "12 ready and 0 running, 4 per replica: 0 -> 3"
-    downs = [event["note"].rpartition(": ")[2] for event in worker.events("ScaledDown")]
-    assert any(note.endswith("-> 0") for note in downs), downs
+    worker.tells("ScaledDown", "-> 0")
     worker.becomes("Ready", "True", "ScaledToZero")
     header, line = eventually(
         lambda: [row.split() for row in here("get", "djtw").splitlines()], "kubectl get djtw"
@@ -123,7 +122,7 @@ def test_paused_holds_the_replicas_and_resumes(make_worker: MakeWorker, database
     database.finish(results)
 
     worker.becomes("Paused", "False")
-    assert [len(worker.events(reason)) for reason in ("Paused", "Resumed")] == [1, 1]
+    assert [len(worker.tells(reason)) for reason in ("Paused", "Resumed")] == [1, 1]
 
 
 def test_tasks_that_wait_too_long_add_replicas(make_worker: MakeWorker, database: Database) -> None:
@@ -133,7 +132,7 @@ def test_tasks_that_wait_too_long_add_replicas(make_worker: MakeWorker, database
     eventually(lambda: worker.replicas == 1, "by number, one is enough")
     eventually(lambda: worker.replicas == 2, "by latency, it is not")
 
-    assert any("targetLatencySeconds" in event["note"] for event in worker.events("ScaledUp"))
+    worker.tells("ScaledUp", "targetLatencySeconds")
     database.open_gate(1)
     database.finish(results)
 

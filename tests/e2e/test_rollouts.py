@@ -92,7 +92,7 @@ def test_no_pod_of_a_new_version_starts_before_its_migration(
 
         (job,) = jobs(worker)
         assert job["metadata"]["name"] == second != first, "the Job before went when it was superseded"
-        assert len(worker.events("MigrationStarted")) == 2
+        assert len(worker.tells("MigrationStarted", times=2)) == 2
         database.finish(database.enqueue(chores.add, 1, 2))
         here("delete", "djtw", "--all")
 
