@@ -92,8 +92,21 @@ def environment(bench: Bench) -> dict[str, Any]:
             {"mysql-password": PASSWORD},
             ("mysql", "db.shop.svc", "3307", "zoo", "shop"),
         ),
+        # Amazon RDS, as Secrets Manager rotates it: the name only if somebody has added it.
+        (
+            {"name": {"value": "zoo"}, "user": {"key": "username"}},
+            {
+                "engine": "postgres",
+                "host": "zoo.c9akciq32.eu-west-1.rds.amazonaws.com",
+                "port": "5432",
+                "username": "zoo_owner",
+                "password": PASSWORD,
+                "dbInstanceIdentifier": "zoo",
+            },
+            ("postgresql", "zoo.c9akciq32.eu-west-1.rds.amazonaws.com", "5432", "zoo", "zoo_owner"),
+        ),
     ],
-    ids=["Crunchy", "CloudNativePG", "Zalando", "Bitnami"],
+    ids=["Crunchy", "CloudNativePG", "Zalando", "Bitnami", "RDS"],
 )
 async def test_secrets_as_others_make_them(
     bench: Bench, connection: dict[str, Any], secret: dict[str, str], place: tuple[str, ...]
