@@ -168,7 +168,7 @@ def test_unready_but_alive_without_a_database(own_server: tuple[Project, Server]
     assert get(port, "/healthz")[0] == 200
     server.start()
     eventually(lambda: get(port, "/readyz")[0] == 200, "it is ready again")
-    eventually(lambda: total(port, "django_db_worker_reconnects_total") >= 2, "both have connected again")
+    eventually(lambda: total(port, "django_db_worker_reconnects_total") >= 1, "it has connected again")
     assert worker.terminate() == 0
 
 
