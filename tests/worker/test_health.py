@@ -46,13 +46,13 @@ def start(project: Project, port: int, *flags: str, manage: str = "manage.py") -
     return worker
 
 
-def start_impatient(project: Project, port: int, folder: Path) -> Worker:
-    """Two processes that are called stuck after six seconds; both have connected, and neither has a task.
+def start_two(project: Project, port: int, folder: Path, *, manage: str = "manage.py") -> Worker:
+    """Two processes that have both connected, and have no task.
 
-    One that is still connecting is given five minutes: a machine with little time to give may have started
-    the one long before the other.
+    A machine with little time to give may have started the one long before the other, and a worker is ready
+    with the first.
     """
-    worker = start(project, port, "--processes=2", manage="impatient.py")
+    worker = start(project, port, "--processes=2", manage=manage)
     folder.mkdir()
     project.enqueue("meet", str(folder), 2, times=2)
 
@@ -96,7 +96,7 @@ def test_counts_over_all_processes(postgres: Project, port: int, layout: list[st
 
 def test_a_long_task_is_neither_sick_nor_unready(postgres: Project, tmp_path: Path, port: int) -> None:
     gate = tmp_path / "gate"
-    worker = start_impatient(postgres, port, tmp_path / "both")
+    worker = start_two(postgres, port, tmp_path / "both", manage="impatient.py")
     task = postgres.enqueue_one("hold", str(gate))
     worker.runs(3)
     busy = int(postgres.result(task)["worker_ids"][0].rpartition("/")[2].partition(".")[0])
@@ -160,20 +160,24 @@ def own_server() -> Iterator[tuple[Project, Server]]:
         project.close()
 
 
-def test_unready_but_alive_without_a_database(own_server: tuple[Project, Server], port: int) -> None:
+def test_unready_but_alive_without_a_database(
+    own_server: tuple[Project, Server], tmp_path: Path, port: int
+) -> None:
     project, server = own_server
-    worker = start(project, port, "--processes=2")
+    worker = start_two(project, port, tmp_path / "both")
+    # The console's connection would end with the server.
+    project.close()
     server.stop()
     eventually(lambda: get(port, "/readyz")[0] == 503, "it is not ready")
     assert get(port, "/healthz")[0] == 200
     server.start()
     eventually(lambda: get(port, "/readyz")[0] == 200, "it is ready again")
-    eventually(lambda: total(port, "django_db_worker_reconnects_total") >= 1, "it has connected again")
+    eventually(lambda: total(port, "django_db_worker_reconnects_total") >= 2, "both have connected again")
     assert worker.terminate() == 0
 
 
 def test_a_process_that_hangs_is_noticed_and_replaced(postgres: Project, tmp_path: Path, port: int) -> None:
-    worker = start_impatient(postgres, port, tmp_path / "both")
+    worker = start_two(postgres, port, tmp_path / "both", manage="impatient.py")
     stopped = children(worker.pid)[0]
     os.kill(stopped, signal.SIGSTOP)
     code, text = eventually(lambda: (page := get(port, "/healthz"))[0] == 503 and page, "it is noticed")
