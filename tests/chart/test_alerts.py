@@ -28,9 +28,15 @@ ALL_ON = {name: {"enabled": True} for name in ("serviceMonitor", "podMonitor", "
 LABELS = {"release": "kube-prometheus-stack"}
 
 
-def promtool(*args: str) -> subprocess.CompletedProcess[str]:
+def promtool(*args: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [tool("promtool"), *args], capture_output=True, text=True, timeout=120, check=False, cwd=CASES.parent
+        [tool("promtool"), *args],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=CASES.parent,
     )
 
 
@@ -68,14 +74,7 @@ def page_of_worker() -> str:
 def test_metrics_follow_the_conventions_of_prometheus(page: Callable[[], str]) -> None:
     text = page()
     assert len(re.findall("^# TYPE django_", text, re.MULTILINE)) > 5
-    done = subprocess.run(
-        [tool("promtool"), "check", "metrics"],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = promtool("check", "metrics", text=text)
 
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

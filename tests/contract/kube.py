@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
+from tests.waiting import PATIENCE_S
 
 from django_task_operator.cluster.api_errors import describe
 from django_task_operator.cluster.kube import DEPLOYMENTS, PODS, WORKERS, Kind
@@ -27,8 +28,6 @@ SELECTOR = "app.kubernetes.io/managed-by=django-task-operator,djangotasks.dev/wo
 LABELS = {"app.kubernetes.io/managed-by": "django-task-operator", "djangotasks.dev/worker": NAME}
 # No object has it.
 NOBODY = "00000000-0000-0000-0000-000000000000"
-# On a busy machine.
-PATIENCE_SECONDS = 180
 
 
 class Cluster(Protocol):
@@ -401,7 +400,7 @@ class KubeContract:
         assert (kind, listed["items"]) == ("LIST", [])
 
         async def next_event() -> Event:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(PATIENCE_S):
                 while True:
                     kind, seen = await anext(watch)
                     # Of a controller that says what it has seen.

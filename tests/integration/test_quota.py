@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from tests.waiting import PATIENCE_S
 
 from django_task_operator.cluster.kube import Kube
 from django_task_operator.keepers.migration import FAILED_CREATE, last_refusal
@@ -18,8 +19,6 @@ from django_task_operator.spec import Worker
 if TYPE_CHECKING:
     from tests.conftest import Kubectl
 
-# For a controller, on a busy machine.
-PATIENCE_SECONDS = 180
 RUNTIME = RuntimeSource("registry.example/django-task-worker:0.1.0")
 MINIMAL = Path(__file__).parent.parent / "unit" / "resources" / "golden" / "minimal" / "worker.yaml"
 QUOTA = {
@@ -84,7 +83,7 @@ async def test_the_words_that_refuse_the_pods_of_a_migration_are_found(
     uid = json.loads(here("create", "-ojson", "-f-", manifest=job))["metadata"]["uid"]
     kube = await Kube.connect(str(kubeconfig))
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_S):
             while not (  # noqa: ASYNC110 - nothing tells of it
                 events := await kube.list_events(namespace, FAILED_CREATE, about=uid)
             ):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.databases import docker, running_mariadb, running_postgres
-from tests.waiting import PATIENCE_S, eventually
+from tests.waiting import eventually
 from tests.worker.harness import Project, Worker
 from tests.worker.proxy import TO_THE_END, Fault, How, Part, Proxy
 
@@ -323,7 +323,7 @@ def test_a_password_that_stays_wrong(place: Place, flags: list[str]) -> None:
     elsewhere = Project(place.url(password="wrong"))
     worker = elsewhere.worker("--interval=0.1", *flags, manage="hasty.py", REFUSED_SECONDS="2")
     try:
-        assert worker.wait(PATIENCE_S) == REFUSED, worker.output
+        assert worker.wait() == REFUSED, worker.output
     finally:
         worker.kill()
     said = "password authentication failed" if place.postgres else "access denied"

@@ -56,18 +56,22 @@ def shortage_of(terminated: Mapping[str, Any]) -> Shortage | None:
 
 def is_evicted(status: Mapping[str, Any]) -> bool:
     """Whether somebody had the API server evict the pod, as a drain and a VerticalPodAutoscaler do."""
-    return any(
-        (each["type"], each["status"], each.get("reason")) == ("DisruptionTarget", "True", EVICTED)
-        for each in status.get("conditions", ())
-    )
+    return _disrupted_for(status) == EVICTED
 
 
 def disruption_of(status: Mapping[str, Any]) -> str:
     """Return who ends or ended a pod that cannot be to blame for it, worded to follow "the pod"; else ""."""
-    for condition in status.get("conditions", ()):
-        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
-            reason = condition.get("reason", "")
-            if reason == "TerminationByKubelet":
-                return _BY_KUBELET.get(status.get("reason", ""), "")
-            return _DISRUPTIONS.get(reason, "")
-    return ""
+    reason = _disrupted_for(status)
+    if reason == "TerminationByKubelet":
+        return _BY_KUBELET.get(status.get("reason", ""), "")
+    return _DISRUPTIONS.get(reason, "")
+
+
+def _disrupted_for(status: Mapping[str, Any]) -> str:
+    """The reason of the condition DisruptionTarget, if that is True."""
+    reasons = (
+        str(condition.get("reason", ""))
+        for condition in status.get("conditions", ())
+        if (condition["type"], condition["status"]) == ("DisruptionTarget", "True")
+    )
+    return next(reasons, "")
