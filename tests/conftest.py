@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from hypothesis import settings
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,7 +99,7 @@ class Kubectl:
             input=None if manifest is None else yaml.safe_dump(manifest),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE_S,
             check=False,
         )
 
@@ -134,7 +135,7 @@ def crd(kubectl: Kubectl, once: Once) -> dict[str, Any]:
     (path,) = CRDS.glob("*.yaml")
     once("crd", lambda: kubectl("apply", "--server-side", "--force-conflicts", f"--filename={path}"))
     document: dict[str, Any] = yaml.safe_load(path.read_text())
-    kubectl("wait", "--for=condition=Established", "--timeout=240s", f"crd/{document['metadata']['name']}")
+    kubectl("wait", "--for=condition=Established", "--timeout=400s", f"crd/{document['metadata']['name']}")
     return document
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pymysql
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ START_TIMEOUT_S = 60.0
 
 def docker(*args: str) -> str:
     """Run docker and return its output; an error contains its message."""
-    done = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     if done.returncode:
         raise RuntimeError(f"docker {args[0]}: {done.stderr.strip()} (images come from `make images`)")
     return done.stdout.strip()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Even on a busy machine.
-PATIENCE_S = 180.0
+# In seconds. Only something that never happens takes this long, even where a pod needs a minute to start
+# because other clusters have the processors.
+PATIENCE_S = 400.0
 
 
 def eventually[T](
@@ -22,3 +23,11 @@ def eventually[T](
             raise AssertionError(f"not within {within_s} s: {what} (last seen: {seen!r})")
         time.sleep(every_s)
     return seen
+
+
+def in_one_of(attempts: int, within_s: float, attempt: Callable[[], float]) -> None:
+    """Expect one attempt to take less time: a busy machine delays some of them, a pause in the code all."""
+    took: list[float] = []
+    while not took or took[-1] >= within_s:
+        assert len(took) < attempts, f"never within {within_s} s: {took}"
+        took.append(attempt())

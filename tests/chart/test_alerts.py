@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from tests.chart.test_chart import CHART, helm, one, render
 from tests.conftest import ROOT, tool
+from tests.waiting import PATIENCE_S
 
 from django_task_operator import telemetry
 
@@ -34,7 +35,7 @@ def promtool(*args: str, text: str | None = None) -> subprocess.CompletedProcess
         input=text,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
         cwd=CASES.parent,
     )
@@ -64,7 +65,7 @@ def page_of_worker() -> str:
         env={"PYTHONPATH": str(ROOT / "worker-image")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=True,
     )
     return done.stdout

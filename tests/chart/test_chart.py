@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from tests.conftest import ROOT, tool
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,7 +108,7 @@ def helm(*args: str, values: dict[str, Any] | None = None) -> subprocess.Complet
         input=None if values is None else json.dumps(values),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -266,7 +266,7 @@ def test_restricted_namespace_admits_the_operator(kubectl: Kubectl, namespace: s
         "spec": {**template["spec"], "serviceAccountName": "default"},
     }
     # A real API server gives the service account a moment after the namespace.
-    kubectl("wait", "--for=create", "--timeout=30s", "serviceaccount/default", f"--namespace={namespace}")
+    kubectl("wait", "--for=create", "--timeout=400s", "serviceaccount/default", f"--namespace={namespace}")
 
     kubectl.within(namespace)("create", "--dry-run=server", "-f", "-", manifest=pod)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.conftest import ROOT, tool
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ def helm(kubeconfig: Path, kubectl: Kubectl, namespace: str, crd: dict[str, Any]
 
     def run(*args: str) -> str:
         command = [tool("helm"), f"--kubeconfig={kubeconfig}", f"--namespace={namespace}", *args]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
 
     yield run
     changed = {kind: dict.fromkeys(now, None) | before[kind] for kind, now in metadata(kubectl).items()}
@@ -121,14 +122,14 @@ def test_uninstall_leaves_the_workers_and_nothing_else(
     here("create", "-f", "-", manifest=WORKER)
     assert len(names(here, release)) == OBJECTS
 
-    helm("uninstall", release, "--wait", "--timeout=120s")
+    helm("uninstall", release, "--wait", "--timeout=400s")
 
     assert names(here, release) == {
         "customresourcedefinition.apiextensions.k8s.io/" + CRD.removeprefix("crd/")
     }
     assert here("get", "djtw", "-oname") == "djangotaskworker.djangotasks.dev/emails\n"
     # With no operator there is nobody whom the deletion could wait for.
-    here("delete", "djtw/emails", "--timeout=30s")
+    here("delete", "djtw/emails", "--timeout=400s")
 
 
 def test_installs_again_over_what_was_left(

@@ -100,7 +100,7 @@ class Chaos:
                 self.made[trouble.__name__.replace("_", " ")] += 1
                 next_trouble = time.monotonic() - started + trouble_every
             time.sleep(TICK_SECONDS)
-        eventually(self._all_ended, "every task has ended", within=300)
+        eventually(self._all_ended, "every task has ended")
         return self._books(time.monotonic() - started)
 
     def kill_a_pod(self) -> None:

@@ -115,7 +115,7 @@ def namespace(kubectl: Kubectl, namespace: str) -> str:
     here = kubectl.within(namespace)
     here("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     here("create", "configmap", "project", *(f"--from-file={path}" for path in PROJECT.glob("*.py")))
-    here("wait", "--for=create", "serviceaccount/default", "--timeout=240s")
+    here("wait", "--for=create", "serviceaccount/default", "--timeout=400s")
     return namespace
 
 

@@ -15,6 +15,7 @@ import pytest
 import urllib3
 from kubernetes import config
 from tests.conftest import tool
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,16 +28,13 @@ type Manifest = dict[str, Any]
 log = logging.getLogger(__name__)
 
 STEP_SECONDS = 0.2
-# Only something that never happens takes this long, even where a pod needs a minute to start because other
-# clusters have the processors.
-PATIENCE_SECONDS = 240.0
 
 
 class Unavailable(Exception):
     """The API server does not answer, or answers with an error."""
 
 
-def eventually[T](probe: Callable[[], T | None], what: str, *, within: float = PATIENCE_SECONDS) -> T:
+def eventually[T](probe: Callable[[], T | None], what: str, *, within: float = PATIENCE_S) -> T:
     """Return the first true result of ``probe``; the test fails without one ``within`` so many seconds."""
     started = time.monotonic()
     deadline = started + within

@@ -62,7 +62,7 @@ class Server:
             kubectl("create", "secret", "generic", "postgres", f"--from-literal=POSTGRES_PASSWORD={password}")
         for manifest in _manifests():
             kubectl("apply", "--filename=-", manifest=manifest)
-        kubectl("rollout", "status", "deployment/postgres", "--timeout=240s")
+        kubectl("rollout", "status", "deployment/postgres", "--timeout=400s")
         secret = json.loads(kubectl("get", "secret/postgres", "--output=json"))["data"]
         port = kubectl("get", "service/postgres", "--output=jsonpath={.spec.ports[0].nodePort}")
         address = '{.items[0].status.addresses[?(@.type=="InternalIP")].address}'
@@ -83,7 +83,7 @@ class Server:
             password=self.password,
             dbname=name,
             autocommit=True,
-            connect_timeout=5,
+            connect_timeout=60,
         )
 
     def execute(self, statement: str, **names: str) -> None:

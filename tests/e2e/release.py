@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import ROOT, tool
 from tests.e2e.harness import Api, eventually
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.conftest import Kubectl
@@ -35,12 +36,12 @@ class Release:
         assert done.returncode == 0, done.stderr
 
     def uninstall(self) -> None:
-        self.helm("uninstall", NAME, "--wait", "--timeout=240s")
+        self.helm("uninstall", NAME, "--wait", "--timeout=400s")
 
     def helm(self, *args: str) -> str:
         where = [f"--kubeconfig={self.kubectl.kubeconfig}", f"--namespace={NAMESPACE}"]
         done = subprocess.run(
-            [tool("helm"), *where, *args], capture_output=True, text=True, timeout=300, check=False
+            [tool("helm"), *where, *args], capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
         assert done.returncode == 0, f"helm {' '.join(args)}: {done.stderr}"
         return done.stdout
@@ -110,7 +111,11 @@ class Release:
 def in_node(node: str, *command: str) -> str:
     """Run a command in the container that is a kind cluster's node."""
     done = subprocess.run(
-        [tool("docker"), "exec", node, *command], capture_output=True, text=True, timeout=240, check=False
+        [tool("docker"), "exec", node, *command],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout

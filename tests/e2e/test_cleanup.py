@@ -52,7 +52,7 @@ def test_old_results_go_while_workers_work(
         budget = "--output=jsonpath={.status.expectedPods}"
         assert here("get", "pdb/worker", budget) == "1"
         lock.rollback()
-    here("wait", "--for=condition=Complete", "job/now", "--timeout=240s")
+    here("wait", "--for=condition=Complete", "job/now", "--timeout=400s")
 
     assert here("logs", "job/now").strip() == "Deleted 3 results of tasks that finished more than 7 days ago."
     assert database.statuses([*young, running]) == ["RUNNING", "SUCCESSFUL", "SUCCESSFUL"]

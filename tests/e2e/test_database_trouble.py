@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
 from tests.e2e.conftest import put_secret
 from tests.e2e.harness import always, eventually
 from tests.e2e.postgres import Server, chores
@@ -142,6 +143,7 @@ def test_a_missing_table_is_said_until_the_database_is_migrated(
         worker.becomes("DatabaseReachable", "True")
 
 
+@pytest.mark.alone
 def test_a_sample_slower_than_its_time_out_holds_up_nobody_else(
     make_worker: MakeWorker, database: Database, server: Server, here: Kubectl
 ) -> None:

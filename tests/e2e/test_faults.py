@@ -72,9 +72,9 @@ def _wait_for_the_controllers(kubectl: Kubectl) -> None:
     """
     with new_namespace(kubectl) as name:
         within = kubectl.within(name)
-        within("wait", "--for=create", "serviceaccount/default", "--timeout=240s")
+        within("wait", "--for=create", "serviceaccount/default", "--timeout=400s")
         within("create", "deployment", "probe", "--image=shop:dev", "--", "sleep", "infinity")
-        within("rollout", "status", "deployment/probe", "--timeout=240s")
+        within("rollout", "status", "deployment/probe", "--timeout=400s")
 
 
 class ApiServer:

@@ -167,7 +167,7 @@ def pair(installed: Release) -> Iterator[Pair]:
     try:
         installed.helm(
             *("upgrade", NAME, str(ROOT / "charts" / NAME), "--reuse-values", "--set=replicas=2"),
-            *("--wait", "--timeout=4m"),
+            *("--wait", "--timeout=400s"),
         )
         yield Pair(installed)
     finally:

@@ -74,7 +74,7 @@ def test_a_drained_node_lets_tasks_finish(
     database.open_gate(1)
     database.finish([result])
     assert (result.status, result.worker_ids) == ("SUCCESSFUL", [pod])
-    assert "drained" in kubectl(*drain, "--ignore-daemonsets", "--timeout=240s")
+    assert "drained" in kubectl(*drain, "--ignore-daemonsets", "--timeout=400s")
 
     # There is no other node: its successor waits, which is said, until this one is back.
     worker.becomes("Reconciling", "True", "PodUnschedulable")

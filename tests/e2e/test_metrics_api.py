@@ -289,7 +289,7 @@ def test_the_certificate_rotates_under_a_stream_of_requests(
 
     def upgrade(hours: str) -> None:
         value = f"--set-json=metricsApi.certificateHours={hours}"
-        metrics.helm("upgrade", NAME, chart, "--reuse-values", value, "--wait", "--timeout=240s")
+        metrics.helm("upgrade", NAME, chart, "--reuse-values", value, "--wait", "--timeout=400s")
         eventually(lambda: is_ours_and_available(api), "the APIService is available")
 
     def bundle() -> set[x509.Certificate]:

@@ -151,7 +151,7 @@ def test_a_cordoned_node_keeps_its_pods_and_a_drained_one_lets_them_finish(
         database.open_gate(gate)
         database.finish([result])
         assert (result.status, result.worker_ids) == ("SUCCESSFUL", [pod])
-        assert "drained" in kubectl(*drain, "--timeout=240s")
+        assert "drained" in kubectl(*drain, "--timeout=400s")
     finally:
         kubectl("uncordon", node)
 

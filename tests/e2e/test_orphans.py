@@ -57,6 +57,7 @@ def settled(database: Database, result: TaskResult[..., Any], since: float) -> f
     return time.monotonic() - since
 
 
+@pytest.mark.alone
 def test_a_task_whose_pod_is_gone_fails_and_says_why(
     make_worker: MakeWorker, database: Database, here: Kubectl
 ) -> None:

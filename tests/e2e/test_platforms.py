@@ -38,7 +38,7 @@ def test_a_worker_runs_as_a_user_whom_its_image_does_not_know(
     (running, *_) = worker.pods
     assert running["spec"]["securityContext"]["runAsUser"] == ARBITRARY["runAsUser"]
     here("create", "job", "now", "--from=cronjob/worker-cleanup")
-    here("wait", "--for=condition=Complete", "job/now", "--timeout=240s")
+    here("wait", "--for=condition=Complete", "job/now", "--timeout=400s")
 
 
 def operator_pod(*args: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def test_the_operator_runs_as_a_user_whom_its_image_does_not_know(
     pod = operator_pod(f"--watch-namespace={namespace}", "--pod-security=platform")
     pod["spec"]["securityContext"] |= ARBITRARY
     here("create", "-f-", manifest=pod)
-    here("wait", "--for=condition=Ready", "pod/operator", "--timeout=240s")
+    here("wait", "--for=condition=Ready", "pod/operator", "--timeout=400s")
     assert "Traceback" not in here("logs", "operator")
 
 
@@ -153,7 +153,7 @@ def test_a_namespace_that_is_gone_keeps_no_other_from_being_served(
     here(
         "create", "-f-", manifest=operator_pod(f"--watch-namespace={namespace}", f"--watch-namespace={gone}")
     )
-    here("wait", "--for=condition=Ready", "pod/operator", "--timeout=240s")
+    here("wait", "--for=condition=Ready", "pod/operator", "--timeout=400s")
     eventually(lambda: "workers not watched" in here("logs", "operator"), "kopf has given up for the one")
     log = [json.loads(line) for line in here("logs", "operator").splitlines() if line.startswith("{")]
     named = {each["message"]: each.get("namespace") for each in log}

@@ -210,7 +210,7 @@ def _webhook(
     }
     for manifest in (pod, service):
         here("create", "-f-", manifest=manifest)
-    here("wait", "--for=condition=Ready", "pod/webhook", "--timeout=240s")
+    here("wait", "--for=condition=Ready", "pod/webhook", "--timeout=400s")
     configuration = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": f"{kind}WebhookConfiguration",

@@ -22,6 +22,7 @@ from django_task_operator.tasktable import DatabaseURL, orm
 from django_task_operator.tasktable.engines import Limits
 
 from django_tasks_db.models import DBTaskResult  # isort: skip
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -85,7 +86,9 @@ class Server:
 
 def docker(*args: str, given: str | None = None) -> str:
     command = ["docker", *args]
-    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, input=given, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, f"docker {args[0]}: {done.stderr}"
     return done.stdout
 
@@ -128,7 +131,9 @@ def running(kind: str, *arguments: str, files: Mapping[str, str] | None = None) 
 
 
 def docker_bytes(*args: str, given: bytes) -> None:
-    done = subprocess.run(["docker", *args], input=given, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(
+        ["docker", *args], input=given, capture_output=True, check=False, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, f"docker {args[0]}: {done.stderr!r}"
 
 

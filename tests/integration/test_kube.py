@@ -62,7 +62,7 @@ class TestReal(KubeContract):
     async def cluster(
         self, kubectl: Kubectl, kubeconfig: Path, namespace: str, tmp_path: Path
     ) -> AsyncIterator[RealCluster]:
-        kubectl.within(namespace)("wait", "--for=create", "serviceaccount/default", "--timeout=60s")
+        kubectl.within(namespace)("wait", "--for=create", "serviceaccount/default", "--timeout=400s")
         kube = await Kube.connect(str(kubeconfig))
         cluster = RealCluster(kube, kubectl, namespace, tmp_path)
         yield cluster

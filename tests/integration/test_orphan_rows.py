@@ -14,6 +14,7 @@ from tests.contract.tasktable import Became, Row
 from tests.integration.databases import TABLE, as_default, create_database, execute, opened
 from tests.integration.pooler import refusing
 from tests.integration.test_tasktable import RealTable
+from tests.waiting import PATIENCE_S
 
 from django_task_operator.tasktable import DatabaseURL, Failed, Requeued, Selection, TaskTable
 from django_task_operator.tasktable.errors import DatabaseReadOnly, PermissionDenied
@@ -62,14 +63,14 @@ def test_a_task_that_finishes_in_the_same_moment_stays_finished(
     def finish() -> None:
         with opened(stocked.url) as connection:
             for row in rows:
-                barrier.wait(timeout=30)
+                barrier.wait(timeout=PATIENCE_S)
                 execute(connection, FINISH, row.key)
 
     with ThreadPoolExecutor() as pool:
         finishing = pool.submit(finish)
         settled = []
         for row in rows:
-            barrier.wait(timeout=30)
+            barrier.wait(timeout=PATIENCE_S)
             settled.append(stocked.table.settle(row, settlement))
         finishing.result()
 
@@ -88,7 +89,7 @@ def test_a_task_that_finishes_in_an_open_transaction_stays_finished(stocked: Rea
         with pytest.raises(TimeoutError):
             settling.result(timeout=0.5)
         connection.commit()
-        assert settling.result(timeout=10) == 0
+        assert settling.result(timeout=PATIENCE_S) == 0
 
     assert stocked.became() == [Became("SUCCESSFUL", ROW.workers)]
 

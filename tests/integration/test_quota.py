@@ -73,9 +73,9 @@ async def test_the_words_that_refuse_the_pods_of_a_migration_are_found(
     kubectl: Kubectl, kubeconfig: Path, namespace: str
 ) -> None:
     here = kubectl.within(namespace)
-    here("wait", "--for=create", "--timeout=60s", "serviceaccount/default")
+    here("wait", "--for=create", "--timeout=400s", "serviceaccount/default")
     here("create", "quota", "none", "--hard=pods=0")
-    here("wait", "--for=jsonpath={.status.hard.pods}=0", "--timeout=60s", "resourcequota/none")
+    here("wait", "--for=jsonpath={.status.hard.pods}=0", "--timeout=400s", "resourcequota/none")
     manifest = yaml.safe_load(MINIMAL.read_text())
     manifest["metadata"]["namespace"] = namespace
     job = build_migration(Worker.parse(manifest), RUNTIME)
@@ -136,13 +136,13 @@ def test_a_quota_and_a_limit_range_let_them_pass(
     kubectl: Kubectl, namespace: str, bounds: list[dict[str, Any]], spec: dict[str, Any]
 ) -> None:
     here = kubectl.within(namespace)
-    here("wait", "--for=create", "--timeout=60s", "serviceaccount/default")
+    here("wait", "--for=create", "--timeout=400s", "serviceaccount/default")
     for bound in bounds:
         here("create", "-f-", manifest=bound)
     if QUOTA in bounds:
         # Until then it refuses every pod.
         counted = "--for=jsonpath={.status.hard.limits\\.cpu}=8Gi"
-        here("wait", counted, "--timeout=60s", "resourcequota/limits")
+        here("wait", counted, "--timeout=400s", "resourcequota/limits")
     for pod in pods(namespace, spec):
         created = here("create", "--dry-run=server", "-ojson", "-f-", manifest=pod)
         containers = json.loads(created)["spec"]

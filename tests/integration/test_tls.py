@@ -12,6 +12,7 @@ import pytest
 from tests.authorities import Authority
 from tests.contract.tasktable import DEFAULT
 from tests.integration.databases import Server, create_database, running
+from tests.waiting import PATIENCE_S
 
 from django_task_operator.resources.database import ROOT_CERT_VARIABLES
 from django_task_operator.tasktable import DatabaseError, DatabaseURL, TaskTable
@@ -151,7 +152,7 @@ def test_what_the_pods_get_verifies_the_server(server: Server, authority: Author
             env={**os.environ, **variables, "DATABASE_URL": server.url("shop_tls")},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 0 or "certificate verify failed" in done.stderr, done.stderr

@@ -13,12 +13,9 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.waiting import PATIENCE_S, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ROOT = Path(__file__).parent.parent.parent
 RUNTIME = ROOT / "worker-image"
@@ -28,14 +25,6 @@ BECOME_SUBREAPER = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
 )
 FINISHED = {"SUCCESSFUL", "FAILED"}
-
-
-def in_one_of(attempts: int, within_s: float, attempt: Callable[[], float]) -> None:
-    """Expect one attempt to take less time: a busy machine delays some of them, a pause in the code all."""
-    took: list[float] = []
-    while not took or took[-1] >= within_s:
-        assert len(took) < attempts, f"never within {within_s} s: {took}"
-        took.append(attempt())
 
 
 def children(pid: int) -> list[int]:
@@ -153,17 +142,24 @@ class Project:
         }
 
     def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a management command to its end."""
-        return subprocess.run(
-            [sys.executable, "manage.py", *args],
+        """Run a management command to its end; a test that ends first takes its processes along."""
+        command = [sys.executable, "manage.py", *args]
+        with subprocess.Popen(
+            command,
             cwd=PROJECT,
             env=self.env(**env),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=300,
-            check=False,
-        )
+            start_new_session=True,
+        ) as process:
+            try:
+                output, errors = process.communicate()
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
     def migrate(self) -> None:
         done = self.run("migrate", "--verbosity=0")

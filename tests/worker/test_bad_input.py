@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.databases import free_port
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
 from tests.worker.harness import PROJECT, RUNTIME, Project, get
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def test_a_database_that_was_not_migrated(postgres_server: Server, layout: list[
     empty = Project(postgres_server.url("postgres"))
     worker = empty.worker(*layout)
     try:
-        assert worker.wait(20) != 0
+        assert worker.wait() != 0
         assert "migrate" in worker.output.splitlines()[-1], worker.output
         assert "Traceback" not in worker.output
     finally:
@@ -125,7 +125,7 @@ def run(*argv: str, cwd: str, python: str = sys.executable, **env: str) -> subpr
         env={"PATH": os.environ["PATH"], **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

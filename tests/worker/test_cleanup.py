@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pymysql
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
 from tests.worker.harness import PROJECT
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def test_workers_go_on_while_a_batch_is_being_deleted(shared: Project) -> None:
             cleanup.kill()
             raise
     with cleanup:
-        output, _ = cleanup.communicate(timeout=60)
+        output, _ = cleanup.communicate(timeout=PATIENCE_S)
 
     assert cleanup.returncode == 0
     assert output == "Deleted 3000 results of tasks that finished more than 30 days ago.\n"

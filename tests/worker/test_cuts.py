@@ -73,7 +73,7 @@ def test_all_cuts(server: Server, tmp_path: Path) -> None:
             return len(proxy.fired) >= cuts or worker.process.poll() is not None
 
         try:
-            eventually(all_made, "all cuts", within_s=400)
+            eventually(all_made, "all cuts", within_s=1200)
             direct.all_finished(total)
             assert direct.statuses() == {"SUCCESSFUL": total}
             assert worker.terminate(60) == 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from tests.waiting import PATIENCE_S
 from tests.worker.harness import RUNTIME
 from tests.worker.packages import fetch
 
@@ -93,7 +94,7 @@ class Project:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

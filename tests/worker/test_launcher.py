@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from tests.databases import Server, docker
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
 from tests.worker.harness import RUNTIME
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run(folder: Path, database: str, *argv: str) -> subprocess.CompletedProcess[
         ["docker", "run", "--rm", *arguments(folder, database), IMAGE, *argv],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
 

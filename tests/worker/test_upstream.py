@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.databases import Server, docker
+from tests.waiting import PATIENCE_S
 from tests.worker.harness import RUNTIME
 from tests.worker.packages import fetch
 
@@ -106,7 +107,7 @@ def run(upstream_tests: bytes, tmp_path: Path) -> Callable[..., subprocess.Compl
             },
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=PATIENCE_S,
             check=False,
         )
 

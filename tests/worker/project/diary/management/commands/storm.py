@@ -19,7 +19,7 @@ from django.db import connections
 from django_tasks_db.models import DBTaskResult
 
 LEAST_READY = 300
-LONGEST = 20
+LONGEST = 60
 
 
 def feed():
