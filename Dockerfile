@@ -27,7 +27,7 @@ RUN --mount=type=secret,id=ca \
     && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv
 
 FROM installer AS package
-COPY pyproject.toml /source/
+COPY pyproject.toml LICENSE /source/
 COPY crds /source/crds
 COPY operator /source/operator
 RUN /installer/bin/pip wheel --no-build-isolation --no-deps -w /wheel /source \
@@ -37,7 +37,8 @@ RUN /installer/bin/pip wheel --no-build-isolation --no-deps -w /wheel /source \
 
 FROM python
 LABEL org.opencontainers.image.title="django-task-operator" \
-      org.opencontainers.image.description="A Kubernetes operator that runs and autoscales Django's task workers"
+      org.opencontainers.image.description="A Kubernetes operator that runs and autoscales Django's task workers" \
+      org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=dependencies /opt/venv /opt/venv
 # A layer of its own: a new operator with the same requirements is a small one to pull.
 COPY --from=package /package/lib /opt/venv/lib
