@@ -24,6 +24,11 @@ lint: venv ## Check style, types and the direction of imports
 	PYTHONPATH=operator build/venv/bin/lint-imports
 	git ls-files | xargs grep -lE '^#!.*bash|^# shellcheck shell=bash' | xargs build/venv/bin/shellcheck -x
 
+.PHONY: manifests
+manifests: venv ## Write install/django-task-operator.yaml, the file for kubectl apply, from the chart
+	@source cluster/tools.sh && ensure_helm
+	$(python) install/generate.py
+
 .PHONY: test-unit
 test-unit: venv ## Run the tests that need neither servers nor a cluster
 	$(python) -m pytest tests/unit

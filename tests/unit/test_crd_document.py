@@ -60,3 +60,11 @@ def test_the_reference_is_current() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_the_file_for_kubectl_apply_has_this_definition() -> None:
+    """`make manifests` writes it; tests/chart compares the rest of it."""
+    installed = yaml.safe_load_all((ROOT / "install" / "django-task-operator.yaml").read_text())
+    (definition,) = [m for m in installed if m["kind"] == "CustomResourceDefinition"]
+
+    assert definition["spec"] == yaml.safe_load(PATH.read_text())["spec"]
