@@ -1,11 +1,11 @@
-"""What platforms do to pods: OpenShift's user ids, the containers of a service mesh, policies."""
+"""What platforms do to pods: OpenShift's user ids, proxies and the containers of a mesh, policies."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.e2e.conftest import SPEC
+from tests.e2e.conftest import SPEC, put_secret
 from tests.e2e.harness import eventually
 from tests.e2e.postgres import chores
 from tests.e2e.release import NAME, Release
@@ -79,12 +79,84 @@ def test_the_operator_runs_as_a_user_whom_its_image_does_not_know(
     assert "Traceback" not in here("logs", "operator")
 
 
-def test_a_mesh_keeps_neither_a_migration_nor_a_clean_up_from_ending(
+# As the Cloud SQL Auth Proxy: it passes on what comes, and ends as soon as it is told to.
+RELAY = """
+import asyncio, os, signal
+
+async def copy(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+async def relay(reader, writer):
+    server = await asyncio.open_connection(os.environ["SERVER"], 5432)
+    await asyncio.gather(copy(reader, server[1]), copy(server[0], writer), return_exceptions=True)
+
+async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
+    async with await asyncio.start_server(relay, port=5432) as server:
+        await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def test_a_proxy_beside_the_worker_serves_its_migration_and_outlives_its_drain(
+    make_worker: MakeWorker, database: Database, here: Kubectl
+) -> None:
+    """The pods reach the database only through the proxy, and the operator only by its own name."""
+    name = database.server.name
+    put_secret(here, "proxied", DATABASE_URL=database.url.replace(name, "127.0.0.1"))
+    pod = SPEC["podTemplate"]["spec"]
+    proxy = {
+        "name": "proxy",
+        "image": SPEC["image"],
+        "command": ["python", "-c", RELAY],
+        "env": [{"name": "SERVER", "value": name}],
+        "startupProbe": {"tcpSocket": {"port": 5432}, "periodSeconds": 1, "failureThreshold": 240},
+        "securityContext": RESTRICTED,
+    }
+    worker = make_worker(
+        database={"urlSecretRef": {"name": "proxied"}},
+        migrations={"policy": "BeforeRollout"},
+        podTemplate={"spec": {**pod, "containers": [*pod["containers"], proxy]}},
+        terminationGracePeriodSeconds=120,
+    )
+    message = worker.becomes("DatabaseReachable", "False", "HostIsLoopback")
+    assert "spec.database.operatorUrlSecretRef" in message
+    worker.patch(database={"operatorUrlSecretRef": {"name": "database"}})
+    database.close_gate(1)
+    (result,) = database.enqueue(chores.wait_at, 1)
+    eventually(lambda: database.statuses([result]) == ["RUNNING"], "the task runs")
+    worker.tells("MigrationStarted")
+    (running,) = worker.pod_names
+    here("delete", "pod", running, "--wait=false")
+    # Another pod starts and runs it: by then the first one has long been told to end.
+    (later,) = database.finish(database.enqueue(chores.add, 1, 2))
+    assert running not in later.worker_ids
+    assert database.statuses([result]) == ["RUNNING"]
+    database.open_gate(1)
+    database.finish([result])
+
+    assert (result.status, result.worker_ids) == ("SUCCESSFUL", [running])
+    here("wait", "--for=delete", f"pod/{running}", "--timeout=240s")
+
+
+def test_a_mesh_keeps_neither_a_worker_nor_its_migration_or_clean_up_from_ending(
     make_worker: MakeWorker, database: Database, kubectl: Kubectl, here: Kubectl, namespace: str
 ) -> None:
     with mesh(kubectl, here, namespace):
         worker = make_worker(migrations={"policy": "BeforeRollout"}, cleanup={"schedule": "0 0 1 1 *"})
-        assert database.statuses(database.finish(database.enqueue(chores.add, 1, 2))) == ["SUCCESSFUL"]
+        database.close_gate(1)
+        results = database.enqueue(chores.wait_at, 1)
+        eventually(lambda: database.statuses(results) == ["RUNNING"], "the task runs")
+        (pod,) = worker.pods
+        assert [each["name"] for each in pod["spec"]["containers"]] == ["mesh", "worker"]
+        worker.becomes("Ready", "True")
+        database.open_gate(1)
+        assert database.statuses(database.finish(results)) == ["SUCCESSFUL"]
+        worker.scales_to(0)
         worker.tells("MigrationStarted")
         eventually(lambda: not here("get", "jobs", "--output=name"), "the migration's Job is gone")
         here("create", "job", "now", "--from=cronjob/worker-cleanup")
@@ -132,11 +204,19 @@ def test_the_words_of_a_policy_that_refuses_the_pods_are_quoted(
     with admission_policy(kubectl, here, namespace):
         worker = make_worker()
         message = worker.becomes("Stalled", "True", "PodsRejected")
-        assert (
+        words = (
             f"ValidatingAdmissionPolicy '{namespace}' with binding '{namespace}' denied request: "
             "every pod needs a label cost-center (ask the platform team)"
-        ) in message
+        )
+        assert words in message
         assert worker.warns("PodsRejected") == message
+        worker.patch(migrations={"policy": "BeforeRollout"})
+
+        def refuses_the_migrations() -> bool:
+            said = worker.becomes("Stalled", "True", "PodsRejected")
+            return 'pods "worker-migrate-' in said and words in said
+
+        eventually(refuses_the_migrations, "the words about the migration's pods are quoted")
         worker.patch(podTemplate={**SPEC["podTemplate"], **COST_CENTER})
         assert database.statuses(database.finish(results)) == ["SUCCESSFUL"]
         worker.becomes("Stalled", "False")

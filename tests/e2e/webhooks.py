@@ -81,10 +81,8 @@ def ANSWER(request):
 
 @contextmanager
 def mesh(kubectl: Kubectl, here: Kubectl, namespace: str) -> Iterator[None]:
-    """Add the container to every pod of a Job in the namespace."""
-    jobs = {"matchExpressions": [{"key": "job-name", "operator": "Exists"}]}
-    about = {"rules": [NEW_PODS], "objectSelector": jobs}
-    with _webhook(kubectl, here, namespace, INJECTS, "Mutating", about):
+    """Put the container before those of every new pod in the namespace."""
+    with _webhook(kubectl, here, namespace, INJECTS, "Mutating", {"rules": [NEW_PODS]}):
         yield
 
 
