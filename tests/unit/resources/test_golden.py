@@ -89,6 +89,27 @@ def test_no_job_makes_a_pod_that_counts_as_the_workers(case: Path) -> None:
         assert not {"DB_WORKER_ID", "DB_WORKER_HEALTH_PORT"} & {each["name"] for each in container["env"]}
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_a_gitops_tool_puts_on_the_worker_is_on_none_of_its_objects(case: Path) -> None:
+    """Otherwise Argo CD would take them for objects of its own that are not in Git, and prune them."""
+    manifest = yaml.safe_load((case / "worker.yaml").read_text())
+    manifest["spec"]["cleanup"] = {"schedule": "@daily"}
+    manifest["metadata"] |= {
+        "labels": {"app.kubernetes.io/instance": "tracking", "kustomize.toolkit.fluxcd.io/name": "tracking"},
+        "annotations": {"argocd.argoproj.io/tracking-id": "tracking"},
+    }
+    worker = Worker.parse(manifest)
+    owned = [
+        build_deployment(worker, 1, RUNTIME),
+        build_migration(worker, RUNTIME),
+        *build_children(worker, RUNTIME),
+        *DRIVERS[worker.spec.scaling.driver].children(worker),
+    ]
+    assert "tracking" not in yaml.safe_dump_all(owned)
+    # This is how Argo CD shows them below their worker all the same.
+    assert all(each["metadata"]["ownerReferences"][0]["uid"] == worker.uid for each in owned)
+
+
 @pytest.mark.parametrize(
     ("change", "is_another"),
     [

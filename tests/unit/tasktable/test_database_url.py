@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ssl
 import traceback
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -54,6 +55,13 @@ def test_every_part_is_read() -> None:
 )
 def test_schemes(scheme: str, vendor: str) -> None:
     assert DatabaseURL.parse(f"{scheme}://u:p@h/n").engine.vendor == vendor
+
+
+def test_every_scheme_that_django_reads_is_known() -> None:
+    for scheme in dj_database_url.ENGINE_SCHEMES:
+        # Another error would say that it is no URL of a database.
+        with suppress(UnsupportedDatabase):
+            assert DatabaseURL.parse(f"{scheme}://u:p@h/n").name == "n"
 
 
 @pytest.mark.parametrize(
