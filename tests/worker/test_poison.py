@@ -140,30 +140,47 @@ def test_poison_with_receivers_that_raise(
         assert text in output
 
 
-@pytest.mark.parametrize("signal", ["post_init", "pre_save", "post_save"])
+@pytest.mark.parametrize(
+    ("signal", "error"),
+    [
+        ("post_init", "LookupError"),
+        ("pre_save", "LookupError"),
+        ("post_save", "LookupError"),
+        # Nothing of the database's: only what drivers raise is an outage.
+        ("pre_save", "OperationalError"),
+        ("post_init", "InterfaceError"),
+        ("post_save", "DatabaseError"),
+    ],
+)
 @pytest.mark.parametrize("shared", ["postgres", "mariadb"], indirect=True)
-def test_receivers_of_the_model_that_refuse_a_row(shared: Project, signal: str) -> None:
+def test_receivers_of_the_model_that_refuse_a_row(shared: Project, signal: str, error: str) -> None:
     """When it is claimed, and when its result is stored: only that row is FAILED, with what they raise."""
     refused = shared.enqueue("poisons.return_value", "emoji", times=2)
     late = shared.enqueue("poisons.raise_instance_of", "Own", times=2)
     fine = shared.enqueue("poisons.surroundings", times=6)
-    env = {"REFUSED_ROWS": f"{refused[0]} {late[0]}", "REFUSING_SIGNAL": signal}
+    env = {
+        "REFUSED_ROWS": f"{refused[0]} {late[0]}",
+        "REFUSING_SIGNAL": signal,
+        "REFUSING_ERROR": error,
+    }
     worker = shared.worker("--processes=2", "--interval=0.1", **env)  # type: ignore[arg-type]
     shared.all_finished(10)
     assert worker.terminate() == 0, worker.output
 
     rows = shared.results()
     for one in (refused[0], late[0]):
-        assert (rows[one]["status"], rows[one]["exception_class_path"]) == ("FAILED", "builtins.LookupError")
+        assert rows[one]["status"] == "FAILED"
+        assert rows[one]["exception_class_path"].endswith(f".{error}")
         assert "this row is refused" in rows[one]["traceback"]
     assert rows[refused[1]]["status"] == "SUCCESSFUL"
     assert rows[late[1]]["exception_class_path"] == "poisons.Own"
     assert {rows[one]["status"] for one in fine} == {"SUCCESSFUL"}
     assert {len(row["worker_ids"]) for row in rows.values()} == {1}
-    assert "Worker process" not in worker.output, worker.output
+    for sign in ("Worker process", "The database"):
+        assert sign not in worker.output, worker.output
 
 
-@pytest.mark.parametrize("error", ["ValueError", "IntegrityError"])
+@pytest.mark.parametrize("error", ["ValueError", "IntegrityError", "OperationalError"])
 def test_a_receiver_of_the_model_that_refuses_results(postgres: Project, error: str) -> None:
     ids = postgres.enqueue("nothing", times=3)
     output = postgres.batch("--processes=2", REFUSING_SIGNAL="finished", REFUSING_ERROR=error)

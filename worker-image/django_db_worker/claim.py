@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from django.db import DatabaseError, IntegrityError, OperationalError, models
+from django.db import DatabaseError, IntegrityError, OperationalError, ProgrammingError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.functions import Cast
 from django.utils import timezone
@@ -149,7 +149,9 @@ class OrmTable:
                 row.claim(worker_id)
                 return row
         except Exception as error:
-            if key is None or not is_rows_own(error):
+            # Django's own, if a receiver has hidden that the connection is lost.
+            lost = isinstance(error, ProgrammingError) and self.connection.connection is None
+            if key is None or lost or not is_rows_own(error):
                 raise
             return self._claim_partly(key, worker_id, error)
 

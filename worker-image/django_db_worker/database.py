@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import DatabaseError, InterfaceError, ProgrammingError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
@@ -17,7 +17,7 @@ from .errors import RefusedError
 from .refusal import ask_why
 from .sessions import discard
 from .stop import Stop
-from .trouble import Trouble, is_understood, reason, trouble_of
+from .trouble import Trouble, is_databases, is_understood, reason, trouble_of
 from .watchdog import ANSWER_SECONDS, CUT_SECONDS, Watchdog, cut, has_hung_up, keep_alive, socket_of
 
 logger = logging.getLogger("django_tasks_db")
@@ -188,7 +188,10 @@ class Link:
         if connection.in_atomic_block:
             # In a transaction that somebody else has begun, such as a test case of the project.
             return Trouble.OTHER
-        if trouble in {Trouble.OTHER, Trouble.NOT_MIGRATED} and connection.connection is None:
+        # A receiver that raises an error of its own may have closed the connection before. But Django itself
+        # raises ProgrammingError.
+        may_be_lost = is_databases(error) or isinstance(error, ProgrammingError)
+        if trouble in {Trouble.OTHER, Trouble.NOT_MIGRATED} and may_be_lost and connection.connection is None:
             trouble = Trouble.LOST
         if trouble is Trouble.DENIED:
             trouble = Trouble.AWAY

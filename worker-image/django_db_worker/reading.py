@@ -9,12 +9,13 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, models
+from django.db import DataError, IntegrityError, models
 from django.db.models.base import ModelState
 from django_tasks_db.compat import TASK_MAX_PRIORITY, TASK_MIN_PRIORITY
 from django_tasks_db.models import DBTaskResult
 
 from .outcome import Row
+from .trouble import is_databases
 
 # Fields that are not needed before the row's task is called.
 LEFT_OUT = frozenset({"args_kwargs", "return_value"})
@@ -30,9 +31,7 @@ def is_rows_own(error: Exception) -> bool:
 
     A claim violates a constraint if what is in its row already does. A receiver's queries can do that, too.
     """
-    return isinstance(error, IntegrityError | DataError) or not isinstance(
-        error, DatabaseError | InterfaceError
-    )
+    return isinstance(error, IntegrityError | DataError) or not is_databases(error)
 
 
 def read(alias: str, key: uuid.UUID) -> Row | None:

@@ -19,7 +19,7 @@ from .next_row import Wanted
 from .outcome import Row
 from .status_board import SlotStatus, State
 from .stop import Stop
-from .trouble import Trouble, reason
+from .trouble import Trouble, is_databases, reason
 
 logger = logging.getLogger("django_tasks_db")
 
@@ -244,7 +244,7 @@ class TaskStore:
             outcome.fail(row, error)
             error = self._refusal(row)
         # Not the database's: a receiver of the model's signals refuses even that.
-        silently = error is not None and not isinstance(error, DatabaseError | InterfaceError)
+        silently = error is not None and not is_databases(error)
         if silently:
             error = self._refusal(row, silently=True)
         for simpler in (outcome.plain, outcome.least):

@@ -8,7 +8,7 @@ by their (English) text. The operator has tables of the same codes, for its own 
 
 import enum
 
-from django.db import DatabaseError, InterfaceError, NotSupportedError, OperationalError
+from django.db import DatabaseError, Error, InterfaceError, NotSupportedError, OperationalError
 
 # Poolers have one code for everything: PgBouncer, and then Odyssey and PgCat.
 _SAYS_NOTHING = {"08P01", "XX000", "58000"}
@@ -192,9 +192,28 @@ def code_of(error: BaseException) -> str | int | None:
     return str(state) if state is not None else None
 
 
+def is_databases(error: BaseException) -> bool:
+    """Whether a driver has reported an error, and not code of Django or of the project raised it by itself.
+
+    Django wraps what drivers raise, and only its MySQL backend in some cases copies it (CursorWrapper).
+    """
+    if not isinstance(error, DatabaseError | InterfaceError):
+        return False
+    copied = error.__context__
+    if _is_drivers(error.__cause__):
+        return True
+    return _is_drivers(copied) and copied is not None and copied.args == error.args
+
+
+def _is_drivers(error: BaseException | None) -> bool:
+    # All drivers have exceptions with these names: https://peps.python.org/pep-0249/#exceptions
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return not isinstance(error, Error) and not names.isdisjoint({"DatabaseError", "InterfaceError"})
+
+
 def trouble_of(error: BaseException) -> Trouble:
     """Return what an error of the database asks for."""
-    if not isinstance(error, DatabaseError | InterfaceError):
+    if not is_databases(error):
         return Trouble.OTHER
     known = _known(error)
     if known is not None:

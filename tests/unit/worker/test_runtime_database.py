@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
+import pymysql
 import pytest
 from django.db import OperationalError
 from django.db.backends.sqlite3.base import DatabaseWrapper
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 WRONG_PASSWORD = OperationalError(1045, "Access denied")
+# Django chains what the driver raises.
+WRONG_PASSWORD.__cause__ = pymysql.OperationalError(*WRONG_PASSWORD.args)
 
 
 class Willing(DatabaseWrapper):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 from django.db import (
     DatabaseError,
@@ -13,12 +14,13 @@ from django.db import (
     OperationalError,
     ProgrammingError,
 )
-from django_db_worker.trouble import Trouble, code_of, reason, trouble_of
+from django_db_worker.trouble import Trouble, code_of, is_databases, reason, trouble_of
 
 
-class DriverError(Exception):
+class DriverError(psycopg.DatabaseError):
     def __init__(self, *args: object, sqlstate: str | None = None) -> None:
-        super().__init__(*args)
+        super().__init__(*map(str, args))
+        self.args = args
         self.sqlstate = sqlstate
 
 
@@ -33,6 +35,23 @@ def mysql(
 ) -> Exception:
     error = kind(number, text)
     error.__cause__ = DriverError(number, text, sqlstate=sqlstate)
+    return error
+
+
+def without_code(kind: type[Exception], *args: object) -> Exception:
+    error = kind(*args)
+    error.__cause__ = DriverError(*args)
+    return error
+
+
+def copied(error: Exception, *args: object) -> Exception:
+    """As Django's MySQL backend does it: not wrapped, but raised while the driver's error is handled."""
+    error.__context__ = DriverError(*args)
+    return error
+
+
+def raised_from(error: Exception, cause: BaseException) -> Exception:
+    error.__cause__ = cause
     return error
 
 
@@ -84,8 +103,8 @@ def test_the_code_is_the_drivers() -> None:
         (mysql(ProgrammingError, 1146), Trouble.NOT_MIGRATED, "no such table"),
         (mysql(OperationalError, 1054), Trouble.NOT_MIGRATED, "no such column"),
         (mysql(DataError, 1406), Trouble.OTHER, "DataError 1406"),
-        (InterfaceError(0, ""), Trouble.LOST, "the server closed the connection"),
-        (InterfaceError("connection already closed"), Trouble.LOST, "InterfaceError"),
+        (without_code(InterfaceError, 0, ""), Trouble.LOST, "the server closed the connection"),
+        (without_code(InterfaceError, "connection already closed"), Trouble.LOST, "InterfaceError"),
         (postgres(OperationalError, None, "connection refused"), Trouble.LOST, "connection refused"),
         (postgres(OperationalError, None, "something of the driver's"), Trouble.LOST, "OperationalError"),
         (postgres(OperationalError, "08P01", "FATAL: no such user: x"), Trouble.DENIED, "no such user"),
@@ -94,19 +113,44 @@ def test_the_code_is_the_drivers() -> None:
             Trouble.AWAY,
             "the pooler has no server",
         ),
-        (OperationalError("database is locked"), Trouble.BUSY, "the database is locked"),
-        (OperationalError("no such table: x"), Trouble.NOT_MIGRATED, "no such table"),
+        (without_code(OperationalError, "database is locked"), Trouble.BUSY, "the database is locked"),
+        (without_code(OperationalError, "no such table: x"), Trouble.NOT_MIGRATED, "no such table"),
         (
             NotSupportedError("MariaDB 99 or later is required (found 10.5)."),
             Trouble.OTHER,
             "MariaDB 99 or later",
         ),
+        # Whatever the project's own code raises.
         (ValueError("of the task's"), Trouble.OTHER, "ValueError"),
+        (OperationalError("of a receiver"), Trouble.OTHER, "OperationalError"),
+        (OperationalError(1045, "of a receiver"), Trouble.OTHER, "access denied"),
+        (InterfaceError("of a receiver"), Trouble.OTHER, "InterfaceError"),
+        (raised_from(OperationalError(""), ValueError("a receiver")), Trouble.OTHER, "OperationalError"),
+        (
+            raised_from(OperationalError(""), OperationalError("a receiver")),
+            Trouble.OTHER,
+            "OperationalError",
+        ),
     ],
 )
 def test_what_an_error_asks_for(error: Exception, trouble: Trouble, words: str) -> None:
     assert trouble_of(error) is trouble
     assert words in reason(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "databases"),
+    [
+        (postgres(DatabaseError, "22001"), True),
+        (copied(IntegrityError(4025, "nein"), 4025, "nein"), True),
+        (copied(IntegrityError("a receiver's, on an error of a driver"), 4025, "nein"), False),
+        (IntegrityError("a receiver's"), False),
+        (ValueError("a receiver's"), False),
+        (raised_from(ValueError("a receiver's"), DriverError("nein")), False),
+    ],
+)
+def test_whether_an_error_is_the_databases(error: Exception, databases: bool) -> None:
+    assert is_databases(error) is databases
 
 
 @pytest.mark.parametrize("kind", [OperationalError, DatabaseError, InterfaceError])

@@ -1,7 +1,9 @@
+import builtins
 import os
 import time
 
-from django.db import IntegrityError, transaction
+from django import db
+from django.db import transaction
 from django.db.models import signals
 
 from diary.models import Entry
@@ -27,8 +29,8 @@ def saved(**kwargs):
 def refuse(model):
     """Refuse some rows whenever they are read or saved, or the result of every row."""
     name, rows = os.environ["REFUSING_SIGNAL"], os.environ.get("REFUSED_ROWS", "").split()
-    errors = {"IntegrityError": IntegrityError, "ValueError": ValueError, "": LookupError}
-    error = errors[os.environ.get("REFUSING_ERROR", "")]
+    kind = os.environ.get("REFUSING_ERROR", "LookupError")
+    error = getattr(db, kind, None) or getattr(builtins, kind)
 
     def refuses(instance, **kwargs):
         if str(instance.pk) in rows or (name == "finished" and instance.status in {"SUCCESSFUL", "FAILED"}):
