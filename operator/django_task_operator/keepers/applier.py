@@ -14,12 +14,14 @@ from django_task_operator.cluster.api_errors import API_ERRORS, describe
 from django_task_operator.cluster.kube import require_worker
 from django_task_operator.errors import ApiUnavailable, ObjectLeftOver, ObjectNameTaken, WorkerError
 from django_task_operator.keepers.refusals import Refusals
+from django_task_operator.keepers.restorations import Restorations
 from django_task_operator.observed.objects import OwnedObject
 from django_task_operator.resources.labels import object_labels
 from django_task_operator.spec import Key
 
 if TYPE_CHECKING:
     from django_task_operator.cluster.cache import Watched
+    from django_task_operator.due import Due
     from django_task_operator.spec import Manifest
     from django_task_operator.world import World
 
@@ -38,6 +40,8 @@ class Applied[T: OwnedObject]:
         created: whether the object did not exist before.
         restored: what someone else had done to the object, if that was reverted.
         edited: whether someone else had changed its spec, reverted or not.
+        pause: the seconds until the object may be restored once more.
+        postponed: whether it is not as asked, because it was restored only a moment ago.
     """
 
     state: T | None = None
@@ -45,6 +49,8 @@ class Applied[T: OwnedObject]:
     created: bool = False
     restored: Literal["deleted", "changed"] | None = None
     edited: bool = False
+    pause: float = 0.0
+    postponed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,7 @@ class Applier[T: OwnedObject]:
         self._labels = frozenset(object_labels(key.name).items())
         self._last: dict[str, _Last] = {}
         self._refusals = Refusals(kind, world.clock)
+        self._restorations = Restorations(kind, world.clock)
 
     def seen(self, name: str) -> T | None:
         """Return the object of that name as the watch last reported it."""
@@ -77,6 +84,11 @@ class Applier[T: OwnedObject]:
     def owned(self) -> list[T]:
         """Return the objects that belong to this worker, as the watch last reported them."""
         return [state for state in self._cache.of(self._key) if state.belongs_to(self._uid)]
+
+    @property
+    def due(self) -> Due | None:
+        """When an object is to be restored that someone else changes again and again."""
+        return self._restorations.due
 
     def forget(self, name: str) -> None:
         """Note that the operator has changed the object by other means than ``apply``."""
@@ -103,6 +115,11 @@ class Applier[T: OwnedObject]:
         asked = manifest if asked is None else asked
         if refusal := self.refused(name, asked):
             return Applied(error=refusal)
+        before = self._last.get(name)
+        # Nothing new is asked for, so someone else has changed or deleted the object.
+        is_restoration = before is not None and before.digest == digest
+        if is_restoration and not self._restorations.may(name):
+            return Applied(seen, postponed=True)
         target = seen
         try:
             target = await self._target(name, seen)
@@ -116,11 +133,12 @@ class Applier[T: OwnedObject]:
             return Applied(error=refusal)
         self._cache.put(answer)
         self._refusals.forget(name)
-        state, before = self._cache.digest(answer), self._last.get(name)
+        state = self._cache.digest(answer)
         self._last[name] = last = _Last(digest, state.uid, state.revision)
         restored: Literal["deleted", "changed"] | None = None
-        edited = False
-        if before and before.digest == digest:
+        edited, pause = False, 0.0
+        if before and is_restoration:
+            pause = self._restorations.count(name)
             if before.uid != last.uid:
                 restored = "deleted"
             elif target:
@@ -128,7 +146,7 @@ class Applier[T: OwnedObject]:
                 # restart` does, and it stays.
                 restored = "changed" if target.revision != state.revision else None
                 edited = target.revision != before.revision
-        return Applied(state, created=target is None, restored=restored, edited=edited)
+        return Applied(state, created=target is None, restored=restored, edited=edited, pause=pause)
 
     async def delete(self, state: T) -> WorkerError | None:
         """Delete an object; return why it could not be deleted, if so."""

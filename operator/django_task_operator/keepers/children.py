@@ -9,6 +9,7 @@ from django_task_operator.keepers.applier import Applier
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from django_task_operator.due import Due
     from django_task_operator.errors import WorkerError
     from django_task_operator.spec import Key, Manifest
     from django_task_operator.world import World
@@ -25,6 +26,11 @@ class ChildrenKeeper:
         self._appliers = {
             kind: Applier(world, kind, cache, key, uid) for kind, cache in world.caches.children.items()
         }
+
+    @property
+    def dues(self) -> tuple[Due, ...]:
+        """When children are to be restored that someone else changes again and again."""
+        return tuple(filter(None, (applier.due for applier in self._appliers.values())))
 
     async def apply(self, wanted: Sequence[Manifest], *, held: Collection[str] = ()) -> WorkerError | None:
         """Make the worker's children exactly ``wanted``; return why that was not possible, if so.

@@ -10,10 +10,12 @@ from django_task_operator.cluster.api_errors import API_ERRORS, describe
 from django_task_operator.contract import EventReason
 from django_task_operator.errors import ApiUnavailable, ObjectRejected, WorkerError
 from django_task_operator.keepers.applier import Applier
+from django_task_operator.keepers.restorations import INSISTENT_SECONDS
 from django_task_operator.resources import build_deployment
 from django_task_operator.turn import Event
 
 if TYPE_CHECKING:
+    from django_task_operator.due import Due
     from django_task_operator.observed.objects import Deployment, Edit
     from django_task_operator.resources import Rotation
     from django_task_operator.spec import Key, Manifest, Worker
@@ -48,6 +50,11 @@ class DeploymentKeeper:
         """The Deployment as the watch last reported it."""
         return self._applier.seen(self._key.name)
 
+    @property
+    def due(self) -> Due | None:
+        """When the Deployment is to be restored that someone else changes again and again."""
+        return self._applier.due
+
     async def apply(self, worker: Worker, replicas: int, migrated: str | None, rotation: Rotation) -> Outcome:
         """Make the Deployment what the worker asks for, with that many replicas.
 
@@ -66,7 +73,7 @@ class DeploymentKeeper:
         if applied.state and applied.edited and before and before.edit and before.edit.is_rollback:
             await self._drop_additions(applied.state.uid, manifest)
             restored = "changed"
-        events = [_restored(restored, before, self._key.name)] if restored else []
+        events = [_restored(restored, before, self._key.name, applied.pause)] if restored else []
         if applied.state and rotation.changed:
             events.append(_url_changed(worker))
         return Outcome(scaled=applied.error is None, error=applied.error, events=tuple(events))
@@ -100,13 +107,21 @@ class DeploymentKeeper:
         return Outcome(scaled=True, error=error)
 
 
-def _restored(how: Literal["deleted", "changed"], before: Deployment | None, name: str) -> Event:
+def _restored(
+    how: Literal["deleted", "changed"], before: Deployment | None, name: str, pause: float
+) -> Event:
     if how == "deleted":
         instead = f"Delete DjangoTaskWorker {name} instead, to end its pods for good."
         note = f"The Deployment was deleted by someone else and has been restored. {instead}"
     else:
         note = f"The Deployment was {_how_changed(before.edit if before else None, name)}"
-    return Event("Normal", EventReason.DEPLOYMENT_RESTORED, note)
+    if pause < INSISTENT_SECONDS:
+        return Event("Normal", EventReason.DEPLOYMENT_RESTORED, note)
+    note += (
+        f" This happens again and again, so the Deployment is not restored for the next {pause:.0f} seconds."
+        " Find the program that does it: the two must not manage the same Deployment."
+    )
+    return Event("Warning", EventReason.DEPLOYMENT_RESTORED, note)
 
 
 def _url_changed(worker: Worker) -> Event:

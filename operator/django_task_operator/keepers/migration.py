@@ -128,6 +128,9 @@ class MigrationKeeper:
         # No other worker's turn may reach the same conclusion before the Job is visible.
         async with self._world.migrating:
             applied = await self._applier.apply(manifest, asked=wanted)
+        if applied.postponed:
+            problem = "Waiting to create the migration's Job, which someone deletes again and again."
+            return Migration(error=Migrating(problem=problem), due=self._applier.due)
         if applied.state is None:
             return Migration(error=applied.error)
         progress = _progress(applied.state)

@@ -183,7 +183,10 @@ class Reconciler:
             stuck_tasks=rows.stuck,
             apply_error=outcome.error or scale_error or child_error,
             events=(*events, *rows.events),
-            dues=tuple(filter(None, (plan.decision.due, migration.due, rows.due))),
+            dues=(
+                *filter(None, (plan.decision.due, migration.due, rows.due, self._deployment.due)),
+                *self._children.dues,
+            ),
         )
 
     async def _keep_deployment(

@@ -17,6 +17,7 @@ from django_task_operator.errors import (
 )
 from django_task_operator.keepers.applier import Applier
 from django_task_operator.keepers.refusals import REFUSED_SECONDS
+from django_task_operator.keepers.restorations import DELAY_SECONDS
 from django_task_operator.resources import build_children, build_deployment, build_migration
 from django_task_operator.resources.hpa import build_autoscaler
 from django_task_operator.spec import Worker
@@ -243,7 +244,25 @@ async def test_it_says_what_somebody_had_done(owned: Owned) -> None:
     assert (await owned.applier.apply(owned.manifest)).restored == "changed"
 
     owned.bench.kube.delete(KINDS[owned.kind], "shop", owned.name)
+    owned.requests()
+    postponed = await owned.applier.apply(owned.manifest)
+    assert (postponed.postponed, postponed.restored, owned.requests()) == (True, None, [])
+    assert owned.applier.due
+    assert owned.applier.due.seconds == DELAY_SECONDS[0]
+    owned.bench.clock.advance(DELAY_SECONDS[0])
     assert (await owned.applier.apply(owned.manifest)).restored == "deleted"
+    assert owned.applier.due is None
+
+
+async def test_what_is_newly_asked_for_does_not_wait_for_a_restoration(owned: Owned) -> None:
+    await owned.applier.apply(owned.manifest)
+    for _ in range(2):
+        owned.edit({"spec": {next(iter(owned.manifest["spec"])): None}})
+        await owned.applier.apply(owned.manifest)
+    asked = {**owned.manifest, "metadata": {**owned.manifest["metadata"], "annotations": {"new": "1"}}}
+    assert not (await owned.applier.apply(asked)).postponed
+    assert owned.stored
+    assert owned.stored["spec"] == owned.manifest["spec"]
 
 
 async def test_what_somebody_adds_stays_and_is_no_change(owned: Owned) -> None:

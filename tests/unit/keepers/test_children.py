@@ -10,6 +10,7 @@ from tests.unit.fakes import refusal
 
 from django_task_operator.errors import WorkerGone
 from django_task_operator.keepers.refusals import REFUSED_SECONDS
+from django_task_operator.keepers.restorations import DELAY_SECONDS
 
 if TYPE_CHECKING:
     from tests.unit.fakes import Manifest
@@ -61,6 +62,10 @@ async def test_one_that_was_changed_or_deleted_by_hand_is_put_back(bench: Bench)
     assert after["spec"] == before["spec"]
 
     bench.kube.delete(BUDGETS, "shop", "emails")
+    due = await bench.turn(reconciler)
+    assert budget(bench) is None, "somebody insists"
+    assert due <= DELAY_SECONDS[0]
+    bench.clock.advance(due)
     await bench.turn(reconciler)
     assert budget(bench)
     bench.kube.requests.clear()

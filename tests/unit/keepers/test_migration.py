@@ -16,6 +16,7 @@ from django_task_operator.keepers.migration import (
     last_words,
 )
 from django_task_operator.keepers.refusals import REFUSED_SECONDS
+from django_task_operator.keepers.restorations import DELAY_SECONDS
 from django_task_operator.observed.objects import Job
 from django_task_operator.observed.pods import JobPod
 from django_task_operator.reconcile.reconciler import LONGEST_WAIT_SECONDS
@@ -402,6 +403,20 @@ async def test_without_events_the_migration_goes_on(bench: Bench, answer: BaseEx
     bench.kube.run_job("shop", only_job(bench), complete=True)
     await bench.turn(reconciler)
     assert image(bench) == "shop:1"
+
+
+async def test_a_job_that_is_deleted_again_and_again_keeps_the_pods_waiting(bench: Bench) -> None:
+    reconciler = await first(bench)
+    for _ in range(2):
+        bench.kube.delete("jobs", "shop", only_job(bench))
+        delay = await bench.turn(reconciler)
+    assert 0 < delay <= DELAY_SECONDS[0]
+    assert jobs(bench) == []
+    assert image(bench) is None, "nothing has been migrated"
+    assert "someone deletes again and again" in message(bench, "Reconciling")
+    bench.clock.advance(delay)
+    await bench.turn(reconciler)
+    assert only_job(bench)
 
 
 async def test_a_migration_at_work_is_never_killed_for_the_next_one(bench: Bench) -> None:

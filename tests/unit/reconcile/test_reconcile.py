@@ -430,6 +430,7 @@ async def test_what_a_rollback_brings_back_does_not_stay(bench: Bench) -> None:
         {"spec": {"template": {"spec": {"hostname": "old"}}}},
         by={"manager": "kubectl", "time": NOON},
     )
+    bench.clock.advance(1)
     await bench.turn(reconciler)
 
     after = bench.kube.read("deployments", "shop", "emails")

@@ -1,4 +1,4 @@
-"""However an API server refuses requests, and for however long, the whole operator sends few of them."""
+"""However an API server refuses requests, or someone undoes them, the whole operator sends few of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from tests.unit.startup.test_lifecycle import Life
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from django_task_operator.spec import Manifest
 
 MINUTES = 10
 # Of one worker. In an ordinary minute it is 7, most of them for the counts in its status.
@@ -173,4 +175,76 @@ async def test_from_the_start(error: BaseException) -> None:
     await asyncio.sleep(60)
     assert life.operator.is_ready
     assert life.kube.read("deployments", "shop", "emails")
+    assert await life.stop() == 0
+
+
+HERE = ("deployments", "shop", "emails")
+KEEL = {"manager": "keel", "time": "2026-01-01T12:00:00Z"}
+
+
+def is_changed(manifest: Manifest) -> bool:
+    """Whether a Deployment is not as the worker asks for it."""
+    spec = manifest["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    labels = manifest["metadata"]["labels"]
+    return (spec["replicas"], container["image"], "djangotasks.dev/worker" in labels) != (5, "shop:1", True)
+
+
+def another_pod(life: Life) -> None:
+    change = {"spec": {"template": {"spec": {"containers": [{"name": "worker", "image": "shop:theirs"}]}}}}
+    life.kube.edit(*HERE, change, by=KEEL)
+
+
+def another_number(life: Life) -> None:
+    life.kube.edit(*HERE, {"spec": {"replicas": 1}}, by=KEEL)
+
+
+def without_label(life: Life) -> None:
+    life.kube.edit(*HERE, {"metadata": {"labels": {"djangotasks.dev/worker": None}}}, by=KEEL)
+
+
+@pytest.mark.parametrize("change", [another_pod, another_number, without_label, delete_deployment])
+@simulated
+async def test_whoever_changes_the_deployment_each_time_makes_it_no_hurry(
+    change: Callable[[Life], None],
+) -> None:
+    life = Life()
+    life.kube.create("worker", worker_manifest("emails"))
+    life.start()
+    await asyncio.sleep(1)
+    life.databases.sample(42)
+    await asyncio.sleep(60)
+    assert not is_changed(life.kube.read(*HERE) or {})
+
+    async def insist() -> None:
+        while True:
+            manifest = life.kube.read(*HERE)
+            if manifest and not is_changed(manifest):
+                change(life)
+            await asyncio.sleep(0.1)
+
+    insisting = asyncio.create_task(insist())
+    first, *others = await minutes(life)
+    # Until the delay has grown.
+    assert first <= 2 * MOST_IN_A_MINUTE
+    assert max(others) <= MOST_IN_A_MINUTE, others
+    told = [event for event in life.kube.events if event["reason"] == "DeploymentRestored"]
+    # A label that is put back is not worth an event.
+    if told or change is not without_label:
+        assert told[0]["type"] == "Normal"
+        assert told[-1]["type"] == "Warning"
+        assert "is not restored for the next 60 seconds. Find the program" in told[-1]["note"]
+
+    insisting.cancel()
+    await asyncio.sleep(61)
+    manifest = life.kube.read(*HERE)
+    assert manifest
+    assert not is_changed(manifest), "it does not give up"
+    # After some peace, the next change counts as the first.
+    await asyncio.sleep(200)
+    change(life)
+    await asyncio.sleep(0.5)
+    manifest = life.kube.read(*HERE)
+    assert manifest
+    assert not is_changed(manifest)
     assert await life.stop() == 0
