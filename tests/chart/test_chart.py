@@ -49,6 +49,8 @@ RIGHTS = {
     *(("events.k8s.io", "events", verb) for verb in ("list", "create", "patch")),
 }
 
+DIGEST = f"sha256:{'4f' * 32}"
+
 VALUE_SETS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "two namespaces": {"watchNamespaces": ["default", "kube-system"]},
@@ -68,7 +70,11 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
         "resources": {"requests": None, "limits": None},
     },
     "everything": {
-        "image": {"repository": "registry.example/operator", "tag": "1.2.3", "pullPolicy": "Always"},
+        "global": {"imageRegistry": "registry.example:5000/mirror", "imagePullSecrets": ["mirror"]},
+        "nameOverride": "tasks",
+        "commonLabels": {"team": "platform", "app.kubernetes.io/part-of": "shop"},
+        "commonAnnotations": {"example.org/owner": "platform@example.org"},
+        "image": {"repository": "operator", "tag": "1.2.3", "digest": DIGEST, "pullPolicy": "Always"},
         "imagePullSecrets": [{"name": "regcred"}],
         "replicas": 2,
         "watchNamespaces": ["default"],
@@ -314,6 +320,98 @@ def test_arguments_follow_the_values() -> None:
 
 
 @pytest.mark.parametrize(
+    ("image", "registry", "expected"),
+    [
+        ({}, "", ":{version}"),
+        ({"tag": "2"}, "", ":2"),
+        ({"digest": DIGEST}, "", f"@{DIGEST}"),
+        ({"tag": "2", "digest": DIGEST}, "", f":2@{DIGEST}"),
+        ({}, "registry.example", ":{version}"),
+        ({"digest": DIGEST}, "registry.example:5000/mirror/", f"@{DIGEST}"),
+    ],
+)
+def test_images(image: dict[str, str], registry: str, expected: str) -> None:
+    values = {"image": image, "workerImage": image, "global": {"imageRegistry": registry}}
+    (container,) = one(render(values), "Deployment")["spec"]["template"]["spec"]["containers"]
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    before, after = f"{registry.rstrip('/')}/".lstrip("/"), expected.format(version=version)
+
+    assert container["image"] == f"{before}django-task-operator{after}"
+    assert f"--runtime-image={before}django-task-worker{after}" in container["args"]
+
+
+def test_secrets_for_the_registry_come_from_both_places() -> None:
+    values = {
+        "global": {"imagePullSecrets": ["a", {"name": "b"}], "anotherChart": "may read this"},
+        "imagePullSecrets": [{"name": "c"}],
+    }
+    pod = one(render(values), "Deployment")["spec"]["template"]["spec"]
+
+    assert pod["imagePullSecrets"] == [{"name": "a"}, {"name": "b"}, {"name": "c"}]
+
+
+@pytest.mark.parametrize(
+    ("values", "release", "name"),
+    [
+        ({}, "django-task-operator", "django-task-operator"),
+        ({}, "shop", "shop-django-task-operator"),
+        ({"nameOverride": "tasks"}, "shop", "shop-tasks"),
+        ({"nameOverride": "tasks"}, "tasks", "tasks"),
+        ({"fullnameOverride": "workers"}, "shop", "workers"),
+        ({"fullnameOverride": "workers", "nameOverride": "tasks"}, "shop", "workers"),
+    ],
+)
+def test_names(values: dict[str, str], release: str, name: str) -> None:
+    manifests = render(values, release=release)
+    deployment = one(manifests, "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+
+    assert deployment["metadata"]["name"] == name
+    assert f"--lease={name}" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert labels["app.kubernetes.io/name"] == values.get("nameOverride", "django-task-operator")
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    for manifest in manifests:
+        if manifest["kind"] != "CustomResourceDefinition":
+            assert manifest["metadata"]["name"].startswith(name)
+        if manifest["kind"] == "Service":
+            selected = {**labels, "djangotasks.dev/leader": name}
+            assert manifest["spec"]["selector"].items() <= selected.items()
+
+
+@pytest.mark.parametrize("by_cert_manager", [False, True])
+def test_every_object_has_the_common_labels_and_annotations(by_cert_manager: bool) -> None:
+    everything = {
+        "replicas": 2,
+        "metricsApi": {"certManager": {"enabled": by_cert_manager}},
+        **{key: {"enabled": True} for key in ("serviceMonitor", "podMonitor", "prometheusRule")},
+    }
+    own = {
+        "serviceAccount": {"annotations": {"example.org/role": "a"}},
+        "metrics": {"annotations": {"prometheus.io/scrape": "true"}},
+    }
+    labels = {"team": "platform", "app.kubernetes.io/part-of": "shop"}
+    common = {
+        "commonLabels": labels,
+        "commonAnnotations": {"example.org/owner": "ada", "example.org/role": "b"},
+    }
+    before, after = render({**everything, **own}), render({**everything, **own, **common})
+
+    assert len(before) == len(after) >= 20
+    for plain, marked in zip(before, after, strict=True):
+        was, has = plain.pop("metadata"), marked.pop("metadata")
+        assert has["labels"] == was["labels"] | labels
+        # What an object has by itself stays.
+        assert has["annotations"] == annotations | was.get("annotations", {})
+        if plain["kind"] == "Deployment":
+            template = plain["spec"]["template"]["metadata"]
+            assert marked["spec"]["template"].pop("metadata") == {"labels": template["labels"] | labels}
+            assert marked["spec"]["template"] == {"spec": plain["spec"]["template"]["spec"]}
+            assert marked["spec"]["selector"] == plain["spec"]["selector"]
+        else:
+            assert marked == plain
+
+
+@pytest.mark.parametrize(
     "more", [{}, {"metricsApi": {"certManager": {"enabled": True}}}], ids=["alone", "beside a certificate"]
 )
 def test_what_is_extra_comes_after_the_charts_own(more: dict[str, Any]) -> None:
@@ -386,6 +484,12 @@ def test_names_the_typo(values: dict[str, Any], path: str, key: str) -> None:
         ({"logLevel": "loud"}, "/logLevel"),
         ({"image": {"pullPolicy": "always"}}, "/image/pullPolicy"),
         ({"crds": {"install": "yes"}}, "/crds/install"),
+        ({"image": {"digest": "4f4f"}}, "/image/digest"),
+        ({"workerImage": {"digest": "sha256:4F"}}, "/workerImage/digest"),
+        ({"global": {"imageRegistry": "https://registry.example"}}, "/global/imageRegistry"),
+        ({"nameOverride": "Tasks"}, "/nameOverride"),
+        ({"fullnameOverride": "a" * 54}, "/fullnameOverride"),
+        ({"commonAnnotations": {"example.org/number": 1}}, "/commonAnnotations/example.org~1number"),
         ({"metricsApi": {"port": 443}}, "/metricsApi/port"),
         ({"metricsApi": {"certificateHours": 0}}, "/metricsApi/certificateHours"),
         ({"podAnnotations": {"prometheus.io/port": 8080}}, "/podAnnotations/prometheus.io~1port"),
@@ -402,8 +506,9 @@ def test_names_the_wrong_value(values: dict[str, Any], path: str) -> None:
     assert f"at '{path}'" in done.stderr
 
 
-def test_refuses_a_label_that_selects_the_pod() -> None:
-    done = helm("template", "a", str(CHART), values={"podLabels": {"app.kubernetes.io/name": "other"}})
+@pytest.mark.parametrize("value", ["podLabels", "commonLabels"])
+def test_refuses_a_label_that_selects_the_pod(value: str) -> None:
+    done = helm("template", "a", str(CHART), values={value: {"app.kubernetes.io/name": "other"}})
 
     assert "invalid propertyName 'app.kubernetes.io/name'" in done.stderr
 
@@ -442,9 +547,9 @@ def test_every_value_is_in_the_readme_and_the_schema() -> None:
                 yield from known(inner, f"{path}{key}.")
 
     assert [name for name in told if name in values] == values
-    # affinity is open to the API server's own fields, global is Helm's.
+    # affinity is open to the API server's own fields.
     inner = {name for name in known(schema) if not name.startswith("affinity.")} | {"affinity"}
-    assert inner == {*values, "global"}
+    assert inner == set(values)
 
 
 def granted(role: dict[str, Any]) -> Counter[tuple[str, str, str]]:

@@ -1,15 +1,29 @@
-{{/* The name of all objects of the release: the release name, plus the chart name unless it is included. */}}
+{{- define "operator.name" -}}
+{{- .Values.nameOverride | default .Chart.Name -}}
+{{- end -}}
+
+{{/* The name of all objects of the release: the release name, plus the chart's unless it is included. */}}
 {{- define "operator.fullname" -}}
-{{- if contains .Chart.Name .Release.Name -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else if contains (include "operator.name" .) .Release.Name -}}
 {{- .Release.Name | trunc 53 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 53 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "operator.name" .) | trunc 53 | trimSuffix "-" -}}
 {{- end -}}
+{{- end -}}
+
+{{/* An image of .Values, given as `image`: with a digest, no tag is needed, and the node ignores one. */}}
+{{- define "operator.image" -}}
+{{- with .root.Values.global.imageRegistry }}{{ trimSuffix "/" . }}/{{ end }}
+{{- .image.repository }}
+{{- if or .image.tag (not .image.digest) }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ end }}
+{{- with .image.digest }}@{{ . }}{{ end }}
 {{- end -}}
 
 {{/* The labels that select the operator's pod. A Deployment's selector is immutable. */}}
 {{- define "operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/name: {{ include "operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
@@ -20,6 +34,23 @@ djangotasks.dev/leader: {{ include "operator.fullname" . }}
 {{- end -}}
 
 {{- define "operator.labels" -}}
+{{- $own := include "operator.ownLabels" . -}}
+{{- if .Values.commonLabels -}}
+{{- merge (deepCopy .Values.commonLabels) ($own | fromYaml) | toYaml -}}
+{{- else -}}
+{{- $own -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What follows the labels of an object that has no other annotations. */}}
+{{- define "operator.annotations" -}}
+{{- with .Values.commonAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+{{- end }}
+{{- end -}}
+
+{{- define "operator.ownLabels" -}}
 {{ include "operator.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/component: operator
