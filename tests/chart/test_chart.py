@@ -390,10 +390,8 @@ def test_every_object_has_the_common_labels_and_annotations(by_cert_manager: boo
         "metrics": {"annotations": {"prometheus.io/scrape": "true"}},
     }
     labels = {"team": "platform", "app.kubernetes.io/part-of": "shop"}
-    common = {
-        "commonLabels": labels,
-        "commonAnnotations": {"example.org/owner": "ada", "example.org/role": "b"},
-    }
+    marks = {"example.org/owner": "ada", "example.org/role": "b"}
+    common = {"commonLabels": labels, "commonAnnotations": marks}
     before, after = render({**everything, **own}), render({**everything, **own, **common})
 
     assert len(before) == len(after) >= 20
@@ -401,7 +399,7 @@ def test_every_object_has_the_common_labels_and_annotations(by_cert_manager: boo
         was, has = plain.pop("metadata"), marked.pop("metadata")
         assert has["labels"] == was["labels"] | labels
         # What an object has by itself stays.
-        assert has["annotations"] == annotations | was.get("annotations", {})
+        assert has["annotations"] == marks | was.get("annotations", {})
         if plain["kind"] == "Deployment":
             template = plain["spec"]["template"]["metadata"]
             assert marked["spec"]["template"].pop("metadata") == {"labels": template["labels"] | labels}
