@@ -36,6 +36,7 @@ class Applied[T: OwnedObject]:
 
     Args:
         state: the object as it was applied; None if it was not.
+        found: the object as it was before, whether a watch has it or not; None if there was none.
         error: why it was not applied, if so.
         created: whether the object did not exist before.
         restored: what someone else had done to the object, if that was reverted.
@@ -45,6 +46,7 @@ class Applied[T: OwnedObject]:
     """
 
     state: T | None = None
+    found: T | None = None
     error: WorkerError | None = None
     created: bool = False
     restored: Literal["deleted", "changed"] | None = None
@@ -146,7 +148,7 @@ class Applier[T: OwnedObject]:
                 # restart` does, and it stays.
                 restored = "changed" if target.revision != state.revision else None
                 edited = target.revision != before.revision
-        return Applied(state, created=target is None, restored=restored, edited=edited, pause=pause)
+        return Applied(state, target, created=target is None, restored=restored, edited=edited, pause=pause)
 
     async def delete(self, state: T) -> WorkerError | None:
         """Delete an object; return why it could not be deleted, if so."""

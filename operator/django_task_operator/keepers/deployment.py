@@ -64,12 +64,11 @@ class DeploymentKeeper:
             WorkerGone: the DjangoTaskWorker has been deleted, so nothing may be created.
         """
         manifest = build_deployment(worker, replicas, self._runtime, migrated, rotation)
-        before = self.current()
         # A refusal is never about the replicas, which may change before someone fixes the template.
         applied = await self._applier.apply(manifest, asked=manifest["spec"]["template"])
         if isinstance(applied.error, ObjectRejected):
             return await self.hold(replicas, applied.error)
-        restored = applied.restored
+        restored, before = applied.restored, applied.found
         if applied.state and applied.edited and before and before.edit and before.edit.is_rollback:
             await self._drop_additions(applied.state.uid, manifest)
             restored = "changed"

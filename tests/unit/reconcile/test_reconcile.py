@@ -530,6 +530,17 @@ async def test_who_changed_it_is_told_with_what_to_do_instead(
     assert bench.told() == [f"DeploymentRestored: The Deployment was {told}"]
 
 
+async def test_who_changed_it_is_told_although_it_has_lost_its_labels_too(bench: Bench) -> None:
+    """It is in no cache any more."""
+    reconciler = await bench.running(42)
+    bench.kube.edit("deployments", "shop", "emails", WORKER_IMAGE, by={"manager": "kubectl-set"})
+    bench.kube.edit("deployments", "shop", "emails", {"metadata": {"labels": dict.fromkeys(LABELS)}})
+    await bench.turn(reconciler)
+
+    (told,) = bench.told()
+    assert "changed by kubectl-set and has been restored" in told
+
+
 @pytest.mark.parametrize("label", sorted(LABELS))
 async def test_a_label_taken_away_is_put_back(bench: Bench, label: str) -> None:
     reconciler = await bench.running(42)
