@@ -66,6 +66,8 @@ class Turn:
     paused: bool = False
     deployment: Deployment | None = None
     pods: tuple[Pod, ...] = ()
+    # The ReplicaSets whose pods are of an earlier pod template: they are being replaced.
+    outdated: frozenset[str] = frozenset()
     demand: Demand | None = None
     # The demand by queue: of those with tasks, and of those that the spec names. None if it is not known.
     queues: Mapping[str, QueueDemand] | None = None

@@ -349,7 +349,8 @@ class FakeKube:
     ) -> list[str]:
         """Make a ReplicaSet of a Deployment as it is now, and pods of it that run; return their names."""
         deployment = self._objects["deployments", namespace, name].manifest
-        template = deployment["spec"]["template"]
+        template = copy.deepcopy(deployment["spec"]["template"])
+        template["metadata"]["labels"]["pod-template-hash"] = revision
         replica_set = f"{name}-{revision}"
         made = self.read("replicasets", namespace, replica_set) or self.create(
             "replicasets",

@@ -28,6 +28,9 @@ from django_task_operator.spec import KIND, Key, Manifest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+# The label by which the ReplicaSets of a Deployment tell their pods apart.
+TEMPLATE_HASH = "pod-template-hash"
+
 
 @dataclass(frozen=True, slots=True)
 class OwnedObject:
@@ -131,6 +134,8 @@ class Deployment(OwnedObject):
     failure: str | None
     # Whether its new pods failed to become ready within the progress deadline.
     overdue: bool = False
+    # A hash of its pod template.
+    template: str = ""
     # The hash of the migration for its current template.
     migrated: str | None = None
     # What it says of its database's URL.
@@ -166,6 +171,7 @@ class Deployment(OwnedObject):
             ready_replicas=status.get("readyReplicas", 0),
             failure=failures[0] if failures else None,
             overdue=overdue,
+            template=_hash_of(spec.get("template", {})),
             migrated=annotations.get(MIGRATED_ANNOTATION),
             rotation=Rotation(annotations.get(URL_HASH_ANNOTATION), of_pods.get(URL_MARK_ANNOTATION)),
             edit=Edit.last_of(manifest, but=MANAGER),
@@ -249,11 +255,13 @@ class ReplicaSet:
         name: its name, which is a prefix of its pods' names.
         controller_uid: the uid of the Deployment that it belongs to.
         worker_uid: the uid of the DjangoTaskWorker that its pod template was built for.
+        template: a hash of its pod template, which is that of a Deployment with the same template.
     """
 
     name: str
     controller_uid: str | None
     worker_uid: str | None
+    template: str = ""
 
     @classmethod
     def of(cls, manifest: Manifest) -> ReplicaSet:
@@ -264,7 +272,20 @@ class ReplicaSet:
             name=metadata["name"],
             controller_uid=controller_of(manifest).get("uid"),
             worker_uid=annotations.get(WORKER_UID_ANNOTATION),
+            template=_hash_of(template),
         )
+
+
+def outdated(deployment: Deployment | None, replica_sets: Iterable[ReplicaSet]) -> frozenset[str]:
+    """Return the names of a Deployment's ReplicaSets whose pods are of an earlier pod template.
+
+    One that has not been reported yet is not among them: it can only be new.
+    """
+    return frozenset(
+        each.name
+        for each in replica_sets
+        if deployment and each.controller_uid == deployment.uid and each.template != deployment.template
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +335,18 @@ def owner_of(manifest: Manifest) -> Key:
         labels[label] for label in (WORKER_LABEL, MIGRATION_LABEL, CLEANUP_LABEL) if labels.get(label)
     )
     return Key(namespace=metadata["namespace"], name=name)
+
+
+def _hash_of(template: Manifest) -> str:
+    """Hash a pod template without the label that only a ReplicaSet's has.
+
+    Kubernetes' own controller finds the current ReplicaSet of a Deployment by the same comparison
+    (EqualIgnoreHash in kubernetes/pkg/controller/deployment/util).
+    """
+    metadata = template.get("metadata") or {}
+    labels = {name: value for name, value in (metadata.get("labels") or {}).items() if name != TEMPLATE_HASH}
+    compared = template | {"metadata": metadata | {"labels": labels}}
+    return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()
 
 
 def _owned(manifest: Manifest) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from django_task_operator import scaling
 from django_task_operator.cluster.secrets import Named
 from django_task_operator.errors import WorkerError
+from django_task_operator.observed.objects import outdated
 from django_task_operator.reconcile.evictions import Evictions
 from django_task_operator.reconcile.rivals import Rivals
 from django_task_operator.redaction import Redactor
@@ -26,6 +27,7 @@ from django_task_operator.turn import Turn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from django_task_operator.observed.objects import Deployment
     from django_task_operator.spec import Connection, Database, Key, Worker
     from django_task_operator.tasktable import Subscription
     from django_task_operator.world import World
@@ -60,12 +62,18 @@ class Observer:
 
     def objects(self, generation: int) -> Turn:
         """Return the worker's objects from the caches, for a turn with a spec of that generation."""
+        deployment = self._world.caches.deployments.get(self._key, self._key.name)
         return Turn(
             self._key,
             generation,
-            deployment=self._world.caches.deployments.get(self._key, self._key.name),
+            deployment=deployment,
             pods=tuple(self._world.caches.pods.of(self._key)),
+            outdated=self.outdated(deployment),
         )
+
+    def outdated(self, deployment: Deployment | None) -> frozenset[str]:
+        """Return the names of the ReplicaSets that a Deployment is replacing."""
+        return outdated(deployment, self._world.caches.replica_sets.of(self._key))
 
     async def observe(self, worker: Worker, asked: int | None) -> Turn:
         """Everything that a turn is decided from; ``asked`` is what ``spec.replicas`` says."""

@@ -177,6 +177,7 @@ class Reconciler:
             seen,
             decision=plan.decision,
             deployment=deployment,
+            outdated=self._observer.outdated(deployment),
             pods=(*seen.pods, *migration.pods),
             migration_refusal=migration.refusal,
             orphaned_tasks=rows.orphaned,

@@ -347,7 +347,9 @@ def _ready(turn: Turn, database: Condition, stalled: Condition, reconciling: Con
 
 def _pod_trouble(turn: Turn, now: datetime) -> tuple[str, str] | None:
     order = list(PodTrouble)
-    found = [(*trouble, pod.name) for pod in turn.pods if (trouble := pod.trouble_at(now))]
+    # What was wrong with an earlier template may have been corrected by this one.
+    pods = (pod for pod in turn.pods if pod.replica_set not in turn.outdated)
+    found = [(*trouble, pod.name) for pod in pods if (trouble := pod.trouble_at(now))]
     if not found:
         return None
     kind, detail, pod = min(found, key=lambda one: (order.index(one[0]), one[2]))

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from django_task_operator.observed.objects import Autoscaler, Deployment, Edit, owner_of
+from django_task_operator.observed.objects import (
+    Autoscaler,
+    Deployment,
+    Edit,
+    ReplicaSet,
+    outdated,
+    owner_of,
+)
 from django_task_operator.spec import Key
 
 
@@ -70,6 +77,37 @@ def test_a_rollout_that_takes_too_long() -> None:
 
     assert progressing("False", "ProgressDeadlineExceeded").overdue
     assert not progressing("True", "ReplicaSetUpdated").overdue
+
+
+def replica_set(name: str, template: dict[str, Any], deployment: str = "d-1") -> ReplicaSet:
+    owner = {"kind": "Deployment", "name": "emails", "uid": deployment, "controller": True}
+    return ReplicaSet.of(
+        {"metadata": {"name": name, "ownerReferences": [owner]}, "spec": {"template": template}}
+    )
+
+
+def test_which_replica_sets_are_being_replaced() -> None:
+    manifest = deployment()
+    manifest["spec"]["template"] = {
+        "metadata": {"labels": {"app": "emails"}},
+        "spec": {"containers": [{"name": "worker", "image": "shop:2"}]},
+    }
+
+    def of(image: str, name: str, **labels: str) -> dict[str, Any]:
+        return {
+            "metadata": {"labels": {"app": "emails", "pod-template-hash": name, **labels}},
+            "spec": {"containers": [{"image": image, "name": "worker"}]},
+        }
+
+    replica_sets = [
+        replica_set("emails-now", of("shop:2", "now")),
+        replica_set("emails-image", of("shop:1", "image")),
+        replica_set("emails-label", of("shop:2", "label", team="a")),
+        replica_set("emails-other", of("shop:1", "other"), deployment="d-2"),
+    ]
+
+    assert outdated(Deployment.of(manifest), replica_sets) == {"emails-image", "emails-label"}
+    assert outdated(None, replica_sets) == frozenset()
 
 
 def test_what_was_migrated_for_its_pods() -> None:

@@ -156,5 +156,6 @@ def test_a_replica_set_says_whose_template_it_has() -> None:
         "metadata": {"name": "emails-5d9f", "ownerReferences": [{"uid": "d", "controller": True}]},
         "spec": {"template": {"metadata": {"annotations": {"djangotasks.dev/worker-uid": "w"}}}},
     }
-    assert ReplicaSet.of(manifest) == ReplicaSet("emails-5d9f", "d", "w")
-    assert ReplicaSet.of({"metadata": {"name": "a"}, "spec": {}}) == ReplicaSet("a", None, None)
+    full, bare = ReplicaSet.of(manifest), ReplicaSet.of({"metadata": {"name": "a"}, "spec": {}})
+    assert (full.name, full.controller_uid, full.worker_uid) == ("emails-5d9f", "d", "w")
+    assert (bare.name, bare.controller_uid, bare.worker_uid) == ("a", None, None)

@@ -104,6 +104,55 @@ async def test_events_come_in_the_order_in_which_things_happened(bench: Bench) -
     assert bench.kube.requests == ["apply deployment", "create event", "apply status", "create event"]
 
 
+def waiting(image: str) -> dict[str, object]:
+    state = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
+    return {"phase": "Pending", "containerStatuses": [{"name": "worker", "image": image, "state": state}]}
+
+
+async def test_what_was_wrong_is_not_said_of_the_pods_that_correct_it(bench: Bench) -> None:
+    reconciler = await bench.running(42, image="shop:typo")
+    bench.kube.run_pods("shop", "emails", 1, revision="1", **waiting("shop:typo"))
+    await bench.turn(reconciler)
+    assert bench.condition("Stalled") == "True ImagePullFailed"
+
+    # The broken pods stay until the new ones are ready, which takes a while.
+    edit(bench, image="shop:2")
+    await bench.turn(reconciler)
+    before_there_are_new_pods = bench.condition("Stalled"), bench.condition("Reconciling")
+    bench.kube.run_pods("shop", "emails", 1, revision="2")
+    await bench.turn(reconciler)
+    beside_new_pods = bench.condition("Stalled"), bench.condition("Reconciling")
+
+    assert before_there_are_new_pods == beside_new_pods == ("False NotStalled", "True RollingOut")
+
+
+async def test_what_is_wrong_is_said_of_the_newest_pods(bench: Bench) -> None:
+    reconciler = await bench.running(42, image="shop:typo")
+    bench.kube.run_pods("shop", "emails", 1, revision="1", **waiting("shop:typo"))
+    await bench.turn(reconciler)
+    edit(bench, image="shop:other")
+    await bench.turn(reconciler)
+    bench.kube.run_pods("shop", "emails", 1, revision="2", **waiting("shop:other"))
+    await bench.turn(reconciler)
+
+    worker = bench.kube.read("worker", "shop", "emails")
+    assert worker
+    said = {each["type"]: each["message"] for each in worker["status"]["conditions"]}["Stalled"]
+    assert "shop:other (spec.image)" in said
+    assert "typo" not in said
+
+
+async def test_a_change_of_the_replicas_alone_replaces_no_pods(bench: Bench) -> None:
+    reconciler = await bench.running(10, image="shop:typo")
+    bench.kube.run_pods("shop", "emails", 1, revision="1", **waiting("shop:typo"))
+    await bench.turn(reconciler)
+    bench.databases.sample(42)
+    await bench.turn(reconciler)
+
+    assert bench.replicas() == 5
+    assert bench.condition("Stalled") == "True ImagePullFailed"
+
+
 def dues(caplog: pytest.LogCaptureFixture) -> list[tuple[float, str]]:
     return [
         (record.seconds, record.why)  # type: ignore[attr-defined]
