@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import select
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -42,12 +43,13 @@ class OutageLog:
 
     A pipe holds one byte. The slot that reads it logs for all slots, until it puts the byte back. There is a
     pipe for a database that is away, one for a table that is busy, and one for a missing index, which is
-    never put back.
+    never put back. A fourth one is empty once the whole worker ends.
     """
 
     def __init__(self) -> None:
         self._tokens = {trouble: _token() for trouble in (Trouble.AWAY, Trouble.BUSY)}
         self._index_token = _token()
+        self._going_on = _token()
 
     def away(self, error: BaseException) -> bool:
         """Log that the database cannot be used; return False if another slot has logged it."""
@@ -85,11 +87,21 @@ class OutageLog:
             )
 
     def _take(self, trouble: Trouble) -> bool:
-        return _taken(self._tokens[trouble])
+        return _is_there(self._going_on) and _taken(self._tokens[trouble])
 
     def put_back(self, trouble: Trouble) -> None:
         """Let any slot log the next outage."""
         os.write(self._tokens[trouble][1], b"x")
+
+    def end(self) -> None:
+        """Log no more outages: the worker ends because of this one, and its slots leave one after another."""
+        _taken(self._going_on)
+
+
+def _is_there(token: tuple[int, int]) -> bool:
+    poll = select.poll()
+    poll.register(token[0], select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _taken(token: tuple[int, int]) -> bool:
@@ -288,8 +300,7 @@ class Link:
         if self._refused_since is None:
             self._refused_since = now
         elif may_end and now - self._refused_since >= REFUSED_SECONDS:
-            # The whole worker ends, so no other slot has to log what this one has.
-            self._said.clear()
+            self._outages.end()
             raise RefusedError from error
 
     def _fail(self, *, at_once: bool = False) -> None:

@@ -11,6 +11,7 @@ from django_db_worker import database
 from django_db_worker.database import Link, OutageLog
 from django_db_worker.errors import RefusedError
 from django_db_worker.stop import Stop
+from django_db_worker.trouble import Trouble
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -54,20 +55,37 @@ class Refused(DatabaseWrapper):
         raise WRONG_PASSWORD
 
 
-def test_a_slot_that_ends_the_worker_leaves_nobody_to_say_the_same_again(
+def test_a_worker_that_ends_because_it_is_refused_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Whichever slot has logged it, whichever ends the worker, and whichever leaves before another tries."""
     refused = Refused({"NAME": ":memory:", "OPTIONS": {}}, "refused")
     monkeypatch.setattr(database, "connections", {"refused": refused})
     monkeypatch.setattr(database, "REFUSED_SECONDS", 0.0)
     monkeypatch.setattr(database, "FIRST_RETRY_SECONDS", 0.0)
     outages = OutageLog()
-    link = Link("refused", Stop(), outages, on_wait=lambda: None, on_reconnect=lambda: None)
-    with pytest.raises(RefusedError):
-        link.open(even_when_stopping=False)
-    link.close()
 
-    assert not outages.away(WRONG_PASSWORD)
+    def link() -> Link:
+        return Link("refused", Stop(), outages, on_wait=lambda: None, on_reconnect=lambda: None)
+
+    logs, ends, tries = link(), link(), link()
+    assert outages.away(WRONG_PASSWORD)
+    logs._said[Trouble.AWAY] = 0.0
+    with pytest.raises(RefusedError):
+        ends.open(even_when_stopping=False)
+    ends.close()
+    logs.close()
+    with pytest.raises(RefusedError):
+        tries.open(even_when_stopping=False)
     assert [record.getMessage() for record in caplog.records] == [
         "The database cannot be used (access denied). Trying until it can."
     ]
+
+
+def test_a_slot_that_ends_alone_leaves_the_logging_to_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    outages = OutageLog()
+    assert outages.away(WRONG_PASSWORD)
+    assert not outages.away(WRONG_PASSWORD)
+    outages.put_back(Trouble.AWAY)
+    assert outages.away(WRONG_PASSWORD)
+    assert len(caplog.records) == 2
