@@ -42,6 +42,7 @@ def fails(error: str, task: str, *args: Any, **more: Any) -> Poison:
     return Poison(task, args, error=error, **more)
 
 
+EMOJI = Poison("poisons.return_value", ("emoji",), value="\U0001f600")
 PG, MY, LITE = ("postgres",), ("mariadb",), ("sqlite",)
 
 # What a task does, as docs/worker.md says it ("What a task may do to its worker"), in the same order.
@@ -88,7 +89,7 @@ POISONS: dict[str, list[Poison]] = {
         fails("poisons.Ж\U0001f600", "poisons.raise_odd_class", r"\u0416\U0001f600"),
     ],
     "returns something that JSON or the database cannot represent": [
-        Poison("poisons.return_value", ("emoji",), value="\U0001f600"),
+        EMOJI,
         fails("builtins.TypeError", "poisons.return_value", "object"),
         fails("builtins.TypeError", "poisons.return_value", "bytes"),
         fails("builtins.TypeError", "poisons.return_value", "expression"),

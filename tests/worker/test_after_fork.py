@@ -3,16 +3,50 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.waiting import eventually
-from tests.worker.harness import children
+from tests.worker.harness import ROOT, RUNTIME, children
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.worker.harness import Project, Worker
 
 TWO = ["--processes=2", "--interval=0.1"]
+
+# The parts of OpenTelemetry that the page uses. As there, the processor exports in a thread of its own, and a
+# process sets its provider only once.
+STAND_IN = {
+    "opentelemetry/trace.py": """
+provider = None
+def set_tracer_provider(given):
+    global provider
+    assert provider is None, "only once"
+    provider = given
+""",
+    "opentelemetry/exporter/otlp/proto/http/trace_exporter.py": """
+class OTLPSpanExporter:
+    pass
+""",
+    "opentelemetry/sdk/trace/__init__.py": """
+class TracerProvider:
+    def add_span_processor(self, processor):
+        processor.begin()
+""",
+    "opentelemetry/sdk/trace/export.py": """
+import threading
+import beating
+class BatchSpanProcessor:
+    def __init__(self, exporter):
+        assert type(exporter).__name__ == "OTLPSpanExporter"
+    def begin(self):
+        threading.Thread(target=beating.beat, name="OtelBatchSpanProcessor", daemon=True).start()
+""",
+}
 
 
 def start(project: Project, *flags: str, hook: object = None) -> Worker:
@@ -45,6 +79,29 @@ def test_the_function_runs_in_each_process_also_in_one_that_replaces_another(sha
     eventually(fresh_has_run, "the new one has run a task")
     answers = [row["return_value"] for row in shared.results().values() if row["status"] == "SUCCESSFUL"]
     assert [pid for pid, beats in answers if not beats] == []
+    assert "Threads that were started" not in worker.output
+    assert worker.terminate() == 0
+
+
+def test_the_example_for_opentelemetry(postgres: Project, tmp_path: Path) -> None:
+    """The page's own code, with a stand-in for the library."""
+    page = (ROOT / "docs" / "worker.md").read_text()
+    section = page.partition("### Threads of your own\n")[2].partition("\n### ")[0]
+    telemetry, settings = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    for name, text in {**STAND_IN, "shop/telemetry.py": telemetry, "shop/__init__.py": ""}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    given: dict[str, object] = {}
+    exec(settings, given)
+    del given["__builtins__"]
+
+    both = f"{RUNTIME}{os.pathsep}{tmp_path}"
+    worker = postgres.worker(*TWO, MORE_SETTINGS=json.dumps(given), PYTHONPATH=both)
+    postgres.enqueue("beats", times=4)
+    postgres.all_finished(4)
+    rows = postgres.results().values()
+    assert [row["return_value"][1] for row in rows] == [True] * 4, worker.output
     assert "Threads that were started" not in worker.output
     assert worker.terminate() == 0
 

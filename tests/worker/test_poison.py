@@ -15,7 +15,7 @@ import pytest
 from tests.databases import docker
 from tests.worker.harness import FINISHED, RUNTIME, Project
 from tests.worker.packages import PSYCOPG_POOL, fetch
-from tests.worker.poisons import POISONS, TEXT, Poison
+from tests.worker.poisons import EMOJI, POISONS, TEXT, Poison, fails
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -224,11 +224,15 @@ def test_rows_that_violate_a_constraint_of_their_table(shared: Project, more: di
 def test_poisonous_text_in_tables_of_other_character_sets(
     shared: str, charset: str, request: pytest.FixtureRequest
 ) -> None:
+    """Of exceptions, and of results, which JSON writes in ASCII: only PostgreSQL looks at what that means."""
     server: Server = request.getfixturevalue(f"{shared}_server")
     project = Project(create_database(server, f"poison_{charset}", charset))
     project.migrate()
     try:
-        poisoned(project, [in_ascii(poison) for poison in POISONS[TEXT]], [])
+        result = EMOJI
+        if shared == "postgres":
+            result = fails("django.db.utils.DataError", EMOJI.task, *EMOJI.args, says="LATIN1")
+        poisoned(project, [*map(in_ascii, POISONS[TEXT]), result], [])
     finally:
         project.clear()
         project.close()

@@ -103,3 +103,29 @@ def count(project: Project, record: Path, since: int) -> None:
     project.all_finished(since + TASKS)
     assert project.statuses() == {"SUCCESSFUL": since + TASKS}
     assert Counter(int(line) for line in record.read_text().split()) == Counter(range(since + TASKS))
+
+
+def test_a_statement_that_takes_too_long_is_ended_through_the_pooler(
+    postgres: Project, postgres_server: Server, tmp_path: Path
+) -> None:
+    """The worker's limits need no setting of the session, which the pooler would drop."""
+    go = tmp_path / "go"
+    folder = tmp_path / "configuration"
+    folder.mkdir()
+    with pooled(postgres_server, folder, prepared=0) as (url, _):
+        worker = Project(url).worker("--interval=0.1", manage="hasty.py")
+        try:
+            held = postgres.enqueue_one("hold", str(go))
+            worker.runs()
+            assert postgres.ask("lock", id=held) is True
+            try:
+                go.touch()
+                worker.says("The task table is busy (the statement took too long)")
+            finally:
+                postgres.ask("unlock")
+            row = postgres.finished(held)
+            assert (row["status"], len(row["worker_ids"])) == ("SUCCESSFUL", 1)
+            assert worker.terminate() == 0
+        finally:
+            worker.kill()
+    assert "Traceback" not in worker.output, worker.output
