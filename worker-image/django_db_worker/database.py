@@ -359,7 +359,8 @@ def _limit_connecting(connection: BaseDatabaseWrapper) -> None:
     """Limit how long drivers try to connect to the task table's database, unless the project has set a limit.
 
     PyMySQL's connect_timeout covers only the first step, so the limits for reading and writing are set as
-    well, and removed when the connection is there.
+    well, and removed when the connection is there. mysqlclient's covers all but its SET NAMES, and its limits
+    could not be removed.
     """
     options: dict[str, Any] = connection.settings_dict["OPTIONS"]
     driver = getattr(getattr(connection, "Database", None), "__name__", None)
