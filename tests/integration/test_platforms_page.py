@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,20 @@ def test_the_api_server_takes_what_the_page_gives_to_argo_cd(kubectl: Kubectl, n
     manifest = yaml.safe_load(path.read_text())
     manifest["metadata"]["namespace"] = namespace
     kubectl.within(namespace)("create", "--dry-run=server", "--validate=strict", "-f-", manifest=manifest)
+
+
+def test_the_command_for_argo_cd_leaves_what_else_is_configured(kubectl: Kubectl, namespace: str) -> None:
+    """As in a cluster whose Argo CD is configured already; namespaces apart, the command is the page's."""
+    (command,) = re.findall(r"^kubectl (patch configmap argocd-cm .+)$", PAGE, re.MULTILINE)
+    patch, at, path = command.replace("--namespace argocd ", "").partition("--patch-file ")
+    assert at
+    here = kubectl.within(namespace)
+    here("create", "configmap", "argocd-cm", "--from-literal=url=https://cd.example.org")
+    manifest = yaml.safe_load((ROOT / path).read_text())
+    del manifest["metadata"]["namespace"]
+    here(*patch.split(), "--patch-file=/dev/stdin", manifest=manifest)
+    merged = json.loads(here("get", "configmap", "argocd-cm", "-ojson"))["data"]
+    assert merged == {"url": "https://cd.example.org", **manifest["data"]}
 
 
 def test_the_page_has_manifests() -> None:

@@ -323,8 +323,19 @@ async def test_a_first_template_that_is_refused(bench: Bench) -> None:
     assert not any(told.startswith("ScaledUp") for told in bench.told())
 
 
-async def test_what_a_webhook_adds_to_the_deployment_stays_and_is_not_fought_over(bench: Bench) -> None:
-    """A mesh that changes Deployments, not only pods: every answer differs from what was asked for."""
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"metadata": {"annotations": {"mesh.example.org/status": "injected"}}},
+        # A registry's mirror, by Kyverno or Harbor.
+        {"spec": {"containers": [{"name": "worker", "image": "mirror.example.org/shop:1"}]}},
+    ],
+    ids=["adds", "changes"],
+)
+async def test_what_a_webhook_does_to_the_deployment_stays_and_is_not_fought_over(
+    bench: Bench, template: dict[str, Any]
+) -> None:
+    """It changes Deployments, not only pods: every answer differs from what was asked for."""
     apply = bench.kube.apply_object
 
     async def mutated(kind: Kind, manifest: dict[str, Any], *, uid: str | None) -> dict[str, Any]:
@@ -332,8 +343,7 @@ async def test_what_a_webhook_adds_to_the_deployment_stays_and_is_not_fought_ove
         if kind != DEPLOYMENTS:
             return answer
         place = (kind.plural, "shop", "emails")
-        added = {"spec": {"template": {"metadata": {"annotations": {"mesh.example.org/status": "injected"}}}}}
-        return bench.kube.edit(*place, added)
+        return bench.kube.edit(*place, {"spec": {"template": template}})
 
     bench.kube.apply_object = mutated  # type: ignore[method-assign]
     reconciler = await bench.running(42)
