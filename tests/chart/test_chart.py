@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import uuid
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,11 +18,11 @@ from tests.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.conftest import Kubectl
 
 CHART = ROOT / "charts" / "django-task-operator"
+GOLDEN = Path(__file__).parent / "golden"
 CRD_FILE = ROOT / "crds" / "djangotasks.dev_djangotaskworkers.yaml"
 CRD = "djangotaskworkers.djangotasks.dev"
 
@@ -91,9 +92,26 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
         ],
         "extraVolumes": [{"name": "authorities", "configMap": {"name": "authorities"}}],
         "extraVolumeMounts": [{"name": "authorities", "mountPath": "/authorities", "readOnly": True}],
+        "extraContainers": [
+            {"name": "proxy", "image": "registry.example/proxy:1", "ports": [{"containerPort": 3128}]}
+        ],
+        "extraInitContainers": [{"name": "wait", "image": "registry.example/wait:1", "args": ["for-proxy"]}],
+        "extraObjects": [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "authorities"},
+                "data": {"note": "{{ not a template }}"},
+            },
+            'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ include "operator.fullname" . }}-more}\n',
+        ],
         "podLabels": {"team": "platform", "app.kubernetes.io/part-of": "shop"},
         "podAnnotations": {"prometheus.io/port": "8080"},
+        "podSecurityContext": {"fsGroup": 65532, "runAsUser": 10001},
+        "containerSecurityContext": {"readOnlyRootFilesystem": False},
         "priorityClassName": "system-cluster-critical",
+        "terminationGracePeriodSeconds": 45,
+        "hostAliases": [{"ip": "10.20.0.3", "hostnames": ["postgres.internal"]}],
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "tolerations": [{"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule"}],
         "affinity": {
@@ -103,6 +121,13 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
                 }
             }
         },
+        "topologySpreadConstraints": [
+            {
+                "topologyKey": "topology.kubernetes.io/zone",
+                "maxSkew": 1,
+                "whenUnsatisfiable": "ScheduleAnyway",
+            }
+        ],
     },
 }
 
@@ -413,8 +438,8 @@ def test_every_object_has_the_common_labels_and_annotations(by_cert_manager: boo
     "more", [{}, {"metricsApi": {"certManager": {"enabled": True}}}], ids=["alone", "beside a certificate"]
 )
 def test_what_is_extra_comes_after_the_charts_own(more: dict[str, Any]) -> None:
-    extra = {key: value for key, value in VALUE_SETS["everything"].items() if key.startswith("extra")}
-    assert len(extra) == 4
+    keys = ("extraArgs", "extraEnv", "extraVolumes", "extraVolumeMounts")
+    extra = {key: VALUE_SETS["everything"][key] for key in keys}
     before = one(render(more), "Deployment")["spec"]["template"]["spec"]
     after = one(render({**more, **extra}), "Deployment")["spec"]["template"]["spec"]
     (bare,), (container,) = before["containers"], after["containers"]
@@ -425,10 +450,67 @@ def test_what_is_extra_comes_after_the_charts_own(more: dict[str, Any]) -> None:
     assert after["volumes"] == [*before["volumes"], *extra["extraVolumes"]]
 
 
+def test_the_whole_deployment_with_every_value() -> None:
+    """golden/deployment.yaml is for people to read: what each value of "everything" becomes."""
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    rendered = one(render(VALUE_SETS["everything"], "deployment"), "Deployment")
+    text = yaml.safe_dump(rendered, sort_keys=False).replace(version, "VERSION")
+
+    assert text == (GOLDEN / "deployment.yaml").read_text()
+
+
+def test_containers_of_ones_own_stand_beside_the_operator() -> None:
+    extra = {key: VALUE_SETS["everything"][key] for key in ("extraContainers", "extraInitContainers")}
+    before = one(render(), "Deployment")["spec"]["template"]["spec"]
+    after = one(render(extra), "Deployment")["spec"]["template"]["spec"]
+
+    assert after.pop("initContainers") == extra["extraInitContainers"]
+    assert after.pop("containers") == [*before.pop("containers"), *extra["extraContainers"]]
+    assert after == before
+
+
+def test_objects_of_ones_own_are_taken_as_they_are_and_text_as_a_template() -> None:
+    extra = {"extraObjects": VALUE_SETS["everything"]["extraObjects"]}
+    as_it_is, templated = render(extra, "extra-objects", release="shop")
+
+    assert as_it_is == extra["extraObjects"][0]
+    assert templated["metadata"] == {"name": "shop-django-task-operator-more"}
+    assert len(render(extra)) == len(render()) + 2
+
+
+def test_a_field_of_a_security_context_replaces_the_charts() -> None:
+    values = {
+        "podSecurityContext": {"fsGroup": 1, "seccompProfile": {"type": "Unconfined"}},
+        "containerSecurityContext": {"readOnlyRootFilesystem": False},
+    }
+    pod = one(render(values), "Deployment")["spec"]["template"]["spec"]
+
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "fsGroup": 1,
+        "seccompProfile": {"type": "Unconfined"},
+    }
+    assert pod["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_pods_are_spread_among_their_own_unless_a_constraint_names_others() -> None:
+    zones = {"topologyKey": "topology.kubernetes.io/zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}
+    others = {**zones, "labelSelector": {"matchLabels": {"team": "platform"}}}
+    deployment = one(render({"topologySpreadConstraints": [zones, others]}), "Deployment")["spec"]
+
+    own = {**zones, "labelSelector": deployment["selector"]}
+    assert deployment["template"]["spec"]["topologySpreadConstraints"] == [own, others]
+
+
 def test_operator_knows_its_arguments() -> None:
-    (container,) = one(render(VALUE_SETS["everything"]), "Deployment")["spec"]["template"]["spec"][
-        "containers"
-    ]
+    template = one(render(VALUE_SETS["everything"]), "Deployment")["spec"]["template"]
+    container = template["spec"]["containers"][0]
     done = subprocess.run(
         [ROOT / "build/venv/bin/python", "-m", "django_task_operator", "--help"],
         env={"PYTHONPATH": str(ROOT / "operator")},
@@ -458,6 +540,16 @@ def test_operator_knows_its_arguments() -> None:
         ({"resources": {"limit": {}}}, "'/resources'", "'limit'"),
         ({"tolerations": [{"effects": "NoSchedule"}]}, "'/tolerations/0'", "'effects'"),
         ({"affinity": {"node": {}}}, "'/affinity'", "'node'"),
+        (
+            {
+                "topologySpreadConstraints": [
+                    {"topologyKey": "a", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule", "skew": 1}
+                ]
+            },
+            "'/topologySpreadConstraints/0'",
+            "'skew'",
+        ),
+        ({"hostAliases": [{"ip": "10.20.0.3", "hostname": "a"}]}, "'/hostAliases/0'", "'hostname'"),
         ({"extraEnv": [{"name": "A", "val": "b"}]}, "'/extraEnv/0'", "'val'"),
         (
             {"extraVolumeMounts": [{"name": "a", "mountPath": "/a", "readonly": True}]},
@@ -487,6 +579,14 @@ def test_names_the_typo(values: dict[str, Any], path: str, key: str) -> None:
         ({"global": {"imageRegistry": "https://registry.example"}}, "/global/imageRegistry"),
         ({"nameOverride": "Tasks"}, "/nameOverride"),
         ({"fullnameOverride": "a" * 54}, "/fullnameOverride"),
+        ({"extraContainers": [{"name": "operator", "image": "a"}]}, "/extraContainers/0/name"),
+        ({"extraInitContainers": [{"name": "operator", "image": "a"}]}, "/extraInitContainers/0/name"),
+        ({"terminationGracePeriodSeconds": "45s"}, "/terminationGracePeriodSeconds"),
+        ({"hostAliases": [{"ip": "10.20.0.3"}]}, "/hostAliases/0"),
+        (
+            {"topologySpreadConstraints": [{"topologyKey": "a", "whenUnsatisfiable": "DoNotSchedule"}]},
+            "/topologySpreadConstraints/0",
+        ),
         ({"commonAnnotations": {"example.org/number": 1}}, "/commonAnnotations/example.org~1number"),
         ({"metricsApi": {"port": 443}}, "/metricsApi/port"),
         ({"metricsApi": {"certificateHours": 0}}, "/metricsApi/certificateHours"),

@@ -78,6 +78,37 @@ Restricted
 {{- end -}}
 {{- end -}}
 
+{{- define "operator.podSecurityContext" -}}
+runAsNonRoot: true
+{{- if eq (include "operator.podSecurity" .) "Restricted" }}
+runAsUser: 65532
+runAsGroup: 65532
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "operator.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* YAML, and fields that replace those in it. (merge does not replace true by false.) */}}
+{{- define "operator.replaced" -}}
+{{- $given := last . -}}
+{{- if $given -}}
+{{- $fields := first . | fromYaml -}}
+{{- range $name, $value := $given -}}
+{{- $_ := set $fields $name $value -}}
+{{- end -}}
+{{- toYaml $fields -}}
+{{- else -}}
+{{- first . -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The name of the objects of the metrics API: that of a Service may have 63 characters. */}}
 {{- define "operator.metricsApiName" -}}
 {{- include "operator.fullname" . | trunc 51 | trimSuffix "-" }}-metrics-api
