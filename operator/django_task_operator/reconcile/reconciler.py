@@ -118,8 +118,9 @@ class Reconciler:
         Raises:
             InvalidSpec: it does.
         """
-        if self._world.restricted and (fields := forbidden_fields(worker.spec.pod_template.spec)):
-            raise InvalidSpec(field=f"spec.podTemplate.spec.{fields[0]}", problem=_REFUSED)
+        template = worker.spec.pod_template
+        if self._world.restricted and (fields := forbidden_fields(template.metadata, template.spec)):
+            raise InvalidSpec(field=f"spec.podTemplate.{fields[0]}", problem=_REFUSED)
         return worker
 
     async def _await_sample(self, worker: Worker, seen: Turn) -> Due:

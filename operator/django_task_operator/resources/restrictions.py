@@ -3,7 +3,8 @@
 Users who may create a DjangoTaskWorker get pods with any template from the operator. If tenants may create
 workers but not pods, the chart's ``podTemplates.restricted`` refuses everything that reaches outside the
 namespace or uses another identity: what the Pod Security Standard "baseline" forbids
-(https://kubernetes.io/docs/concepts/security/pod-security-standards/), service accounts, and node names.
+(https://kubernetes.io/docs/concepts/security/pod-security-standards/), service accounts, node names, and the
+priority of the system.
 """
 
 from __future__ import annotations
@@ -50,8 +51,17 @@ _HARMLESS_SELINUX_TYPES = {"", "container_t", "container_init_t", "container_kvm
 type Refuses = Callable[[Any], bool]
 
 
-def _is_anything(_: object) -> bool:
-    return True
+def _is_anything(value: object) -> bool:
+    return value is not None
+
+
+def _is_not_false(value: object) -> bool:
+    # Null takes the operator's own False away, and Kubernetes' default is True.
+    return value is not False
+
+
+def _is_of_the_system(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("system-")
 
 
 def _is_none_of(names: set[str]) -> Refuses:
@@ -83,7 +93,9 @@ _POD: dict[str, Refuses] = {
     "nodeName": bool,
     "serviceAccountName": _is_another_account,
     "serviceAccount": _is_another_account,
-    "automountServiceAccountToken": bool,
+    "automountServiceAccountToken": _is_not_false,
+    # Pods of others would be evicted for it.
+    "priorityClassName": _is_of_the_system,
     "volumes[].hostPath": _is_anything,
     "volumes[].projected.sources[].serviceAccountToken": _is_anything,
     "securityContext.sysctls[].name": _is_none_of(_HARMLESS_SYSCTLS),
@@ -106,17 +118,33 @@ _FORBIDDEN = _POD | {
 }
 
 
-def forbidden_fields(pod_spec: Manifest) -> list[str]:
-    """Return the fields of ``podTemplate.spec`` that a restricted template must not have, in order.
+# Kubernetes makes the field appArmorProfile of it.
+_APP_ARMOR = "container.apparmor.security.beta.kubernetes.io/"
+
+
+def forbidden_fields(metadata: Manifest, pod_spec: Manifest) -> list[str]:
+    """Return the fields of ``podTemplate`` that a restricted template must not have, in order.
 
     Values of a wrong type are left to the API server to refuse.
     """
+    annotations = metadata.get("annotations") or {}
     return sorted(
-        field
-        for path, refuses in _FORBIDDEN.items()
-        for field, value in _at(pod_spec, path.split("."), "")
-        if value is not None and refuses(value)
+        [
+            f"metadata.annotations[{name}]"
+            for name, value in annotations.items()
+            if _is_unconfining(name, value)
+        ]
+        + [
+            f"spec.{field}"
+            for path, refuses in _FORBIDDEN.items()
+            for field, value in _at(pod_spec, path.split("."), "")
+            if refuses(value)
+        ]
     )
+
+
+def _is_unconfining(annotation: str, value: object) -> bool:
+    return annotation.startswith(_APP_ARMOR) and value == "unconfined"
 
 
 def _at(value: object, path: list[str], field: str) -> Iterator[tuple[str, object]]:

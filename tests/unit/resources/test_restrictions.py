@@ -29,6 +29,9 @@ def secured(**fields: Any) -> dict[str, Any]:
         ({"serviceAccountName": "deployer"}, "serviceAccountName"),
         ({"serviceAccount": "deployer"}, "serviceAccount"),
         ({"automountServiceAccountToken": True}, "automountServiceAccountToken"),
+        # This takes the operator's own False away, and Kubernetes' default is True.
+        ({"automountServiceAccountToken": None}, "automountServiceAccountToken"),
+        ({"priorityClassName": "system-node-critical"}, "priorityClassName"),
         ({"volumes": [{"name": "a"}, {"name": "b", "hostPath": {"path": "/"}}]}, "volumes[1].hostPath"),
         (
             {"volumes": [{"name": "a", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]},
@@ -77,13 +80,33 @@ def secured(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_what_leads_out_of_the_namespace_is_named(spec: dict[str, Any], field: str) -> None:
-    assert forbidden_fields(spec) == [field]
+    assert forbidden_fields({}, spec) == [f"spec.{field}"]
+
+
+APP_ARMOR = "container.apparmor.security.beta.kubernetes.io"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "forbidden"),
+    [
+        ({f"{APP_ARMOR}/worker": "unconfined"}, [f"metadata.annotations[{APP_ARMOR}/worker]"]),
+        ({f"{APP_ARMOR}/worker": "runtime/default", f"{APP_ARMOR}/proxy": "localhost/mine"}, []),
+        ({f"{APP_ARMOR}/worker": None, "team": "shop"}, []),
+        ({}, []),
+    ],
+)
+def test_an_annotation_that_stands_for_a_field_is_named_too(
+    annotations: dict[str, Any], forbidden: list[str]
+) -> None:
+    assert forbidden_fields({"annotations": annotations}, {}) == forbidden
 
 
 @pytest.mark.parametrize(
     "spec",
     [
         {},
+        {"serviceAccountName": None, "hostNetwork": None, "volumes": [{"name": "a", "hostPath": None}]},
+        {"priorityClassName": "batch"},
         {"hostNetwork": False, "serviceAccountName": "default", "automountServiceAccountToken": False},
         {"volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "a", "secret": {"secretName": "a"}}]},
         {
@@ -99,7 +122,7 @@ def test_what_leads_out_of_the_namespace_is_named(spec: dict[str, Any], field: s
     ],
 )
 def test_what_stays_within_it_is_let_be(spec: dict[str, Any]) -> None:
-    assert forbidden_fields(spec) == []
+    assert forbidden_fields({}, spec) == []
 
 
 NAMES = ["containers", "volumes", "hostPath", "securityContext", "capabilities", "add", "serviceAccountName"]
@@ -110,7 +133,11 @@ VALUES = st.recursive(
 )
 
 
+def test_without_a_template_nothing_is_refused() -> None:
+    assert forbidden_fields({"annotations": None}, {}) == []
+
+
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES))
 @example({"serviceAccountName": [], "containers": [{"securityContext": {"capabilities": {"add": [{}]}}}]})
 def test_a_value_of_a_wrong_type_is_left_to_the_api_server(spec: dict[str, Any]) -> None:
-    forbidden_fields(spec)
+    forbidden_fields({"annotations": spec}, spec)
