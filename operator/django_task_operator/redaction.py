@@ -47,6 +47,16 @@ class Foreign(str):
     __slots__ = ()
 
 
+class OfSpec(Foreign):
+    """Text about what the spec says, such as the kubelet's about an image, and not about the database.
+
+    A name in it that the spec has, too, is from there: ``shop`` in ``secret "shop-db" not found`` is hidden
+    from nobody who reads the spec beside it, and a gap would only tell that the database's user is called so.
+    """
+
+    __slots__ = ()
+
+
 def without_credentials(text: str) -> str:
     """Return ``text`` without anything that has the form of a credential."""
     return _ASSIGNED.sub(rf"\1{HIDDEN}", _URL_WITH_CREDENTIALS.sub(rf"\1{HIDDEN}", text))
@@ -65,6 +75,11 @@ class Redactor:
     def __init__(self) -> None:
         """Know no URL yet."""
         self._urls: deque[str] = deque(maxlen=REMEMBERED_URLS)
+        self._spec = ""
+
+    def learn_spec(self, spec: str) -> None:
+        """Know the words of the worker's spec, for text that is about it."""
+        self._spec = spec
 
     def learn(self, url: str) -> None:
         """Remember a URL, even one that cannot be parsed, because the pods have it, too."""
@@ -74,12 +89,14 @@ class Redactor:
     def __call__(self, text: str) -> str:
         """Return ``text`` without any form of a credential of a known URL."""
         known = [_telltales(url) for url in self._urls]
+        spec = self._spec if isinstance(text, OfSpec) else ""
         for each in known:
             text = _hide(text, _anywhere(text, each.unique))
         text = without_credentials(text)
         for each in known:
             text = "".join(_without(each.plain, line) for line in text.splitlines(keepends=True))
-            text = _hide(text, _as_words(text, each.names))
+            names = (name for name in each.names if not any(_as_words(spec, [name])))
+            text = _hide(text, _as_words(text, names))
         return text
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from django_task_operator.errors import MigrationFailed, ObjectRejected, UserError, WorkerError
 from django_task_operator.observed.pods import Pod
-from django_task_operator.redaction import HIDDEN, WITHHELD, Foreign, Redactor
+from django_task_operator.redaction import HIDDEN, WITHHELD, Foreign, OfSpec, Redactor
 from django_task_operator.spec import Key
 from django_task_operator.tasktable import DatabaseURL
 from django_task_operator.tasktable.engines import ENGINES, Limits
@@ -143,6 +143,18 @@ def test_hosts_and_users_are_replaced_as_words() -> None:
 )
 def test_what_looks_like_a_credential_is_replaced_whosever_it_is(text: str, shown: str) -> None:
     assert Redactor()(text) == shown
+
+
+def test_the_spec_beside_a_text_shows_its_names_anyway() -> None:
+    redact = redactor("postgres://shop:shop-at-noon@shop-db.prod/orders")
+    redact.learn_spec('{"image": "registry.example/shop:2"}')
+
+    assert redact(OfSpec('image "registry.example/shop:2" of shop-db.prod')) == (
+        'image "registry.example/shop:2" of ***'
+    ), "only names that the spec has"
+    assert redact(OfSpec("shop says shop-at-noon")) == "shop says ***"
+    assert redact(OfSpec("to postgres://shop@x/n")) == "to postgres://***"
+    assert redact('no role "shop"') == 'no role "***"', "a text that may be about the database"
 
 
 def test_urls_before_are_remembered_for_pods_that_still_have_them() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from django_task_operator.observed.pods import controller_of
-from django_task_operator.redaction import Foreign
+from django_task_operator.redaction import Foreign, OfSpec
 from django_task_operator.resources.labels import (
     CLEANUP_LABEL,
     MANAGER,
@@ -180,7 +180,7 @@ class Deployment(OwnedObject):
 
     def redacted(self, redact: Callable[[str], str]) -> Self:
         """Return the same without secrets: what refuses pods may quote their environment."""
-        return replace(self, failure=redact(self.failure)) if self.failure else self
+        return replace(self, failure=redact(OfSpec(self.failure))) if self.failure else self
 
 
 @dataclass(frozen=True, slots=True)

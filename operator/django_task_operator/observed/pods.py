@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django_task_operator.observed.deaths import disruption_of, is_evicted, shortage_of
-from django_task_operator.redaction import Foreign
+from django_task_operator.redaction import Foreign, OfSpec
 from django_task_operator.resources.pod_template import CONTAINER
 from django_task_operator.resources.runtime import INJECTION
 
@@ -146,7 +146,8 @@ class Pod:
     def redacted(self, redact: Callable[[str], str]) -> Pod:
         """Return the same without secrets: the last log line of a worker may quote its database URL."""
         own = self.trouble in {None, PodTrouble.CRASH_LOOPING}
-        return replace(self, detail=self.detail if own else redact(self.detail), words=redact(self.words))
+        detail = self.detail if own else redact(OfSpec(self.detail))
+        return replace(self, detail=detail, words=redact(self.words))
 
     def trouble_at(self, now: datetime) -> tuple[PodTrouble, str] | None:
         """Return what is wrong with the pod at that time, and the details."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -90,6 +91,7 @@ class Reconciler:
         Raises:
             WorkerGone: the DjangoTaskWorker is deleted.
         """
+        self._observer.redact.learn_spec(" ".join([*self._name, json.dumps(manifest["spec"])]))
         try:
             worker = self._permitted(Worker.parse(manifest))
         except InvalidSpec as invalid:

@@ -142,6 +142,16 @@ async def test_what_is_wrong_is_said_of_the_newest_pods(bench: Bench) -> None:
     assert "typo" not in said
 
 
+async def test_a_name_in_the_spec_is_not_hidden_where_it_is_quoted_from_there(bench: Bench) -> None:
+    image = "registry.example/shop-user:typo"
+    reconciler = await bench.running(42, image=image)
+    bench.kube.run_pods("shop", "emails", 1, revision="1", **waiting(image))
+    await bench.turn(reconciler)
+
+    (told,) = bench.told()
+    assert told.startswith(f"ImagePullFailed: The image cannot be pulled: {image} (spec.image)")
+
+
 async def test_a_change_of_the_replicas_alone_replaces_no_pods(bench: Bench) -> None:
     reconciler = await bench.running(10, image="shop:typo")
     bench.kube.run_pods("shop", "emails", 1, revision="1", **waiting("shop:typo"))
