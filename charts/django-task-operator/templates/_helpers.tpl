@@ -42,6 +42,13 @@ djangotasks.dev/leader: {{ include "operator.fullname" . }}
 {{- end -}}
 {{- end -}}
 
+{{/* Other charts write the names in `global` with or without a field. */}}
+{{- define "operator.imagePullSecrets" -}}
+{{- range concat .Values.global.imagePullSecrets .Values.imagePullSecrets }}
+- name: {{ if kindIs "string" . }}{{ . }}{{ else }}{{ .name }}{{ end }}
+{{- end }}
+{{- end -}}
+
 {{/* What follows the labels of an object that has no other annotations. */}}
 {{- define "operator.annotations" -}}
 {{- with .Values.commonAnnotations }}
