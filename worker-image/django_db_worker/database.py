@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from django.apps import apps
 from django.db import DatabaseError, InterfaceError, ProgrammingError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
@@ -36,6 +38,13 @@ PROBE_SECONDS = 5.0
 REFUSED_SECONDS = 60.0
 
 _watchdog = Watchdog()
+
+
+def how_to_run(command: str) -> str:
+    """Return how a user runs a command of ours here: without the app, manage.py alone does not know it."""
+    if apps.is_installed("django_db_worker"):
+        return f"manage.py {command}"
+    return f"python {Path(__file__).parent} manage.py {command}"
 
 
 class OutageLog:
@@ -83,7 +92,8 @@ class OutageLog:
         if _taken(self._index_token):
             logger.warning(
                 "The task table has no index for claims, so each looks at all READY tasks before its own, "
-                "also those of other queues and deferred ones. `manage.py db_worker_setup` creates it."
+                "also those of other queues and deferred ones. `%s` creates it.",
+                how_to_run("db_worker_setup"),
             )
 
     def _take(self, trouble: Trouble) -> bool:

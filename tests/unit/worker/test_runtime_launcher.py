@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,29 @@ def test_the_commands_are_ours_without_being_installed(copied: Path, project: Pa
     told = launch(copied, project, *how, "cleanup_tasks", "--help")
     assert "--days" in told.stdout, told.stderr
     assert not list(copied.rglob("__pycache__"))
+
+
+def advice(copied: Path, project: Path) -> str:
+    ask = "from django_db_worker.database import how_to_run; print(how_to_run('db_worker_setup'))"
+    asked = launch(copied, project, "manage.py", "shell", "--verbosity=0", "-c", ask)
+    assert asked.returncode == 0, asked.stderr
+    return asked.stdout.strip()
+
+
+def test_the_command_that_a_message_names_can_be_run(copied: Path, project: Path) -> None:
+    python, *command = shlex.split(advice(copied, project))
+    assert python == "python"
+    done = subprocess.run(
+        [sys.executable, *command], cwd=project, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "needs no other indexes" in done.stdout
+
+
+def test_with_the_app_a_message_names_manage_py_alone(copied: Path, project: Path) -> None:
+    apps = "'django_db_worker', 'django_tasks_db'"
+    (project / "settings.py").write_text(SETTINGS.format(apps=apps))
+    assert advice(copied, project) == "manage.py db_worker_setup"
 
 
 def test_another_command_runs_as_without_it(copied: Path, project: Path) -> None:

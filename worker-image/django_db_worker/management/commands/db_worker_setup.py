@@ -9,6 +9,7 @@ from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django_tasks_db.models import DBTaskResult
 
+from django_db_worker.database import how_to_run
 from django_db_worker.indexes import INDEXES, TABLE, Index, find_indexes, has_use_for_indexes, names_of
 
 # Between looks at whether another build has finished.
@@ -56,7 +57,9 @@ class Command(BaseCommand):
             state = "missing" if index in missing else "there"
             self.stdout.write(f"The index for {index.purpose} is {state}.")
         if missing:
-            raise CommandError("Run `manage.py db_worker_setup` to create what is missing.", returncode=1)
+            raise CommandError(
+                f"Run `{how_to_run('db_worker_setup')}` to create what is missing.", returncode=1
+            )
 
     def _wait_for_others(self, connection: BaseDatabaseWrapper) -> None:
         if _is_being_changed(connection):
