@@ -186,4 +186,5 @@ RECEIVERS = "is followed by a receiver of `task_started` or `task_finished` that
 MODEL_RECEIVERS = (
     "has a row that a receiver of `DBTaskResult`'s `post_init`, `pre_save` or `post_save` refuses"
 )
+CONSTRAINTS = "has a row that violates a constraint of its table, made for later rows only (`NOT VALID`)"
 TEXT = "raises an exception with text that the database cannot store"

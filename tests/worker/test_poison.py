@@ -5,6 +5,7 @@ computed is stored. The table of what tasks do is in poisons.py.
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 from dataclasses import replace
@@ -18,7 +19,7 @@ from tests.worker.packages import PSYCOPG_POOL, fetch
 from tests.worker.poisons import EMOJI, POISONS, TEXT, Poison, fails
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tests.databases import Server
 
@@ -216,6 +217,55 @@ def test_rows_that_violate_a_constraint_of_their_table(shared: Project, more: di
     assert shared.ask("arguments", id=ids[0]) == {"args": ['{"args": ['], "kwargs": {}}
     assert shared.ask("arguments", id=ids[2]) == {"args": [], "kwargs": {}}
     assert "Worker process" not in worker.output, worker.output
+
+
+@pytest.mark.parametrize("more", [{}, {"MODEL_RECEIVERS": "1"}], ids=["sql", "orm"])
+@pytest.mark.parametrize("shared", ["postgres", "mariadb"], indirect=True)
+def test_rows_that_violate_a_constraint_of_the_projects(shared: Project, more: dict[str, str]) -> None:
+    """It holds for new rows only (NOT VALID). A row that cannot even be FAILED is passed over."""
+    fine = shared.enqueue("poisons.surroundings", times=3)
+    fails = shared.enqueue_one("poisons.surroundings", "too", "many", priority=1)
+    refused = shared.enqueue_one("poisons.surroundings", priority=77)
+    length = "jsonb_array_length(args_kwargs->'args')"
+    if shared.engine != "postgresql":
+        length = "JSON_LENGTH(args_kwargs, '$.args')"
+    with constraints(shared, no_77="priority <> 77", args_kwargs_of_two=f"{length} <> 2"):
+        worker = shared.worker("--processes=2", "--interval=0.1", **more)  # type: ignore[arg-type]
+        try:
+            shared.all_finished(4)
+            assert worker.terminate() == 0, worker.output
+        finally:
+            worker.kill()
+        rows = shared.results()
+        assert {rows[one]["status"] for one in fine} == {"SUCCESSFUL"}
+        assert rows[fails]["status"] == "FAILED"
+        assert rows[fails]["exception_class_path"] == "django.db.utils.IntegrityError"
+        assert (rows[refused]["status"], rows[refused]["worker_ids"]) == ("READY", [])
+    assert f"Task id={refused} is passed over" in worker.output
+    assert "Worker process" not in worker.output, worker.output
+    # Once the row can be changed, it is a task like others.
+    shared.batch(**more)
+    assert shared.result(refused)["status"] == "SUCCESSFUL"
+
+
+@contextlib.contextmanager
+def constraints(project: Project, **checks: str) -> Iterator[None]:
+    """Constraints of the task table that rows which are there already may violate."""
+    table = "ALTER TABLE django_tasks_database_dbtaskresult"
+    postgres = project.engine == "postgresql"
+    add = [
+        f"{table} ADD CONSTRAINT {name} CHECK ({check}) {'NOT VALID' if postgres else ''}"
+        for name, check in checks.items()
+    ]
+    if not postgres:
+        add = ["SET check_constraint_checks = 0", *add, "SET check_constraint_checks = 1"]
+    try:
+        for statement in add:
+            project.ask("execute", sql=statement)
+        yield
+    finally:
+        for name in checks:
+            project.ask("execute", sql=f"{table} DROP CONSTRAINT IF EXISTS {name}")
 
 
 @pytest.mark.parametrize(

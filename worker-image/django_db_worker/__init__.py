@@ -23,6 +23,7 @@ A worker of one slot without a health port or a limit has no supervisor: the com
     task_store          what a slot does with the task table, through lost connections
     reading             reads rows, also those that Django cannot read
     claim               the SQL of claiming and storing, for each database
+    passed_over         rows that nobody can claim
     next_row            which row is claimed next, at a cost that other rows do not add to
     indexes             the task table's indexes: what they are, and whether they are there
     database            the slot's connection, kept open and made anew

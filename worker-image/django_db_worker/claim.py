@@ -6,11 +6,12 @@ the earliest run_after, then the longest in the table.
 """
 
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from django.db import DatabaseError, IntegrityError, OperationalError, ProgrammingError, models
+from django.db import DatabaseError, DataError, IntegrityError, OperationalError, ProgrammingError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.functions import Cast
 from django.utils import timezone
@@ -21,11 +22,14 @@ from django_tasks_db.utils import exclusive_transaction
 from .indexes import find_claims_index
 from .next_row import MysqlSearch, Names, Wanted, postgres_query, upstream_query
 from .outcome import FINISHED_FIELDS, Row
+from .passed_over import PassedOver
 from .reading import LEFT_OUT, is_rows_own, mend, partly, read, read_partly
 from .reading import rows as _rows
 
 # MySQL's ER_KEY_DOES_NOT_EXITS, of a query that names an index.
 NO_SUCH_INDEX = 1176
+# What a constraint, or the type of a column, has against a row.
+ROWS_ERRORS = (IntegrityError, DataError)
 
 
 class Table(Protocol):
@@ -123,12 +127,20 @@ class OrmTable:
 
     def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
         self.connection = connection
+        self.passed_over = PassedOver()
         self._wanted = wanted
 
     def claim(self, worker_id: str, finished: Row | None) -> Row | None:
         """See Table. The result has a commit of its own here."""
         if finished is not None:
             self.finish(finished)
+        row, again = None, True
+        while again:
+            row, again = self._claim(worker_id)
+        return row
+
+    def _claim(self, worker_id: str) -> tuple[Row | None, bool]:
+        """Claim the next row, if any; also return whether to try again, because it cannot be changed."""
         alias = self.connection.alias
         rows: Any = DBTaskResult.objects.using(alias)
         rows = rows.ready().filter(backend_name=self._wanted.backend)
@@ -136,6 +148,9 @@ class OrmTable:
             rows = rows.filter(queue_name__in=self._wanted.queues)
         if self._wanted.excluded:
             rows = rows.exclude(queue_name__in=self._wanted.excluded)
+        passed_over = self.passed_over.keys()
+        if passed_over:
+            rows = rows.exclude(pk__in=passed_over)
         # Upstream's own, get_locked(), refuses MariaDB before 10.6.
         skip = self.connection.features.has_select_for_update_skip_locked
         keys = rows.select_for_update(skip_locked=skip).values_list("pk", flat=True)
@@ -144,16 +159,20 @@ class OrmTable:
             with exclusive_transaction(alias):
                 key = keys.first()
                 if key is None:
-                    return None
+                    return None, False
                 row = rows.get(pk=key)
                 row.claim(worker_id)
-                return row
+                return row, False
         except Exception as error:
             # Django's own, if a receiver has hidden that the connection is lost.
             lost = isinstance(error, ProgrammingError) and self.connection.connection is None
             if key is None or lost or not is_rows_own(error):
                 raise
-            return self._claim_partly(key, worker_id, error)
+            try:
+                return self._claim_partly(key, worker_id, error), False
+            except ROWS_ERRORS as refusal:
+                self.passed_over.add(key, refusal)
+                return None, True
 
     def _claim_partly(self, key: uuid.UUID, worker_id: str, error: Exception) -> Row | None:
         alias, now = self.connection.alias, timezone.now()
@@ -183,13 +202,14 @@ class OrmTable:
                 raise
 
 
-class _SqlTable:
+class _SqlTable(ABC):
     """The parts of the statements that are the same on PostgreSQL and MySQL."""
 
     _json = "%s"
 
-    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
         self.connection = connection
+        self._one_by_one = OrmTable(connection, wanted)
         self._names = names = Names(connection)
         self._table, self._column, self._value = names.table, names.column, names.value
         self._columns = ", ".join(f"{names.table}.{column}" for column in names.column.values())
@@ -204,6 +224,24 @@ class _SqlTable:
             f"{c[name]} = {self._json if name == 'return_value' else '%s'}" for name in FINISHED_FIELDS
         )
         self._finish = f"UPDATE {self._table} SET {settings} WHERE {c['id']} = %s"  # noqa: S608
+
+    def claim(self, worker_id: str, finished: Row | None) -> Row | None:
+        """See Table."""
+        if self._one_by_one.passed_over.keys():
+            if finished is not None:
+                self.finish(finished)
+            return self._one_by_one.claim(worker_id, None)
+        try:
+            return self._claim_next(worker_id, finished)
+        except ROWS_ERRORS:
+            # Nothing has been committed. With a result it may also be that which is refused.
+            if finished is not None:
+                raise
+            return self._one_by_one.claim(worker_id, None)
+
+    @abstractmethod
+    def _claim_next(self, worker_id: str, finished: Row | None) -> Row | None:
+        """Claim the next row in the fastest way, with ``finished`` in the same commit."""
 
     def finish(self, row: Row) -> None:
         """See Table."""
@@ -246,7 +284,7 @@ class PostgresTable(_SqlTable):
     _json = "%s::jsonb"
 
     def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
-        super().__init__(connection)
+        super().__init__(connection, wanted)
         self.lacks_index = find_claims_index(connection) is None
         c = self._column
         if self.lacks_index:
@@ -263,8 +301,7 @@ class PostgresTable(_SqlTable):
         self._claim = f"WITH RECURSIVE {tables} {update}"
         self._finish_and_claim = f"WITH RECURSIVE finished AS ({self._finish}), {tables} {update}"
 
-    def claim(self, worker_id: str, finished: Row | None) -> Row | None:
-        """See Table."""
+    def _claim_next(self, worker_id: str, finished: Row | None) -> Row | None:
         now = timezone.now()
         values = [
             *self._next.values_at(self._value("run_after", now)),
@@ -285,7 +322,7 @@ class LockingTable(_SqlTable):
     """One short transaction: store the result, lock the next row that nobody else has, claim it."""
 
     def __init__(self, connection: BaseDatabaseWrapper, wanted: Wanted) -> None:
-        super().__init__(connection)
+        super().__init__(connection, wanted)
         index = find_claims_index(connection)
         self.lacks_index = index is None and connection.features.has_select_for_update_skip_locked
         self._next = upstream_query(connection, wanted, self._columns)
@@ -296,8 +333,7 @@ class LockingTable(_SqlTable):
             f"{c['worker_ids']} = %s WHERE {c['id']} = %s"
         )
 
-    def claim(self, worker_id: str, finished: Row | None) -> Row | None:
-        """See Table."""
+    def _claim_next(self, worker_id: str, finished: Row | None) -> Row | None:
         try:
             return self._claim(worker_id, finished)
         except DatabaseError as error:
