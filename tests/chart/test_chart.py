@@ -79,6 +79,11 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
         "imagePullSecrets": [{"name": "regcred"}],
         "replicas": 2,
         "watchNamespaces": ["default"],
+        "networkPolicy": {
+            "enabled": True,
+            "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
+            "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}], "ports": [{"port": 6443}]}],
+        },
         "logLevel": "debug",
         "logFormat": "text",
         "serviceAccount": {"name": "other", "annotations": {"example.org/role": "a"}},
@@ -411,7 +416,10 @@ def test_every_object_has_the_common_labels_and_annotations(by_cert_manager: boo
     everything = {
         "replicas": 2,
         "metricsApi": {"certManager": {"enabled": by_cert_manager}},
-        **{key: {"enabled": True} for key in ("serviceMonitor", "podMonitor", "prometheusRule")},
+        **{
+            key: {"enabled": True}
+            for key in ("networkPolicy", "serviceMonitor", "podMonitor", "prometheusRule")
+        },
     }
     own = {
         "serviceAccount": {"annotations": {"example.org/role": "a"}},
@@ -534,6 +542,8 @@ def test_operator_knows_its_arguments() -> None:
         ({"replicaCount": 2}, "''", "'replicaCount'"),
         ({"image": {"tga": "1"}}, "'/image'", "'tga'"),
         ({"imagePullSecrets": [{"nam": "a"}]}, "'/imagePullSecrets/0'", "'nam'"),
+        ({"networkPolicy": {"ingress": []}}, "'/networkPolicy'", "'ingress'"),
+        ({"networkPolicy": {"egress": [{"too": []}]}}, "'/networkPolicy/egress/0'", "'too'"),
         ({"crds": {"instal": True}}, "'/crds'", "'instal'"),
         ({"rbac": {"creat": True}}, "'/rbac'", "'creat'"),
         ({"serviceAccount": {"nam": "a"}}, "'/serviceAccount'", "'nam'"),
@@ -576,6 +586,7 @@ def test_names_the_typo(values: dict[str, Any], path: str, key: str) -> None:
         ({"watchNamespaces": ["shop", "shop"]}, "/watchNamespaces"),
         ({"logLevel": "loud"}, "/logLevel"),
         ({"image": {"pullPolicy": "always"}}, "/image/pullPolicy"),
+        ({"networkPolicy": {"metricsFrom": [{}]}}, "/networkPolicy/metricsFrom/0"),
         ({"crds": {"install": "yes"}}, "/crds/install"),
         ({"image": {"digest": "4f4f"}}, "/image/digest"),
         ({"workerImage": {"digest": "sha256:4F"}}, "/workerImage/digest"),
@@ -744,6 +755,57 @@ def test_the_service_leads_to_the_port_of_the_metrics_api() -> None:
     missing = service["spec"]["selector"].items() - pod["metadata"]["labels"].items()
     assert missing == {("djangotasks.dev/leader", "django-task-operator")}
     assert {"name": "metrics-api", "containerPort": 10250} in pod["spec"]["containers"][0]["ports"]
+
+
+DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+
+
+@pytest.mark.parametrize(
+    ("values", "metrics_api", "ingress", "egress"),
+    [
+        ({}, True, [{"ports": [{"port": "http"}]}, {"ports": [{"port": "metrics-api"}]}], None),
+        ({}, False, [{"ports": [{"port": "http"}]}], None),
+        (
+            VALUE_SETS["everything"]["networkPolicy"],
+            False,
+            [
+                {
+                    "ports": [{"port": "http"}],
+                    "from": VALUE_SETS["everything"]["networkPolicy"]["metricsFrom"],
+                }
+            ],
+            [DNS, *VALUE_SETS["everything"]["networkPolicy"]["egress"]],
+        ),
+    ],
+    ids=["from everywhere", "without the metrics API", "from and to some"],
+)
+def test_network_policy(
+    values: dict[str, Any],
+    metrics_api: bool,
+    ingress: list[dict[str, Any]],
+    egress: list[dict[str, Any]] | None,
+) -> None:
+    given = {"networkPolicy": {**values, "enabled": True}, "metricsApi": {"enabled": metrics_api}}
+    manifests = render(given)
+    policy, pod = one(manifests, "NetworkPolicy")["spec"], one(manifests, "Deployment")["spec"]["template"]
+
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert policy["ingress"] == ingress
+    assert policy.get("egress") == egress
+    # A type without rules would let nothing through.
+    assert policy["policyTypes"] == (["Ingress"] if egress is None else ["Ingress", "Egress"])
+    # Ports by their names in the pod; one that the pod does not have would never match.
+    names = {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
+    assert {port["port"] for rule in ingress for port in rule["ports"]} == names
+
+
+def test_the_network_policy_of_the_page_on_security() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    (values,) = re.findall(r"```yaml\n# values\.yaml\n(.*?)```", page, re.DOTALL)
+    policy = one(render(yaml.safe_load(values)), "NetworkPolicy")["spec"]
+
+    assert policy["egress"][0] == DNS
+    assert len(policy["egress"]) == 3
 
 
 def test_a_long_release_name_leaves_room_for_the_services() -> None:
