@@ -113,7 +113,7 @@ def test_an_annotation_that_stands_for_a_field_is_named_too(
             "securityContext": {
                 "runAsUser": 1234,
                 "fsGroup": 1,
-                "sysctls": [{"name": "net.ipv4.tcp_syncookies"}],
+                "sysctls": [{"name": "net.ipv4.tcp_syncookies"}, {"name": "net.ipv4.tcp_rmem"}],
             }
         },
         {"nodeSelector": {"pool": "workers"}, "tolerations": [{"operator": "Exists"}], "affinity": {}},
