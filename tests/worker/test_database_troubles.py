@@ -318,6 +318,30 @@ def test_a_connection_that_falls_silent_during_a_long_task(place: Place, tmp_pat
             worker.kill()
 
 
+def test_a_database_that_does_not_exist(place: Place) -> None:
+    """The server says so in German, when a worker connects."""
+    if not place.postgres:
+        # Somebody without this right would learn nothing about it.
+        place.administer("GRANT ALL ON nirgends.* TO app@'%'")
+    worker = Project(place.url().replace("/tasks", "/nirgends")).worker("--interval=0.1")
+    try:
+        worker.says("The database cannot be used (no such database). Trying until it can.")
+        assert worker.process.poll() is None
+        without_a_trace(worker)
+    finally:
+        worker.kill()
+
+
+@pytest.mark.parametrize("place", ["postgres"], indirect=True)
+def test_a_role_without_a_connection_left(place: Place) -> None:
+    waiting = place.project.enqueue_one("add", 1, 2)
+    with place.refusing("ALTER ROLE app CONNECTION LIMIT 0", "ALTER ROLE app CONNECTION LIMIT -1"):
+        worker = place.project.worker("--interval=0.1")
+        worker.says("The database cannot be used (too many connections). Trying until it can.")
+    assert place.project.finished(waiting)["status"] == "SUCCESSFUL"
+    without_a_trace(worker)
+
+
 @pytest.mark.parametrize("flags", [[], ["--processes=2", "--threads=2"]])
 def test_a_password_that_stays_wrong(place: Place, flags: list[str]) -> None:
     elsewhere = Project(place.url(password="wrong"))
