@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import time
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 USER, NAME = "django", "tasks"
-START_TIMEOUT_S = 60.0
+# On every container that tests start, with the run that it belongs to (tests/run).
+LABEL = f"django-task-operator-test={os.environ.get('TEST_RUN', 'none')}"
 
 
 def docker(*args: str) -> str:
@@ -60,7 +62,7 @@ class Server:
 
     def wait(self) -> None:
         """Wait until it answers."""
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 self._greet()
@@ -96,6 +98,7 @@ def _running(
     docker(
         "run",
         "--detach",
+        f"--label={LABEL}",
         f"--name={server.container}",
         f"--publish=127.0.0.1:{server.port}:{inside}",
         *(f"--env={key}={value}" for key, value in variables(password).items()),

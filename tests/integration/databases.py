@@ -17,12 +17,13 @@ from urllib.parse import quote
 
 from django.core.management import call_command
 from django.db import Error, connections
+from tests.databases import LABEL
+from tests.waiting import PATIENCE_S
 
 from django_task_operator.tasktable import DatabaseURL, orm
 from django_task_operator.tasktable.engines import Limits
 
 from django_tasks_db.models import DBTaskResult  # isort: skip
-from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "database.md"
-LABEL = "django-task-operator-test"
 USER = "shop"
 # Characters that a URL, SQL and Python's % formatting each take for something else.
 PASSWORD = "p%s@ss'/w\\rd"
@@ -99,7 +99,7 @@ def running(kind: str, *arguments: str, files: Mapping[str, str] | None = None) 
     with socket.create_server(("127.0.0.1", 0)) as free:
         # Chosen here, because Docker would choose another one after a restart.
         port = free.getsockname()[1]
-    name = f"{LABEL}-{kind}-{secrets.token_hex(4)}"
+    name = f"test-{kind}-{secrets.token_hex(4)}"
     prefix = {"postgres": "POSTGRES", "mariadb": "MARIADB"}[kind]
     variables = {"USER": USER, "PASSWORD": PASSWORD, "DB" if kind == "postgres" else "DATABASE": "shop"}
     docker(

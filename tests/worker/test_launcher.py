@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from tests.databases import Server, docker
+from tests.databases import LABEL, Server, docker
 from tests.waiting import PATIENCE_S, eventually
 from tests.worker.harness import RUNTIME
 
@@ -52,6 +52,7 @@ def arguments(folder: Path, database: str) -> list[str]:
         "--read-only",
         "--cap-drop=ALL",
         "--network=host",
+        f"--label={LABEL}",
         # The image may be made from our worker image: here it is not.
         "--tmpfs=/opt/django-db-worker",
         f"--volume={folder}:/django-db-worker:ro",

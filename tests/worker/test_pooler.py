@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.databases import USER, docker, free_port
+from tests.databases import LABEL, USER, docker, free_port
 from tests.worker.harness import RUNTIME, Project
 from tests.worker.packages import PSYCOPG_POOL, fetch
 
@@ -49,7 +49,14 @@ def pooled(server: Server, folder: Path, *, prepared: int) -> Iterator[tuple[str
     (folder / "users").write_text(f'"{USER}" "{server.password}"\n')
     name = f"test-pgbouncer-{uuid.uuid4().hex[:8]}"
     docker(
-        *("run", "--detach", "--network=host", f"--name={name}", f"--volume={folder}:/configuration:ro"),
+        *(
+            "run",
+            "--detach",
+            "--network=host",
+            f"--label={LABEL}",
+            f"--name={name}",
+            f"--volume={folder}:/configuration:ro",
+        ),
         *("--entrypoint=pgbouncer", "django-task-postgres:dev", "/configuration/ini"),
     )
     try:
