@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +93,46 @@ def test_rules_for_other_adapters_ask_for_metrics_that_there_are() -> None:
         assert named <= set(metrics)
         assert "django_task_worker_condition" in named
     assert "condition" in metrics["django_task_worker_condition"]
+
+
+def generate_values(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the script of that name in a folder that is like the repository."""
+    command = [sys.executable, str(folder / "docs" / "generate_values.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_charts_table_of_values_is_current() -> None:
+    done = generate_values(ROOT, "--check")
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_table_of_values_is_made_of_comments(tmp_path: Path) -> None:
+    chart = tmp_path / "charts" / "django-task-operator"
+    chart.mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "generate_values.py", tmp_path / "docs")
+    readme = "# Chart\n\n| value | default | meaning |\n|---|---|---|\n{}\nAfter it.\n"
+    (chart / "README.md").write_text(readme.format("| `old` | `1` | Of no use |\n"))
+    values = (
+        "# About the file.\n\nimage:\n  # Its tag, `a|b`,\n  # or another\n  tag: ''\n"
+        "# Where it runs\n# Default: everywhere\nnodes: [a, b]\n\n# How many\nreplicas: 1\n"
+    )
+    (chart / "values.yaml").write_text(values)
+
+    refused = generate_values(tmp_path, "--check")
+    assert "not current" in refused.stderr
+    assert generate_values(tmp_path).returncode == 0
+    rows = (
+        '| `image.tag` | `""` | Its tag, `a\\|b`, or another |\n'
+        "| `nodes` | everywhere | Where it runs |\n"
+        "| `replicas` | `1` | How many |\n"
+    )
+    assert (chart / "README.md").read_text() == readme.format(rows)
+    assert generate_values(tmp_path, "--check").returncode == 0
+
+    (chart / "values.yaml").write_text(f"{values}\nlogLevel: info\n")
+    assert generate_values(tmp_path).stderr.startswith("logLevel: say in a comment above it")
 
 
 def test_every_metric_of_the_metrics_api_is_in_its_page() -> None:
