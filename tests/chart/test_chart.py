@@ -16,6 +16,8 @@ import yaml
 from tests.conftest import ROOT, tool
 from tests.waiting import PATIENCE_S, eventually
 
+from django_task_operator.spec import Worker
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -237,6 +239,32 @@ def test_definition_is_the_one_of_the_repository() -> None:
     assert rendered["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
     assert rendered["metadata"].pop("labels")["app.kubernetes.io/managed-by"] == "Helm"
     assert rendered == yaml.safe_load(CRD_FILE.read_text())
+
+
+def test_artifact_hub_shows_the_definition_and_an_example_that_is_valid() -> None:
+    annotations = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]
+    (shown,) = yaml.safe_load(annotations["artifacthub.io/crds"])
+    (example,) = yaml.safe_load(annotations["artifacthub.io/crdsExamples"])
+    definition = yaml.safe_load(CRD_FILE.read_text())
+    (version,) = definition["spec"]["versions"]
+
+    assert shown["name"] == definition["metadata"]["name"]
+    assert shown["kind"] == example["kind"] == definition["spec"]["names"]["kind"]
+    assert shown["version"] == version["name"]
+    assert example["apiVersion"] == f"{definition['spec']['group']}/{version['name']}"
+    stored = {**example["metadata"], "uid": "0", "generation": 1}
+    assert Worker.parse({**example, "metadata": stored}).spec.queues == ("default",)
+    # All that is written is in the schema: the parser ignores what it does not know.
+    assert not list(unknown(example["spec"], version["schema"]["openAPIV3Schema"]["properties"]["spec"]))
+
+
+def unknown(value: Any, schema: dict[str, Any], path: str = "spec") -> Iterator[str]:
+    """The fields that the schema does not have."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if key in schema.get("properties", {}):
+            yield from unknown(inner, schema["properties"][key], f"{path}.{key}")
+        else:
+            yield f"{path}.{key}"
 
 
 def test_package_has_the_definition(tmp_path: Path) -> None:
