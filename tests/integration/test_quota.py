@@ -148,3 +148,19 @@ def test_a_quota_and_a_limit_range_let_them_pass(
         containers = json.loads(created)["spec"]
         for container in [*containers["initContainers"], *containers["containers"]]:
             assert {"requests", "limits"} <= container["resources"].keys(), container
+
+
+def test_a_quota_refuses_pods_without_resources_whatever_is_added_to_them(
+    kubectl: Kubectl, namespace: str
+) -> None:
+    """So values of ours for the containers that we add would be of no use: the worker needs some as well."""
+    here = kubectl.within(namespace)
+    here("wait", "--for=create", "--timeout=60s", "serviceaccount/default")
+    here("create", "-f-", manifest=QUOTA)
+    here("wait", "--for=jsonpath={.status.hard.limits\\.cpu}=8Gi", "--timeout=60s", "resourcequota/limits")
+    small = {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}}
+    copy = {"name": "django-db-worker", "resources": small}
+    for pod in pods(namespace, {"podTemplate": {"spec": {"initContainers": [copy]}}}):
+        (own,) = pod["spec"]["containers"]
+        refusal = here.refused("create", "--dry-run=server", "-f-", manifest=pod)
+        assert f"must specify limits.cpu for: {own['name']};" in refusal

@@ -275,7 +275,7 @@ def _stalled(turn: Turn, now: datetime) -> Condition:
             True,
             ConditionReason.PODS_REJECTED,
             f"Pods cannot be created: {refusal[:LONGEST_REFUSAL]}. "
-            "See spec.podTemplate and the namespace's quotas.",
+            "See spec.resources, spec.podTemplate and the namespace's quotas.",
         )
     trouble = _pod_trouble(turn, now)
     if trouble and trouble[0] != PodTrouble.UNSCHEDULABLE:

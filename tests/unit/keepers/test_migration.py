@@ -323,7 +323,8 @@ async def test_whoever_refuses_its_pods_is_quoted(bench: Bench) -> None:
     bench.clock.advance(NO_PODS_SECONDS)
     await bench.turn(reconciler)
 
-    said = f"Pods cannot be created: {QUOTA}. See spec.podTemplate and the namespace's quotas."
+    see = "See spec.resources, spec.podTemplate and the namespace's quotas."
+    said = f"Pods cannot be created: {QUOTA}. {see}"
     assert bench.condition("Stalled") == "True PodsRejected"
     assert message(bench, "Stalled") == said
     assert message(bench, "Ready") == f"5 of 5 replicas are ready. {said}"
