@@ -23,6 +23,8 @@ from django_task_operator.observed.pods import PodTrouble
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "operator" / "django_task_operator"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+CHART_PAGE = ROOT / "charts" / "django-task-operator" / "README.md"
 
 
 # Errors are known once their modules are imported, whatever else this process has run.
@@ -74,6 +76,14 @@ def test_links_lead_to_a_heading(page: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text()):
         other = page.parent / target if target else page
         assert other.suffix != ".md" or anchor in anchors(other), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", [CHART_PAGE, *DOCS], ids=lambda path: path.name)
+def test_upgrades_take_the_defaults_of_values_that_are_new(page: Path) -> None:
+    """With --reuse-values, Helm leaves out what the chart of the last release did not have."""
+    commands = re.findall(r"^helm upgrade (?:.*\\\n)*.*", page.read_text(), re.MULTILINE)
+
+    assert all("--reset-then-reuse-values" in command for command in commands), commands
 
 
 def blocks(page: str) -> list[dict[str, Any]]:
