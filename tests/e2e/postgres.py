@@ -7,6 +7,7 @@ import json
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import django
@@ -19,7 +20,6 @@ from tests.e2e.harness import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from django.tasks import Task, TaskResult
     from tests.conftest import Kubectl
@@ -36,6 +36,7 @@ from tests.e2e.project import chores  # noqa: E402
 __all__ = ["Database", "Server", "chores"]
 
 TEMPLATE = "migrated"
+LOCKED_WITHIN_SECONDS = 10
 DATA = "/var/lib/postgresql/data"
 # A server that has ended is not started until the file is gone.
 KEEP_RUNNING = (
@@ -233,6 +234,18 @@ class Database:
         with self.as_default(), transaction.atomic():
             task = task.using(queue_name=queue, run_after=run_after)
             return [task.enqueue(*args) for _ in range(times)]
+
+    @contextmanager
+    def enqueued_and_locked(
+        self, task: Task[..., Any], *args: Any, times: int = 1, queue: str = "default"
+    ) -> Iterator[list[TaskResult[..., Any]]]:
+        """Enqueue a task several times; until the end of the block, workers cannot claim these tasks."""
+        # A worker that looks between the two statements would find them.
+        due = datetime.now(UTC) + timedelta(seconds=LOCKED_WITHIN_SECONDS)
+        results = self.enqueue(task, *args, times=times, queue=queue, run_after=due)
+        with self.lock_rows():
+            assert datetime.now(UTC) < due, "the rows were locked too late"
+            yield results
 
     def lock_rows(self) -> psycopg.Connection:
         """Lock all rows that exist now, so that workers cannot claim them until the connection is closed."""

@@ -118,14 +118,13 @@ def test_autoscalers_of_ones_own(example: Callable[[str], TaskWorker], database:
     by_metrics, by_cpu = example("own-metrics"), example("own-cpu")
     for worker in (by_metrics, by_cpu):
         worker.scales_to(1)
-    database.close_gate(1)
-    rows = database.enqueue(chores.wait_at, 1, queue="priority", times=6)
-    eventually(lambda: asked(by_metrics) == 3, "the autoscaler asks for 3")
-    by_metrics.scales_to(3)
-    eventually(
-        lambda: condition(by_metrics, "ScalingActive") == ("True", "ValidMetricFound"),
-        "the autoscaler has found the metric",
-    )
+    with database.enqueued_and_locked(chores.add, 1, 2, queue="priority", times=6) as rows:
+        eventually(lambda: asked(by_metrics) == 3, "the autoscaler asks for 3")
+        by_metrics.scales_to(3)
+        eventually(
+            lambda: condition(by_metrics, "ScalingActive") == ("True", "ValidMetricFound"),
+            "the autoscaler has found the metric",
+        )
     # There is no metrics-server here, so an autoscaler by CPU gets no metric, and changes nothing.
     eventually(
         lambda: condition(by_cpu, "ScalingActive") == ("False", "FailedGetResourceMetric"),
@@ -133,7 +132,6 @@ def test_autoscalers_of_ones_own(example: Callable[[str], TaskWorker], database:
     )
     assert condition(by_cpu, "AbleToScale")[0] == "True"
     by_cpu.scales_to(1)
-    database.open_gate(1)
     database.finish(rows)
 
 
@@ -149,17 +147,16 @@ def test_hpa_from_zero_and_back(
     )
     with deployment_writes(here) as writes:
         eventually(writes, "the watch has begun")
-        database.close_gate(1)
-        rows = database.enqueue(chores.wait_at, 1, times=8)
-        eventually(lambda: worker.replicas == 4, "as many as are needed")
-        assert asked(worker) == 4
-        worker.scales_to(4)
-        eventually(
-            lambda: condition(worker, "ScalingActive") == ("True", "ValidMetricFound"),
-            "the autoscaler is awake",
-        )
-        worker.becomes("ScalingActive", "True")
-        shown = here("get", "hpa")
+        with database.enqueued_and_locked(chores.add, 1, 2, times=8) as rows:
+            eventually(lambda: worker.replicas == 4, "as many as are needed")
+            assert asked(worker) == 4
+            worker.scales_to(4)
+            eventually(
+                lambda: condition(worker, "ScalingActive") == ("True", "ValidMetricFound"),
+                "the autoscaler is awake",
+            )
+            worker.becomes("ScalingActive", "True")
+            shown = here("get", "hpa")
         (_, none), (_, all_of_them), *_ = writes()
     assert (none, all_of_them) == (0, 4)
     # The autoscaler's own conditions say it, too.
@@ -169,7 +166,6 @@ def test_hpa_from_zero_and_back(
     row = dict(zip(header, line, strict=False))
     assert (row["NAME"], row["REFERENCE"]) == ("managed", "DjangoTaskWorker/managed")
     assert "2/2" in shown, "tasks for a pod, of those that it should have"
-    database.open_gate(1)
     database.finish(rows)
     worker.scales_to(0)
     assert asked(worker) == 0

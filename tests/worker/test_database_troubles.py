@@ -292,6 +292,9 @@ def test_a_server_that_becomes_read_only(place: Place, tmp_path: Path) -> None:
     worker = place.project.worker("--interval=0.1")
     held = Held(place.project, tmp_path / "go")
     with place.refusing(on, off):
+        if place.postgres:
+            # New sessions begin with it only after the others have been told.
+            eventually(lambda: place.administer("SHOW default_transaction_read_only") == "on", "the reload")
         held.let_go()
         worker.says("The database cannot be used (the server is read-only)")
         assert held.status == "RUNNING"
