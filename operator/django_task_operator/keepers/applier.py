@@ -38,7 +38,6 @@ class Applied[T: OwnedObject]:
         state: the object as it was applied; None if it was not.
         found: the object as it was before, whether a watch has it or not; None if there was none.
         error: why it was not applied, if so.
-        created: whether the object did not exist before.
         restored: what someone else had done to the object, if that was reverted.
         edited: whether someone else had changed its spec, reverted or not.
         pause: the seconds until the object may be restored once more.
@@ -48,11 +47,15 @@ class Applied[T: OwnedObject]:
     state: T | None = None
     found: T | None = None
     error: WorkerError | None = None
-    created: bool = False
     restored: Literal["deleted", "changed"] | None = None
     edited: bool = False
     pause: float = 0.0
     postponed: bool = False
+
+    @property
+    def created(self) -> bool:
+        """Whether the object did not exist before."""
+        return self.state is not None and self.found is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ class Applier[T: OwnedObject]:
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
         seen = self.seen(name)
         if seen and self._is_settled(digest, seen):
-            return Applied(seen)
+            return Applied(seen, seen)
         asked = manifest if asked is None else asked
         if refusal := self.refused(name, asked):
             return Applied(error=refusal)
@@ -121,7 +124,7 @@ class Applier[T: OwnedObject]:
         # Nothing new is asked for, so someone else has changed or deleted the object.
         is_restoration = before is not None and before.digest == digest
         if is_restoration and not self._restorations.may(name):
-            return Applied(seen, postponed=True)
+            return Applied(seen, seen, postponed=True)
         target = seen
         try:
             target = await self._target(name, seen)
@@ -148,7 +151,7 @@ class Applier[T: OwnedObject]:
                 # restart` does, and it stays.
                 restored = "changed" if target.revision != state.revision else None
                 edited = target.revision != before.revision
-        return Applied(state, target, created=target is None, restored=restored, edited=edited, pause=pause)
+        return Applied(state, target, restored=restored, edited=edited, pause=pause)
 
     async def delete(self, state: T) -> WorkerError | None:
         """Delete an object; return why it could not be deleted, if so."""
