@@ -111,6 +111,18 @@ def nothing(_: Life) -> None:
     pass
 
 
+async def settled() -> Life:
+    """An operator with one worker, whose Deployment is as it should be."""
+    life = Life()
+    life.kube.create("worker", worker_manifest("emails"))
+    life.start()
+    await asyncio.sleep(1)
+    life.databases.sample(42)
+    await asyncio.sleep(60)
+    assert life.kube.read("deployments", "shop", "emails")
+    return life
+
+
 @pytest.mark.parametrize(
     ("refused", "happens"),
     [
@@ -139,13 +151,7 @@ def nothing(_: Life) -> None:
 async def test_after_it_has_settled(
     refused: dict[str, list[BaseException]], happens: Callable[[Life], None]
 ) -> None:
-    life = Life()
-    life.kube.create("worker", worker_manifest("emails"))
-    life.start()
-    await asyncio.sleep(1)
-    life.databases.sample(42)
-    await asyncio.sleep(60)
-    assert life.kube.read("deployments", "shop", "emails")
+    life = await settled()
     life.kube.refuse = refused
     happens(life)
 
@@ -208,12 +214,7 @@ def without_label(life: Life) -> None:
 async def test_whoever_changes_the_deployment_each_time_makes_it_no_hurry(
     change: Callable[[Life], None],
 ) -> None:
-    life = Life()
-    life.kube.create("worker", worker_manifest("emails"))
-    life.start()
-    await asyncio.sleep(1)
-    life.databases.sample(42)
-    await asyncio.sleep(60)
+    life = await settled()
     assert not is_changed(life.kube.read(*HERE) or {})
 
     async def insist() -> None:
