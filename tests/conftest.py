@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from hypothesis import settings
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, PATIENTLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,7 +135,7 @@ def crd(kubectl: Kubectl, once: Once) -> dict[str, Any]:
     (path,) = CRDS.glob("*.yaml")
     once("crd", lambda: kubectl("apply", "--server-side", "--force-conflicts", f"--filename={path}"))
     document: dict[str, Any] = yaml.safe_load(path.read_text())
-    kubectl("wait", "--for=condition=Established", "--timeout=400s", f"crd/{document['metadata']['name']}")
+    kubectl("wait", "--for=condition=Established", PATIENTLY, f"crd/{document['metadata']['name']}")
     return document
 
 

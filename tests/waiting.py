@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 # In seconds. Only something that never happens takes this long, even where a pod needs a minute to start
 # because other clusters have the processors.
 PATIENCE_S = 400.0
+# The same as an option of kubectl and helm.
+PATIENTLY = f"--timeout={PATIENCE_S:.0f}s"
 
 
 def eventually[T](

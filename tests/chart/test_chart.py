@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from tests.conftest import ROOT, tool
-from tests.waiting import PATIENCE_S, eventually
+from tests.waiting import PATIENCE_S, PATIENTLY, eventually
 
 from django_task_operator.spec import Worker
 
@@ -333,7 +333,7 @@ def test_restricted_namespace_admits_the_operator_and_its_test(kubectl: Kubectl,
         "spec": {**template["spec"], "serviceAccountName": "default"},
     }
     # A real API server gives the service account a moment after the namespace.
-    kubectl("wait", "--for=create", "--timeout=400s", "serviceaccount/default", f"--namespace={namespace}")
+    kubectl("wait", "--for=create", PATIENTLY, "serviceaccount/default", f"--namespace={namespace}")
 
     kubectl.within(namespace)("create", "--dry-run=server", "-f", "-", manifest=pod)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.conftest import ROOT, tool
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, PATIENTLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,14 +122,14 @@ def test_uninstall_leaves_the_workers_and_nothing_else(
     here("create", "-f", "-", manifest=WORKER)
     assert len(names(here, release)) == OBJECTS
 
-    helm("uninstall", release, "--wait", "--timeout=400s")
+    helm("uninstall", release, "--wait", PATIENTLY)
 
     assert names(here, release) == {
         "customresourcedefinition.apiextensions.k8s.io/" + CRD.removeprefix("crd/")
     }
     assert here("get", "djtw", "-oname") == "djangotaskworker.djangotasks.dev/emails\n"
     # With no operator there is nobody whom the deletion could wait for.
-    here("delete", "djtw/emails", "--timeout=400s")
+    here("delete", "djtw/emails", PATIENTLY)
 
 
 def test_installs_again_over_what_was_left(

@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.harness import Api, TaskWorker, Unavailable
 from tests.e2e.postgres import Database, Server
 from tests.e2e.release import NAMESPACE, Release, conditions, is_kind
+from tests.waiting import PATIENTLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -115,7 +116,7 @@ def namespace(kubectl: Kubectl, namespace: str) -> str:
     here = kubectl.within(namespace)
     here("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     here("create", "configmap", "project", *(f"--from-file={path}" for path in PROJECT.glob("*.py")))
-    here("wait", "--for=create", "serviceaccount/default", "--timeout=400s")
+    here("wait", "--for=create", "serviceaccount/default", PATIENTLY)
     return namespace
 
 

@@ -17,6 +17,7 @@ from django.core.management import call_command
 from django.db import connections, transaction
 from psycopg import sql
 from tests.e2e.harness import eventually
+from tests.waiting import PATIENTLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +64,7 @@ class Server:
             kubectl("create", "secret", "generic", "postgres", f"--from-literal=POSTGRES_PASSWORD={password}")
         for manifest in _manifests():
             kubectl("apply", "--filename=-", manifest=manifest)
-        kubectl("rollout", "status", "deployment/postgres", "--timeout=400s")
+        kubectl("rollout", "status", "deployment/postgres", PATIENTLY)
         secret = json.loads(kubectl("get", "secret/postgres", "--output=json"))["data"]
         port = kubectl("get", "service/postgres", "--output=jsonpath={.spec.ports[0].nodePort}")
         address = '{.items[0].status.addresses[?(@.type=="InternalIP")].address}'

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import ROOT, tool
 from tests.e2e.harness import Api, eventually
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, PATIENTLY
 
 if TYPE_CHECKING:
     from tests.conftest import Kubectl
@@ -36,7 +36,7 @@ class Release:
         assert done.returncode == 0, done.stderr
 
     def uninstall(self) -> None:
-        self.helm("uninstall", NAME, "--wait", "--timeout=400s")
+        self.helm("uninstall", NAME, "--wait", PATIENTLY)
 
     def helm(self, *args: str) -> str:
         where = [f"--kubeconfig={self.kubectl.kubeconfig}", f"--namespace={NAMESPACE}"]

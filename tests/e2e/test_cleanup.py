@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.e2e.harness import eventually
 from tests.e2e.postgres import chores
+from tests.waiting import PATIENTLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ def test_old_results_go_while_workers_work(
         budget = "--output=jsonpath={.status.expectedPods}"
         assert here("get", "pdb/worker", budget) == "1"
         lock.rollback()
-    here("wait", "--for=condition=Complete", "job/now", "--timeout=400s")
+    here("wait", "--for=condition=Complete", "job/now", PATIENTLY)
 
     assert here("logs", "job/now").strip() == "Deleted 3 results of tasks that finished more than 7 days ago."
     assert database.statuses([*young, running]) == ["RUNNING", "SUCCESSFUL", "SUCCESSFUL"]

@@ -10,6 +10,7 @@ from tests.conftest import new_namespace
 from tests.e2e.harness import Unavailable, deployment_writes, eventually
 from tests.e2e.postgres import chores
 from tests.e2e.release import in_node
+from tests.waiting import PATIENTLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,9 +73,9 @@ def _wait_for_the_controllers(kubectl: Kubectl) -> None:
     """
     with new_namespace(kubectl) as name:
         within = kubectl.within(name)
-        within("wait", "--for=create", "serviceaccount/default", "--timeout=400s")
+        within("wait", "--for=create", "serviceaccount/default", PATIENTLY)
         within("create", "deployment", "probe", "--image=shop:dev", "--", "sleep", "infinity")
-        within("rollout", "status", "deployment/probe", "--timeout=400s")
+        within("rollout", "status", "deployment/probe", PATIENTLY)
 
 
 class ApiServer:

@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 from tests.e2e.harness import deployment_writes, eventually
 from tests.e2e.postgres import chores
 from tests.e2e.release import LEADER_LABEL, NAME, NAMESPACE, Release, in_node, is_kind
+from tests.waiting import PATIENTLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,7 +168,7 @@ def pair(installed: Release) -> Iterator[Pair]:
     try:
         installed.helm(
             *("upgrade", NAME, str(ROOT / "charts" / NAME), "--reuse-values", "--set=replicas=2"),
-            *("--wait", "--timeout=400s"),
+            *("--wait", PATIENTLY),
         )
         yield Pair(installed)
     finally:

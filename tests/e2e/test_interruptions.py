@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.conftest import SPEC
 from tests.e2e.harness import eventually
 from tests.e2e.postgres import chores
+from tests.waiting import PATIENTLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,7 +75,7 @@ def test_a_drained_node_lets_tasks_finish(
     database.open_gate(1)
     database.finish([result])
     assert (result.status, result.worker_ids) == ("SUCCESSFUL", [pod])
-    assert "drained" in kubectl(*drain, "--ignore-daemonsets", "--timeout=400s")
+    assert "drained" in kubectl(*drain, "--ignore-daemonsets", PATIENTLY)
 
     # There is no other node: its successor waits, which is said, until this one is back.
     worker.becomes("Reconciling", "True", "PodUnschedulable")

@@ -19,6 +19,7 @@ from tests.conftest import ROOT, tool
 from tests.e2e.harness import Api, Unavailable, always, eventually
 from tests.e2e.postgres import chores
 from tests.e2e.release import NAME, NAMESPACE, Release, in_node, is_kind
+from tests.waiting import PATIENTLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -289,7 +290,7 @@ def test_the_certificate_rotates_under_a_stream_of_requests(
 
     def upgrade(hours: str) -> None:
         value = f"--set-json=metricsApi.certificateHours={hours}"
-        metrics.helm("upgrade", NAME, chart, "--reuse-values", value, "--wait", "--timeout=400s")
+        metrics.helm("upgrade", NAME, chart, "--reuse-values", value, "--wait", PATIENTLY)
         eventually(lambda: is_ours_and_available(api), "the APIService is available")
 
     def bundle() -> set[x509.Certificate]:

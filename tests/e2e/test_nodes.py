@@ -13,6 +13,7 @@ from tests.e2e.conftest import SPARE, SPEC, is_spare
 from tests.e2e.harness import eventually
 from tests.e2e.postgres import chores
 from tests.e2e.release import in_node, is_kind
+from tests.waiting import PATIENTLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,7 +152,7 @@ def test_a_cordoned_node_keeps_its_pods_and_a_drained_one_lets_them_finish(
         database.open_gate(gate)
         database.finish([result])
         assert (result.status, result.worker_ids) == ("SUCCESSFUL", [pod])
-        assert "drained" in kubectl(*drain, "--timeout=400s")
+        assert "drained" in kubectl(*drain, PATIENTLY)
     finally:
         kubectl("uncordon", node)
 

@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.conftest import SPEC
 from tests.e2e.harness import always, deployment_writes, eventually
 from tests.e2e.postgres import chores
+from tests.waiting import PATIENTLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +71,7 @@ def test_rollout_restart_replaces_the_pods_and_is_not_put_back(
     worker.scales_to(1)
     before = worker.pod_names
     here("rollout", "restart", "deployment/worker")
-    here("rollout", "status", "deployment/worker", "--timeout=400s")
+    here("rollout", "status", "deployment/worker", PATIENTLY)
 
     worker.scales_to(1)
     assert not worker.pod_names & before
@@ -144,7 +145,7 @@ def test_nothing_is_left_of_a_worker_deleted_in_the_middle_of_its_work(
         eventually(lambda: worker.deployment, "a Deployment")
     elif moment == "when a pod is there":
         eventually(lambda: worker.pods, "a pod")
-    here("delete", "djtw", "worker", "--timeout=400s")
+    here("delete", "djtw", "worker", PATIENTLY)
 
     eventually(lambda: not worker.deployment and not worker.pods, "nothing left")
     # Longer than a turn that was under way can take.
@@ -161,7 +162,7 @@ def test_deleting_returns_at_once_with_the_operator_stopped(
     # With a finalizer it would wait for an operator, and there is none.
     assert worker.manifest
     assert "finalizers" not in worker.manifest["metadata"]
-    here("delete", "djtw", "worker", "--timeout=400s")
+    here("delete", "djtw", "worker", PATIENTLY)
     assert worker.manifest is None
 
     eventually(lambda: not worker.deployment and not worker.pods, "the Deployment and its pods go")
@@ -250,7 +251,7 @@ def test_a_namespace_deleted_in_the_middle_of_the_work_goes(
     worker = make_worker(terminationGracePeriodSeconds=1)
     database.enqueue(chores.add, 1, 2, times=20)
     eventually(lambda: worker.pods, "a pod")
-    here("delete", "namespace", worker.namespace, "--timeout=400s")
+    here("delete", "namespace", worker.namespace, PATIENTLY)
 
     assert api.get(f"/api/v1/namespaces/{worker.namespace}") is None
     assert operator.incarnation == incarnation

@@ -10,6 +10,7 @@ from tests.e2e.harness import eventually
 from tests.e2e.postgres import chores
 from tests.e2e.release import NAME, Release
 from tests.e2e.webhooks import RESTRICTED, admission_policy, mesh, policy
+from tests.waiting import PATIENTLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ def test_a_worker_runs_as_a_user_whom_its_image_does_not_know(
     (running, *_) = worker.pods
     assert running["spec"]["securityContext"]["runAsUser"] == ARBITRARY["runAsUser"]
     here("create", "job", "now", "--from=cronjob/worker-cleanup")
-    here("wait", "--for=condition=Complete", "job/now", "--timeout=400s")
+    here("wait", "--for=condition=Complete", "job/now", PATIENTLY)
 
 
 def operator_pod(*args: str) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def test_the_operator_runs_as_a_user_whom_its_image_does_not_know(
     pod = operator_pod(f"--watch-namespace={namespace}", "--pod-security=platform")
     pod["spec"]["securityContext"] |= ARBITRARY
     here("create", "-f-", manifest=pod)
-    here("wait", "--for=condition=Ready", "pod/operator", "--timeout=400s")
+    here("wait", "--for=condition=Ready", "pod/operator", PATIENTLY)
     assert "Traceback" not in here("logs", "operator")
 
 
@@ -140,7 +141,7 @@ def test_a_proxy_beside_the_worker_serves_its_migration_and_outlives_its_drain(
     database.finish([result])
 
     assert (result.status, result.worker_ids) == ("SUCCESSFUL", [running])
-    here("wait", "--for=delete", f"pod/{running}", "--timeout=240s")
+    here("wait", "--for=delete", f"pod/{running}", PATIENTLY)
 
 
 def test_a_mesh_keeps_neither_a_worker_nor_its_migration_or_clean_up_from_ending(
@@ -233,7 +234,7 @@ def test_a_namespace_that_is_gone_keeps_no_other_from_being_served(
     here(
         "create", "-f-", manifest=operator_pod(f"--watch-namespace={namespace}", f"--watch-namespace={gone}")
     )
-    here("wait", "--for=condition=Ready", "pod/operator", "--timeout=400s")
+    here("wait", "--for=condition=Ready", "pod/operator", PATIENTLY)
     eventually(lambda: "workers not watched" in here("logs", "operator"), "kopf has given up for the one")
     log = [json.loads(line) for line in here("logs", "operator").splitlines() if line.startswith("{")]
     named = {each["message"]: each.get("namespace") for each in log}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.e2e.conftest import put_secret
 from tests.e2e.harness import eventually
+from tests.waiting import PATIENTLY
 
 from django_task_operator.metrics_api.certificates import ServingCertificate
 
@@ -208,7 +209,7 @@ def _webhook(
     }
     for manifest in (pod, service):
         here("create", "-f-", manifest=manifest)
-    here("wait", "--for=condition=Ready", "pod/webhook", "--timeout=400s")
+    here("wait", "--for=condition=Ready", "pod/webhook", PATIENTLY)
     configuration = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": f"{kind}WebhookConfiguration",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from tests.integration.workers import MINIMAL, changed
-from tests.waiting import eventually
+from tests.waiting import PATIENTLY, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ def emails(kubectl: Kubectl, crd: dict[str, Any], namespace: str) -> Iterator[Ku
     here = kubectl.within(namespace)
     here("create", "-f", "-", manifest=changed(MINIMAL, {"metadata": {"namespace": namespace}}))
     yield here
-    here("delete", "djtw", "--all", "--timeout=400s")
+    here("delete", "djtw", "--all", PATIENTLY)
 
 
 def test_scale_says_what_to_change(emails: Kubectl) -> None:
@@ -51,7 +51,7 @@ def test_scale_is_for_the_drivers_that_ask_others(
         here("scale", "djtw", name, "--replicas=0")
         scale = json.loads(here("get", f"djtw/{name}", "--subresource=scale", "-ojson"))
         assert scale["spec"].get("replicas", 0) == 0
-    here("delete", "djtw", "--all", "--timeout=400s")
+    here("delete", "djtw", "--all", PATIENTLY)
 
 
 def test_what_is_left_of_the_scale_keeps_nobody_from_the_operator_driver(
@@ -74,7 +74,7 @@ def test_what_is_left_of_the_scale_keeps_nobody_from_the_operator_driver(
     reason = here.refused(*patch(replicas=4))
     assert "spec.replicas: Invalid value" in reason
     assert "replicas cannot be set while scaling.driver is Operator" in reason
-    here("delete", "djtw", "--all", "--timeout=400s")
+    here("delete", "djtw", "--all", PATIENTLY)
 
 
 def test_an_update_is_held_to_the_rules(emails: Kubectl) -> None:
@@ -173,7 +173,7 @@ def test_delete_returns_at_once(emails: Kubectl) -> None:
     # It waits for nobody to do something first.
     stored = json.loads(emails("get", "djtw/emails", "-ojson"))
     assert "finalizers" not in stored["metadata"]
-    emails("delete", "djtw/emails", "--timeout=400s")
+    emails("delete", "djtw/emails", PATIENTLY)
 
     assert emails("get", "djtw", "-oname") == ""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from tests.waiting import PATIENTLY
 
 from django_task_operator.resources import RuntimeSource, build_children, build_deployment, build_migration
 from django_task_operator.scaling import DRIVERS
@@ -70,7 +71,7 @@ def test_the_api_server_takes_every_name_that_a_worker_may_have(
         "spec": cron["spec"]["jobTemplate"]["spec"],
     }
     here("create", "--dry-run=server", "-f-", manifest=job)
-    here("wait", "--for=create", "--timeout=400s", "serviceaccount/default")
+    here("wait", "--for=create", PATIENTLY, "serviceaccount/default")
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -111,7 +112,7 @@ def test_what_a_cron_job_makes_is_no_job_of_ours(kubectl: Kubectl, namespace: st
 
 def test_a_migration_runs_in_a_restricted_namespace(kubectl: Kubectl, namespace: str) -> None:
     kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-    kubectl("wait", "--for=create", "--timeout=400s", "serviceaccount/default", f"--namespace={namespace}")
+    kubectl("wait", "--for=create", PATIENTLY, "serviceaccount/default", f"--namespace={namespace}")
     (case,) = (case for case in CASES if case.name == "minimal")
     job = manifests(case, namespace)[0]
     template = job["spec"]["template"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from tests.contract.kube import KubeContract
+from tests.waiting import PATIENTLY
 
 from django_task_operator.cluster.kube import Kind, Kube
 from django_task_operator.cluster.transport import MERGE_PATCH, Request
@@ -62,7 +63,7 @@ class TestReal(KubeContract):
     async def cluster(
         self, kubectl: Kubectl, kubeconfig: Path, namespace: str, tmp_path: Path
     ) -> AsyncIterator[RealCluster]:
-        kubectl.within(namespace)("wait", "--for=create", "serviceaccount/default", "--timeout=400s")
+        kubectl.within(namespace)("wait", "--for=create", "serviceaccount/default", PATIENTLY)
         kube = await Kube.connect(str(kubeconfig))
         cluster = RealCluster(kube, kubectl, namespace, tmp_path)
         yield cluster

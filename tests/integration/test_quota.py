@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, PATIENTLY
 
 from django_task_operator.cluster.kube import Kube
 from django_task_operator.keepers.migration import FAILED_CREATE, last_refusal
@@ -73,9 +73,9 @@ async def test_the_words_that_refuse_the_pods_of_a_migration_are_found(
     kubectl: Kubectl, kubeconfig: Path, namespace: str
 ) -> None:
     here = kubectl.within(namespace)
-    here("wait", "--for=create", "--timeout=400s", "serviceaccount/default")
+    here("wait", "--for=create", PATIENTLY, "serviceaccount/default")
     here("create", "quota", "none", "--hard=pods=0")
-    here("wait", "--for=jsonpath={.status.hard.pods}=0", "--timeout=400s", "resourcequota/none")
+    here("wait", "--for=jsonpath={.status.hard.pods}=0", PATIENTLY, "resourcequota/none")
     manifest = yaml.safe_load(MINIMAL.read_text())
     manifest["metadata"]["namespace"] = namespace
     job = build_migration(Worker.parse(manifest), RUNTIME)
@@ -136,13 +136,13 @@ def test_a_quota_and_a_limit_range_let_them_pass(
     kubectl: Kubectl, namespace: str, bounds: list[dict[str, Any]], spec: dict[str, Any]
 ) -> None:
     here = kubectl.within(namespace)
-    here("wait", "--for=create", "--timeout=400s", "serviceaccount/default")
+    here("wait", "--for=create", PATIENTLY, "serviceaccount/default")
     for bound in bounds:
         here("create", "-f-", manifest=bound)
     if QUOTA in bounds:
         # Until then it refuses every pod.
         counted = "--for=jsonpath={.status.hard.limits\\.cpu}=8Gi"
-        here("wait", counted, "--timeout=400s", "resourcequota/limits")
+        here("wait", counted, PATIENTLY, "resourcequota/limits")
     for pod in pods(namespace, spec):
         created = here("create", "--dry-run=server", "-ojson", "-f-", manifest=pod)
         containers = json.loads(created)["spec"]
@@ -155,9 +155,9 @@ def test_a_quota_refuses_pods_without_resources_whatever_is_added_to_them(
 ) -> None:
     """So values of ours for the containers that we add would be of no use: the worker needs some as well."""
     here = kubectl.within(namespace)
-    here("wait", "--for=create", "--timeout=60s", "serviceaccount/default")
+    here("wait", "--for=create", PATIENTLY, "serviceaccount/default")
     here("create", "-f-", manifest=QUOTA)
-    here("wait", "--for=jsonpath={.status.hard.limits\\.cpu}=8Gi", "--timeout=60s", "resourcequota/limits")
+    here("wait", "--for=jsonpath={.status.hard.limits\\.cpu}=8Gi", PATIENTLY, "resourcequota/limits")
     small = {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}}
     copy = {"name": "django-db-worker", "resources": small}
     for pod in pods(namespace, {"podTemplate": {"spec": {"initContainers": [copy]}}}):

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from tests.waiting import PATIENTLY
 
 from django_task_operator.resources import forbidden_fields
 
@@ -74,7 +75,7 @@ PODS: list[dict[str, Any]] = [
 def test_whatever_the_api_server_refuses_is_refused(kubectl: Kubectl, namespace: str) -> None:
     kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=baseline")
     here = kubectl.within(namespace)
-    here("wait", "--for=create", "--timeout=60s", "serviceaccount/default")
+    here("wait", "--for=create", PATIENTLY, "serviceaccount/default")
     templates: list[tuple[dict[str, Any], dict[str, Any]]] = [
         *(({"annotations": {APP_ARMOR: profile}}, {}) for profile in ("unconfined", "runtime/default")),
         *(({}, spec) for spec in PODS),
