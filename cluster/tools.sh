@@ -1,5 +1,5 @@
-# To be sourced by scripts that need kind, kubectl, helm or promtool: ensure_TOOL puts a suitable one into build/bin. One
-# on PATH is linked; otherwise it is built from its Go module, once per version.
+# To be sourced by scripts that need kind, kubectl, helm, prometheus or promtool: ensure_TOOL puts a suitable one into
+# build/bin. One on PATH is linked; otherwise it is built from its Go module, once per version.
 # shellcheck shell=bash
 # shellcheck source=cluster/go.sh
 source "$(dirname "${BASH_SOURCE[0]}")/go.sh"
@@ -28,7 +28,7 @@ version_of() {
   case "$1" in
     kubectl) arguments=(version --client) ;;
     helm) arguments=(version --template '{{.Version}}') ;;
-    promtool) arguments=(--version) ;;
+    prometheus | promtool) arguments=(--version) ;;
   esac
   "$2" "${arguments[@]}" 2>/dev/null | grep -oE -m 1 '(v|version )[0-9]+\.[0-9]+\.[0-9]+' | head -n 1 |
     grep -oE '[0-9.]+$' || true
@@ -37,7 +37,10 @@ version_of() {
 ensure_kind() { link_tool kind fits_kind build_kind; }
 ensure_kubectl() { link_tool kubectl fits_kubectl build_kubectl; }
 ensure_helm() { link_tool helm fits_helm build_helm; }
-ensure_promtool() { link_tool promtool fits_promtool get_promtool; }
+ensure_prometheus() {
+  link_tool promtool fits_prometheus get_promtool
+  link_tool prometheus fits_prometheus get_prometheus
+}
 
 # A newer kind still runs the node images of an older one, but not the other way round.
 fits_kind() { version_at_least "$1" "$KIND_VERSION"; }
@@ -52,7 +55,7 @@ fits_kubectl() {
 fits_helm() { version_at_least "$1" 3.17.0 && ! version_at_least "$1" 4; }
 
 # What Debian bookworm has; what it says of rules holds for every later version.
-fits_promtool() { version_at_least "$1" 2.42.0; }
+fits_prometheus() { version_at_least "$1" 2.42.0; }
 
 minor() { cut -d . -f 2 <<<"$1"; }
 
@@ -89,26 +92,30 @@ build_helm() {
   echo "$target/helm"
 }
 
-# From Debian's package, but not installed: that would start a server. Elsewhere it is built.
-get_promtool() {
-  local target="$cache/promtool-debian" module=github.com/prometheus/prometheus major minor patch
+get_promtool() { echo "$(prometheus_tools)/promtool"; }
+get_prometheus() { echo "$(prometheus_tools)/prometheus"; }
+
+# prometheus_tools: prints where the server and promtool are. From Debian's package, but not installed: that would start
+# a server. Elsewhere they are built; the server then lacks its web pages, which come from another build.
+prometheus_tools() {
+  local target="$cache/prometheus-debian" module=github.com/prometheus/prometheus major minor patch
   if is_debian_root; then
-    if [ ! -x "$target/usr/bin/promtool" ]; then
-      say "getting promtool from Debian's package prometheus"
+    if [ ! -x "$target/usr/bin/prometheus" ]; then
+      say "getting prometheus and promtool from Debian's package"
       unpack_debian prometheus "$target"
     fi
-    echo "$target/usr/bin/promtool"
+    echo "$target/usr/bin"
     return
   fi
-  target="$cache/promtool-$PROMETHEUS_VERSION"
-  if [ ! -x "$target/promtool" ]; then
-    say "building promtool $PROMETHEUS_VERSION (four minutes of processor time, once)"
+  target="$cache/prometheus-$PROMETHEUS_VERSION"
+  if [ ! -x "$target/prometheus" ]; then
+    say "building prometheus and promtool $PROMETHEUS_VERSION (six minutes of processor time, once)"
     # As a Go module, Prometheus 3.5.0 has the version 0.305.0.
     IFS=. read -r major minor patch <<<"$PROMETHEUS_VERSION"
     GO_LDFLAGS="-X github.com/prometheus/common/version.Version=$PROMETHEUS_VERSION" \
-      go_tools "$target" "require $module v0.$((major * 100 + minor)).$patch" "$module/cmd/promtool"
+      go_tools "$target" "require $module v0.$((major * 100 + minor)).$patch" "$module/cmd/promtool" "$module/cmd/prometheus"
   fi
-  echo "$target/promtool"
+  echo "$target"
 }
 
 # unpack_debian PACKAGE DIRECTORY: unpacks a package without installing it.
