@@ -31,6 +31,10 @@ manifests: venv ## Write install/django-task-operator.yaml, the file for kubectl
 	@source cluster/tools.sh && ensure_helm
 	$(python) install/generate.py
 
+.PHONY: docs
+docs: venv ## Build the documentation site (build/site; to look at it: python3 -m http.server -d build/site)
+	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict --quiet
+
 .PHONY: test-unit
 test-unit: venv ## Run the tests that need neither servers nor a cluster
 	$(python) -m pytest tests/unit
