@@ -79,7 +79,7 @@ bench-metrics-api: install ## Measure how fast an HPA gets its answers with 100 
 	PYTHONPATH=operator $(python) -m benchmarks.metrics_api
 
 bench-sample: images ## Measure what a sample of a large table costs (benchmarks/results/sample.md)
-	PYTHONPATH=operator $(python) -m benchmarks.sample
+	PYTHONPATH=operator:worker-image $(python) -m benchmarks.sample
 
 bench-claim: images ## A claim beside rows that are none of its business (benchmarks/results/claim.md)
 	$(python) -m benchmarks.claim

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 import secrets
 import socket
 import subprocess
 import tarfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -24,13 +22,13 @@ from django_task_operator.tasktable import DatabaseURL, orm
 from django_task_operator.tasktable.engines import Limits
 
 from django_tasks_db.models import DBTaskResult  # isort: skip
+from django_db_worker.setup import remove, set_up  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "database.md"
 USER = "shop"
 # Characters that a URL, SQL and Python's % formatting each take for something else.
 PASSWORD = "p%s@ss'/w\\rd"
@@ -191,22 +189,13 @@ def create_database(server: Server, name: str, *, migrated: bool = True, indexed
     return url
 
 
-def documented_statements(vendor: str) -> list[str]:
-    """The statements of docs/database.md for a kind of database, so that it is these that are tried."""
-    postgres, mysql = re.findall(r"```sql\n(CREATE.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    text: str = postgres if vendor == "postgresql" else mysql
-    return text.strip().rstrip(";").split(";\n")
-
-
 def create_indexes(connection: BaseDatabaseWrapper) -> None:
-    """As the page says."""
-    for statement in documented_statements(connection.vendor):
-        execute(connection, statement)
+    """As `manage.py db_worker_setup` does."""
+    set_up(connection, lambda _line: None)
 
 
 def drop_indexes(connection: BaseDatabaseWrapper) -> None:
-    for name in ("django_task_claims_idx", "django_task_operator_idx"):
-        execute(connection, f"DROP INDEX {name}" + (f" ON {TABLE}" if connection.vendor == "mysql" else ""))
+    remove(connection, lambda _line: None)
 
 
 TABLE = DBTaskResult._meta.db_table

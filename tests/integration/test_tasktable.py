@@ -336,7 +336,7 @@ def test_a_hanging_sample_can_be_interrupted(server: Server) -> None:
     asyncio.run(story())
 
 
-def test_the_documented_indexes_are_those_that_are_looked_for(server: Server) -> None:
+def test_the_indexes_of_the_workers_command_are_those_that_are_looked_for(server: Server) -> None:
     url = create_database(server, "shop_again", indexed=True)
     with opened(url) as connection:
         for step in (drop_indexes, create_indexes):

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -48,7 +48,7 @@ FILES = {
         import dj_database_url
         SECRET_KEY = "test"
         USE_TZ = True
-        INSTALLED_APPS = ["django_tasks", "django_tasks_db"]
+        INSTALLED_APPS = [*os.environ.get("MORE_APPS", "").split(), "django_tasks", "django_tasks_db"]
         DATABASES = {"default": dj_database_url.parse(os.environ["DATABASE_URL"])}
         TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
     """,
@@ -135,3 +135,12 @@ def test_it_runs_the_tasks_of_a_project_on_django_5_2(project: Project, slots: l
     django, rows = json.loads(project.python("results.py", "read"))
     assert django == "5.2.19"
     assert rows == [["SUCCESSFUL", number + 1] for number in range(20)] + [["FAILED", None]]
+
+
+def test_its_migration_runs_on_django_5_2(project: Project) -> None:
+    path = f"{project.env['PYTHONPATH']}:{RUNTIME}"
+    installed = replace(project, env={**project.env, "PYTHONPATH": path, "MORE_APPS": "django_db_worker"})
+    assert "Applying django_db_worker.0001_setup... OK" in installed.python("manage.py", "migrate")
+    installed.python("manage.py", "db_worker_setup", "--check")
+    installed.python("manage.py", "makemigrations", "--check", "--dry-run")
+    installed.python("manage.py", "migrate", "django_db_worker", "zero")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.worker.harness import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,8 +103,3 @@ def test_without_a_table_it_says_what_to_do(postgres: Project) -> None:
     done = postgres.run("db_worker_setup", TASK_DATABASE_URL=postgres.url.replace("/tasks", "/postgres"))
     assert done.returncode == 1
     assert "Run `manage.py migrate` first" in done.stderr
-
-
-def test_the_documented_statements_are_those(shared: Project) -> None:
-    page = (ROOT / "docs" / "database.md").read_text()
-    assert f"```sql\n{shared.run('db_worker_setup', '--sql').stdout}```" in page

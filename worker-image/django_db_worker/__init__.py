@@ -26,6 +26,8 @@ A worker of one slot without a health port or a limit has no supervisor: the com
     passed_over         rows that nobody can claim
     next_row            which row is claimed next, at a cost that other rows do not add to
     indexes             the task table's indexes: what they are, and whether they are there
+    setup               creates and removes them, while the table is in use
+    migrations/         the same as a migration, for projects that install the app
     database            the slot's connection, kept open and made anew
     trouble             what errors of the database mean
     refusal             why PostgreSQL refuses a connection, in any language

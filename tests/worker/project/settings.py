@@ -30,7 +30,8 @@ if DATABASES["default"].get("ENGINE", "").endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"] = {"timeout": 20}
 
 if os.environ.get("SECOND_DATABASE"):
-    DATABASES["second"] = {**DATABASES["default"]}
+    url = os.environ["SECOND_DATABASE"]
+    DATABASES["second"] = dj_database_url.parse(url) if ":" in url else {**DATABASES["default"]}
 
 # With STOCK the worker is the one of django-tasks-db itself; a launched one needs no app.
 WITH = os.environ.get("WORKER_APPS", "" if os.environ.get("STOCK") else "django_db_worker").split()
@@ -42,6 +43,9 @@ TASKS = {
     "other": {"BACKEND": "django_tasks_db.DatabaseBackend", "QUEUES": ["default"]},
     "dummy": {"BACKEND": "django.tasks.backends.dummy.DummyBackend"},
 }
+
+# Tables get the worker's indexes only in tests of these: most are about what happens without, too.
+MIGRATION_MODULES = {"django_db_worker": None}
 
 # Such as TASKS_LOG_LEVEL or PRODUCTION_PROCESSES.
 globals().update(MORE)

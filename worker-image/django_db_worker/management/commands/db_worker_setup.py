@@ -1,6 +1,5 @@
 """Create the task table's indexes, while it is in use."""
 
-import time
 from argparse import ArgumentParser
 from typing import Any
 
@@ -10,10 +9,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_tasks_db.models import DBTaskResult
 
 from django_db_worker.database import how_to_run
-from django_db_worker.indexes import INDEXES, TABLE, Index, find_indexes, has_use_for_indexes, names_of
-
-# Between looks at whether another build has finished.
-PAUSE_SECONDS = 1.0
+from django_db_worker.indexes import INDEXES, find_indexes, has_use_for_indexes, names_of
+from django_db_worker.setup import has_table, remove, set_up
 
 
 class Command(BaseCommand):
@@ -41,14 +38,14 @@ class Command(BaseCommand):
             for index in INDEXES:
                 statement = index.remove if given["remove"] else index.create
                 self.stdout.write(f"{statement(connection.vendor)};")
-        elif TABLE not in connection.introspection.table_names():
+        elif not has_table(connection):
             raise CommandError("There is no task table yet. Run `manage.py migrate` first.")
         elif given["check"]:
             self._check(connection)
+        elif given["remove"]:
+            remove(connection, self._say)
         else:
-            self._wait_for_others(connection)
-            for index in INDEXES:
-                (self._remove if given["remove"] else self._create)(connection, index)
+            set_up(connection, self._say)
 
     def _check(self, connection: BaseDatabaseWrapper) -> None:
         found = find_indexes(connection)
@@ -61,51 +58,7 @@ class Command(BaseCommand):
                 f"Run `{how_to_run('db_worker_setup')}` to create what is missing.", returncode=1
             )
 
-    def _wait_for_others(self, connection: BaseDatabaseWrapper) -> None:
-        if _is_being_changed(connection):
-            self.stdout.write("Waiting: somebody else is creating an index of the table.")
-            self.stdout.flush()
-            while _is_being_changed(connection):
-                time.sleep(PAUSE_SECONDS)
-
-    def _create(self, connection: BaseDatabaseWrapper, index: Index) -> None:
-        found = find_indexes(connection)
-        if names := names_of(found, index, connection.vendor):
-            self.stdout.write(f"The index for {index.purpose} is there: {names[0]}.")
-            return
-        if index.name in {each.name for each in found}:
-            # What an interrupted build has left behind, or of an older version.
-            self.stdout.write(f"Removing {index.name}, which is incomplete or has other columns.")
-            _execute(connection, index.remove(connection.vendor))
-        self.stdout.write(f"Creating {index.name} for {index.purpose}, while the table is in use ...")
+    def _say(self, line: str) -> None:
+        """Print a line at once: what follows may take long."""
+        self.stdout.write(line)
         self.stdout.flush()
-        began = time.monotonic()
-        if connection.vendor == "postgresql":
-            # A build takes as long as it takes.
-            _execute(connection, "SET statement_timeout = 0")
-        _execute(connection, index.create(connection.vendor))
-        self.stdout.write(f"Created {index.name} in {time.monotonic() - began:.1f} s.")
-
-    def _remove(self, connection: BaseDatabaseWrapper, index: Index) -> None:
-        if index.name in {each.name for each in find_indexes(connection)}:
-            _execute(connection, index.remove(connection.vendor))
-            self.stdout.write(f"Removed {index.name}.")
-        else:
-            self.stdout.write(f"There is no {index.name}.")
-
-
-def _is_being_changed(connection: BaseDatabaseWrapper) -> bool:
-    """Whether somebody else creates an index of the table: one that is not ready looks like a broken one."""
-    if connection.vendor != "postgresql":
-        return False
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE relid = to_regclass(%s))",
-            [connection.ops.quote_name(TABLE)],
-        )
-        return bool(cursor.fetchone()[0])
-
-
-def _execute(connection: BaseDatabaseWrapper, sql: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
