@@ -71,6 +71,13 @@ class Runtime(StrEnum):
     STOCK = "Stock"
 
 
+class RuntimeUpgrade(StrEnum):
+    """When running pods get another injected runtime: ``spec.runtimeUpgrade``."""
+
+    ON_NEXT_ROLLOUT = "OnNextRollout"
+    STAGED = "Staged"
+
+
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
@@ -206,6 +213,7 @@ class WorkerSpec(_Value):
     threads: Annotated[int, Field(ge=1)]
     prodserver: Prodserver | None = None
     runtime: Runtime
+    runtime_upgrade: RuntimeUpgrade
     backend: str
     verbosity: int
     interval_seconds: float

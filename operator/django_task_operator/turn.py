@@ -96,6 +96,9 @@ class Turn:
     # Counts of the rows of its pods, as far as they are known.
     orphaned_tasks: int | None = None
     stuck_tasks: int | None = None
+    # The injected runtime of its pods, and the operator's if that is another; empty if there is none.
+    runtime: str | None = None
+    pending_runtime: str | None = None
     # What happened, in the order in which it is reported.
     events: tuple[Event, ...] = ()
     # When the next turn is due even if no change is reported; the soonest one counts.

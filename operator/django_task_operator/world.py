@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from django_task_operator.cluster.kube import Kube
     from django_task_operator.cluster.secrets import Secrets
     from django_task_operator.cluster.transport import WritePermit
+    from django_task_operator.keepers.stages import Stages
     from django_task_operator.metrics_api.availability import MetricsApi
     from django_task_operator.metrics_api.figures import Figures
     from django_task_operator.reconcile.queues import ServedQueues
@@ -39,6 +40,7 @@ class World:
         restricted: whether pod templates must not contain anything that reaches outside the namespace.
         metrics_api: whether an HPA can get the workers' ``figures``.
         figures: what the metrics API answers.
+        stages: whose pods get the operator's runtime next, one worker after the other.
         migrating: held while a migration's Job is created.
     """
 
@@ -55,4 +57,5 @@ class World:
     restricted: bool
     metrics_api: MetricsApi
     figures: Figures
+    stages: Stages
     migrating: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -127,6 +127,12 @@ BY_RULES = {
     "threads with Stock": refused(
         worker(runtime="Stock", threads=2), "spec.runtime", "runtime Stock runs one task at a time"
     ),
+    "runtimeUpgrade with Image": refused(
+        worker(runtime="Image", runtimeUpgrade="Staged"),
+        "spec.runtimeUpgrade",
+        "runtimeUpgrade is about the db_worker that runtime Injected adds",
+        "remove runtimeUpgrade, or remove runtime for Injected",
+    ),
     "maxTasks with Stock": refused(
         worker(runtime="Stock", maxTasks=100),
         "spec.maxTasks",

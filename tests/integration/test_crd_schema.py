@@ -65,6 +65,9 @@ BY_SCHEMA = {
     "queue as a number": refused(worker(queues=[1]), "spec.queues[0]", "must be of type string"),
     "verbosity low": refused(worker(verbosity=-1), "spec.verbosity", "greater than or equal to 0"),
     "verbosity high": refused(worker(verbosity=4), "spec.verbosity", "less than or equal to 3"),
+    "runtimeUpgrade unknown": refused(
+        worker(runtimeUpgrade="Always"), "spec.runtimeUpgrade", '"OnNextRollout"', '"Staged"'
+    ),
     "runtime unknown": refused(worker(runtime="Celery"), "spec.runtime", '"Injected"', '"Stock"'),
     "no processes": refused(worker(processes=0), "spec.processes", "greater than or equal to 1"),
     "processes absurd": refused(worker(processes=65), "spec.processes", "less than or equal to 64"),
@@ -187,6 +190,7 @@ ACCEPTED = {
     "poetry": worker(managePy=["poetry", "run", "python", "manage.py"], workingDir="/app"),
     "slots": worker(processes=4, threads=8),
     "stock": worker(runtime="Stock", managePy=["django-admin"]),
+    "upgrades in stages": worker(runtimeUpgrade="Staged"),
     "prodserver": worker(prodserver={"process": "priority_worker"}, queues=["priority"], runtime="Image"),
     "fixed number": worker(scaling={"minReplicas": 3, "maxReplicas": 3}),
     "fractions of seconds": worker(intervalSeconds=0.1, scaling={"pollIntervalSeconds": 0.2}),
@@ -280,6 +284,7 @@ DEFAULTS = {
     "processes": 1,
     "threads": 1,
     "runtime": "Injected",
+    "runtimeUpgrade": "OnNextRollout",
     "backend": "default",
     "verbosity": 1,
     "intervalSeconds": 1,

@@ -199,6 +199,7 @@ def test_a_choice_has_the_values_of_the_definition() -> None:
     for path, other in (
         ("scaling.driver", "KEDA"),
         ("runtime", "Celery"),
+        ("runtimeUpgrade", "Always"),
         ("orphans.policy", "Retry"),
         ("migrations.policy", "Later"),
         ("database.urlChangePolicy", "Restart"),
@@ -212,11 +213,11 @@ def test_a_choice_has_the_values_of_the_definition() -> None:
 
 
 # What reaches neither an object nor the policy of scaling, or does so in company only: test_reconcile.py,
-# test_driver_turns.py, test_orphans.py, test_migration.py, test_url_changes.py, test_operators_url.py and
-# test_connection.py try these.
+# test_driver_turns.py, test_orphans.py, test_migration.py, test_url_changes.py, test_operators_url.py,
+# test_connection.py and test_runtime_upgrade.py try these.
 READ_BY_A_TURN = {"replicas", "scaling.pollIntervalSeconds", "paused"}
 READ_BY_A_TURN |= {"orphans.policy", "orphans.graceSeconds", "orphans.maxRequeues", "stuckAfterSeconds"}
-READ_BY_A_TURN |= {"migrations.policy", "database.urlChangePolicy"}
+READ_BY_A_TURN |= {"migrations.policy", "database.urlChangePolicy", "runtimeUpgrade"}
 READ_BY_A_TURN |= {"database.operatorUrlSecretRef.name", "database.operatorUrlSecretRef.key"}
 READ_BY_A_TURN |= {path for path in LEAVES if path.startswith(OF_CONNECTION)}
 OTHERWISE: dict[str, object] = {

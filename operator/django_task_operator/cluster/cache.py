@@ -12,7 +12,7 @@ from django_task_operator.backoff import Backoff
 from django_task_operator.cluster.api_errors import API_ERRORS, describe, has_status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from django_task_operator.cluster.kube import Kind, Kube
     from django_task_operator.spec import Key, Manifest
@@ -118,6 +118,12 @@ class Watched[T]:
     def of(self, worker: Key) -> list[T]:
         """Return the known objects of a worker."""
         return [value for _, value in self._objects.get(worker, {}).values()]
+
+    def everyones(self) -> Iterator[tuple[Key, T]]:
+        """Return the known objects of all workers, with their workers."""
+        for worker, objects in self._objects.items():
+            for _, value in objects.values():
+                yield worker, value
 
     def get(self, worker: Key, name: str) -> T | None:
         """Return the worker's object of that name, if it is known."""

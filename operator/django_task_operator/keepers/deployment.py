@@ -11,6 +11,7 @@ from django_task_operator.contract import EventReason
 from django_task_operator.errors import ApiUnavailable, ObjectRejected, WorkerError
 from django_task_operator.keepers.applier import Applier
 from django_task_operator.keepers.restorations import INSISTENT_SECONDS
+from django_task_operator.keepers.runtime import RuntimeKeeper
 from django_task_operator.resources import build_deployment
 from django_task_operator.turn import Event
 
@@ -41,7 +42,8 @@ class DeploymentKeeper:
         """Manage the Deployment of the DjangoTaskWorker with that key and uid."""
         self._kube = world.kube
         self._deployments = world.caches.deployments
-        self._runtime = world.runtime
+        self._runtime = RuntimeKeeper(world, key)
+        self._own_runtime = world.runtime
         self._key = key
         self._uid = uid
         self._applier = Applier(world, "Deployment", world.caches.deployments, key, uid)
@@ -51,9 +53,9 @@ class DeploymentKeeper:
         return self._applier.seen(self._key.name)
 
     @property
-    def due(self) -> Due | None:
-        """When the Deployment is to be restored that someone else changes again and again."""
-        return self._applier.due
+    def dues(self) -> tuple[Due, ...]:
+        """When a Deployment is to be restored that others change again and again, or get another runtime."""
+        return tuple(filter(None, (self._applier.due, self._runtime.due)))
 
     async def apply(self, worker: Worker, replicas: int, migrated: str | None, rotation: Rotation) -> Outcome:
         """Make the Deployment what the worker asks for, with that many replicas.
@@ -63,18 +65,28 @@ class DeploymentKeeper:
         Raises:
             WorkerGone: the DjangoTaskWorker has been deleted, so nothing may be created.
         """
-        manifest = build_deployment(worker, replicas, self._runtime, migrated, rotation)
+        current = self.current()
+        mine = current if current and current.belongs_to(self._uid) else None
+        choice = self._runtime.choose(worker, mine, rotation)
+        source, record = (choice.source, choice.record) if choice else (self._own_runtime, None)
+        manifest = build_deployment(worker, replicas, source, migrated, rotation, record)
         # A refusal is never about the replicas, which may change before someone fixes the template.
         applied = await self._applier.apply(manifest, asked=manifest["spec"]["template"])
         if isinstance(applied.error, ObjectRejected):
             return await self.hold(replicas, applied.error)
         restored, before = applied.restored, applied.found
+        if applied.created and self._runtime.has_applied:
+            # Also if the new one has another runtime than the one that someone has deleted.
+            restored = "deleted"
         if applied.state and applied.edited and before and before.edit and before.edit.is_rollback:
             await self._drop_additions(applied.state.uid, manifest)
             restored = "changed"
         events = [_restored(restored, before, self._key.name, applied.pause)] if restored else []
         if applied.state and rotation.changed:
             events.append(_url_changed(worker))
+        if applied.state and not applied.postponed:
+            self._runtime.applied(applied.state.uid, record)
+            events += self._runtime.events(choice, mine) if choice else ()
         return Outcome(scaled=applied.error is None, error=applied.error, events=tuple(events))
 
     async def _drop_additions(self, uid: str, manifest: Manifest) -> None:

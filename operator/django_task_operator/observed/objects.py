@@ -23,6 +23,7 @@ from django_task_operator.resources.rotation import (
     URL_MARK_ANNOTATION,
     Rotation,
 )
+from django_task_operator.resources.upgrade import RECORD_ANNOTATION, RESTARTED_ANNOTATION, Record
 from django_task_operator.spec import KIND, Key, Manifest
 
 if TYPE_CHECKING:
@@ -140,6 +141,10 @@ class Deployment(OwnedObject):
     migrated: str | None = None
     # What it says of its database's URL.
     rotation: Rotation = NO_ROTATION
+    # What it says of the runtime that its pods have injected; None if they have none.
+    runtime: Record | None = None
+    # When it was last restarted (`kubectl rollout restart`), in the API's format; empty if it never was.
+    restarted: str = ""
     # Who else than the operator has changed its spec last.
     edit: Edit | None = None
     # Who else has scaled it last, and has not been overridden since.
@@ -174,9 +179,16 @@ class Deployment(OwnedObject):
             template=_hash_of(spec.get("template", {})),
             migrated=annotations.get(MIGRATED_ANNOTATION),
             rotation=Rotation(annotations.get(URL_HASH_ANNOTATION), of_pods.get(URL_MARK_ANNOTATION)),
+            runtime=Record.read(annotations.get(RECORD_ANNOTATION), spec.get("template", {})),
+            restarted=of_pods.get(RESTARTED_ANNOTATION, ""),
             edit=Edit.last_of(manifest, but=MANAGER),
             scaled=Edit.last_of(manifest, but=MANAGER, of_scale=True),
         )
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether all its pods are of the current template, and ready."""
+        return self.rolled_out and self.ready_replicas >= self.wanted_replicas
 
     def redacted(self, redact: Callable[[str], str]) -> Self:
         """Return the same without secrets: what refuses pods may quote their environment."""

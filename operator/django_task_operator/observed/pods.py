@@ -68,6 +68,7 @@ class Pod:
         crashed_at: when one of its containers last ended with an error and was restarted.
         crash: how that container ended.
         words: the last log line of a container that crashed.
+        lacks_runtime: whether the image cannot be pulled from which its runtime is copied.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Pod:
     crashed_at: datetime | None = None
     crash: str = ""
     words: str = ""
+    lacks_runtime: bool = False
 
     @classmethod
     def of(cls, manifest: Manifest) -> Pod:
@@ -121,6 +123,7 @@ class Pod:
             disruption=disruption_of(status),
             is_evicted=is_evicted(status),
             resized_by=_resized_by(metadata),
+            lacks_runtime=any(_lacks_runtime(each) for each in status.get("initContainerStatuses", ())),
             **_trouble(status)._asdict(),
         )
 
@@ -278,6 +281,12 @@ def _waiting(container: dict[str, Any]) -> tuple[PodTrouble, str, str] | None:
     if reason == "CrashLoopBackOff" and ended.get("exitCode", 1) != 0:
         return PodTrouble.CRASH_LOOPING, *_crash(container, ended)
     return None
+
+
+def _lacks_runtime(container: dict[str, Any]) -> bool:
+    trouble = _waiting(container)
+    is_copy = container["name"] == INJECTION
+    return is_copy and trouble is not None and trouble[0] is PodTrouble.IMAGE_PULL_FAILED
 
 
 def _image(container: dict[str, Any]) -> str:

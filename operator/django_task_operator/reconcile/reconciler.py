@@ -176,10 +176,13 @@ class Reconciler:
         await self._cleanup.end_lingering()
         deployment, running = self._deployment.current(), seen.demand.running if seen.demand else None
         rows = await self._orphans.settle(worker, deployment, self._observer.subscription, running)
+        record, own = deployment.runtime if deployment else None, self._world.runtime
         return replace(
             seen,
             decision=plan.decision,
             deployment=deployment,
+            runtime=record.words if record else "",
+            pending_runtime=own.words if record and record.hash != own.hash else "",
             outdated=self._observer.outdated(deployment),
             pods=(*seen.pods, *migration.pods),
             migration_refusal=migration.refusal,
@@ -188,7 +191,8 @@ class Reconciler:
             apply_error=outcome.error or scale_error or child_error,
             events=(*events, *rows.events),
             dues=(
-                *filter(None, (plan.decision.due, migration.due, rows.due, self._deployment.due)),
+                *filter(None, (plan.decision.due, migration.due, rows.due)),
+                *self._deployment.dues,
                 *self._children.dues,
             ),
         )

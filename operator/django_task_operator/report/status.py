@@ -121,6 +121,8 @@ def build_status(
         StatusField.OLDEST_PENDING_SECONDS: round(demand.oldest_ready_seconds) if demand else None,
         StatusField.ORPHANED_TASKS: turn.orphaned_tasks,
         StatusField.STUCK_TASKS: turn.stuck_tasks,
+        StatusField.RUNTIME: turn.runtime,
+        StatusField.PENDING_RUNTIME: turn.pending_runtime,
         StatusField.LAST_SCALE_TIME: turn.last_scale_time,
         StatusField.LAST_SAMPLE_TIME: timestamp(turn.sampled_at) if turn.sampled_at else None,
         StatusField.CONDITIONS: [
@@ -128,9 +130,9 @@ def build_status(
             for kind, condition in conditions.items()
         ],
     }
-    # A value that is not known now stays as it was.
+    # A value that is not known now stays as it was; an empty one has no field.
     kept = ((name, previous.get(name) if value is None else value) for name, value in known.items())
-    return {str(name): value for name, value in kept if value is not None}
+    return {str(name): value for name, value in kept if value is not None and value != ""}
 
 
 def steady_part(status: Manifest) -> Manifest:
@@ -311,7 +313,7 @@ def _progress(deployment: Deployment, decision: Decision | None) -> Condition:
         return Condition(
             True,
             ConditionReason.ROLLING_OUT,
-            "Pods are being replaced, after a change of the spec or of the database's URL.",
+            "Pods are being replaced, after a change of the spec, the database's URL or the runtime.",
         )
     if deployment.ready_replicas < deployment.replicas:
         return Condition(True, ConditionReason.PODS_STARTING, "Pods are not ready yet.")

@@ -5,7 +5,7 @@ ready to apply; ``tests/unit/resources/golden/`` shows them in readable form.
 """
 
 from django_task_operator.resources.children import build_children
-from django_task_operator.resources.deployment import build_deployment
+from django_task_operator.resources.deployment import build_deployment, template_hash
 from django_task_operator.resources.migration import build_migration, migration_hash
 from django_task_operator.resources.restrictions import forbidden_fields
 from django_task_operator.resources.rotation import Rotation, follow, url_hash
@@ -20,5 +20,6 @@ __all__ = [
     "follow",
     "forbidden_fields",
     "migration_hash",
+    "template_hash",
     "url_hash",
 ]

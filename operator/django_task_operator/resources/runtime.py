@@ -45,16 +45,24 @@ class RuntimeSource:
         image: the worker image, from which runtime Injected is copied.
         revision: distinguishes two images of the same name.
         run_as_user: the user that pods run as; None leaves it to the platform, or else to the image.
+        recorded_hash: the hash of a runtime that is only known from a Deployment; empty: see ``hash``.
     """
 
     image: str
     revision: str = ""
     run_as_user: int | None = RUN_AS_USER
+    recorded_hash: str = ""
 
     @property
     def hash(self) -> str:
-        """A hash that changes with the runtime, so that an upgrade of the operator replaces the pods."""
-        return hashlib.sha256(f"{self.image} {self.revision}".encode()).hexdigest()[:12]
+        """A hash that changes with the runtime, so that a rollout is never missed under the same name."""
+        made = hashlib.sha256(f"{self.image} {self.revision}".encode()).hexdigest()[:12]
+        return self.recorded_hash or made
+
+    @property
+    def words(self) -> str:
+        """The runtime, for people."""
+        return f"{self.image} (revision {self.revision})" if self.revision else self.image
 
 
 def command(spec: WorkerSpec) -> list[str]:

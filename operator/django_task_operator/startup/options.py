@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--runtime-revision",
         default="",
-        help="any text: when it changes, the pods are replaced, as for a new image under the same name",
+        help="any text: another one is another runtime, as for a new image under the same name",
     )
     parser.add_argument(
         "--pod-security",

@@ -14,6 +14,7 @@ from django_task_operator.cluster.hash_key import HashKey
 from django_task_operator.cluster.kube import Kube
 from django_task_operator.cluster.secrets import Secrets
 from django_task_operator.cluster.transport import UNLIMITED
+from django_task_operator.keepers.stages import Stages
 from django_task_operator.metrics_api.availability import Off
 from django_task_operator.metrics_api.figures import Figures
 from django_task_operator.metrics_api.serving import ExternalMetrics
@@ -75,10 +76,11 @@ def assemble(options: Options, outside: Outside) -> Operator:
         metrics_api = ExternalMetrics(
             kube, options.metrics_api, figures, clock=clock, changed=wake_ups.wake_all
         )
+    caches = Caches(kube, options.watch_namespaces, wake_ups.wake)
     world = World(
         kube=kube,
         permit=outside.permit,
-        caches=Caches(kube, options.watch_namespaces, wake_ups.wake),
+        caches=caches,
         secrets=Secrets(kube, clock),
         hash_key=HashKey(kube, options.hash_key, clock),
         databases=outside.databases,
@@ -89,6 +91,7 @@ def assemble(options: Options, outside: Outside) -> Operator:
         restricted=options.restrict_pod_templates,
         metrics_api=metrics_api or Off(),
         figures=figures,
+        stages=Stages(caches.deployments, clock),
     )
     return Operator(
         world,

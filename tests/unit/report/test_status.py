@@ -461,7 +461,8 @@ def test_what_is_worth_a_write(change: dict[str, Any], is_different: bool, is_st
 
 def test_the_definition_has_every_field() -> None:
     fields = DEFINITION["status"]["properties"]
-    status = status_of(replace(GOOD, last_scale_time="2026-11-22T12:00:00Z", orphaned_tasks=0, stuck_tasks=0))
+    counted = replace(GOOD, last_scale_time="2026-11-22T12:00:00Z", orphaned_tasks=0, stuck_tasks=0)
+    status = status_of(replace(counted, runtime="worker:1", pending_runtime="worker:2"))
 
     assert status.keys() == fields.keys()
     for condition in status["conditions"]:
@@ -472,6 +473,18 @@ def test_the_status_is_part_of_a_worker() -> None:
     manifest = worker_manifest(status=status_of(GOOD))
 
     assert not differs(status_of(GOOD, manifest["status"]), manifest["status"])
+
+
+@pytest.mark.parametrize(
+    ("now", "then"),
+    [("worker:3", "worker:3"), ("", None), (None, "worker:2")],
+    ids=["new", "none", "unknown"],
+)
+def test_a_runtime_that_is_no_longer_pending_is_no_longer_there(now: str | None, then: str | None) -> None:
+    before = status_of(replace(GOOD, runtime="worker:1", pending_runtime="worker:2"))
+    after = status_of(replace(GOOD, pending_runtime=now), before)
+
+    assert (after["runtime"], after.get("pendingRuntime")) == ("worker:1", then)
 
 
 @pytest.mark.parametrize(("now", "then"), [(3, 3), (0, 0), (None, 2)])
