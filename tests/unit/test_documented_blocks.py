@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import django_tasks_db
 import pytest
 import yaml
 from kubernetes.client import models
@@ -375,32 +376,34 @@ def test_a_command_with_a_mistake_is_found(command: str, problem: str) -> None:
 # Options
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-# Options of other people's programs.
-OTHERS = {
-    f"--{name}"
-    for names in (
-        "all api-versions create-namespace for force-conflicts from from-file from-literal label-columns",
-        "name namespace patch patch-file previous replicas reset-then-reuse-values reuse-values secret",
-        "selector server-side set skip-tests tail take-ownership timeout type username watch",
-        "reload",  # upstream's db_worker's
-        "max-memory-per-child max-tasks-per-child",  # Celery's
-        "private-ip structured-logs",  # the Cloud SQL Auth Proxy's
+# Words that say that a command is other people's, or their options, where no program is named.
+OF_OTHERS = re.compile(
+    r"\b(celery|createdb|curl|docker|helm|kind|kubectl|max-(memory|tasks)-per-child|secret id)\b"
+)
+# The Cloud SQL Auth Proxy's; kubectl's and Helm's, where they are named alone.
+OTHERS = {"--private-ip", "--structured-logs"}
+OTHERS |= {"--cascade", "--force-conflicts", "--reuse-values", "--server-side", "--take-ownership"}
+OURS = (
+    "\n".join(
+        path.read_text()
+        for folder in ("operator", "worker-image", "benchmarks", "charts", "docs", "examples")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".yaml", ".tpl"}
     )
-    for name in names.split()
-}
-OURS = "\n".join(
-    path.read_text()
-    for folder in ("operator", "worker-image", "benchmarks", "charts", "docs", "examples")
-    for path in (ROOT / folder).rglob("*")
-    if path.suffix in {".py", ".yaml", ".tpl"}
+    + (Path(django_tasks_db.__file__).parent / "management" / "commands" / "db_worker.py").read_text()
 )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_exist(page: Path) -> None:
-    code = " ".join(re.findall(r"`([^`\n]+)`", page.read_text()))
-    code += " ".join(block.text for block in found_in(page) if block.language in {"sh", "console", "yaml"})
+    spans = re.findall(r"`([^`\n]+)`", page.read_text())
+    spans += [" ".join(command) for block in found_in(page) if block in SHELL for command in commands(block)]
+    spans += [block.text for block in found_in(page) if block in YAML]
+    ours = " ".join(span for span in spans if not OF_OTHERS.search(span))
+    named = set(OPTION.findall(ours)) - OTHERS
+    # Of a switch, only one of the two may be spelled out.
+    there = {
+        option for option in named if re.search(rf'["`]{re.sub("^--no-", "--(no-)?", option)}["=`]', OURS)
+    }
 
-    named = {re.sub("^--no-", "--", option) for option in OPTION.findall(code)} - OTHERS
-
-    assert sorted(option for option in named if not re.search(rf'["`]{option}["=`]|{option}=', OURS)) == []
+    assert sorted(named - there) == []
