@@ -48,6 +48,12 @@ class UrlChangePolicy(StrEnum):
     IGNORE = "Ignore"
 
 
+class DatabaseSetup(StrEnum):
+    """Who sets the task table up for our queries, beside ``migrate``: ``spec.database.setup``."""
+
+    MANAGED = "Managed"
+
+
 class OrphanPolicy(StrEnum):
     """What happens to tasks whose pod is gone: ``spec.orphans.policy``."""
 
@@ -138,6 +144,8 @@ class Database(_Value):
     ssl_root_cert_secret_ref: SecretKeyRef | None = None
     operator_url_secret_ref: SecretKeyRef | None = None
     url_change_policy: UrlChangePolicy
+    # Without a default in the definition: one would change the hash of every migration.
+    setup: DatabaseSetup | None = None
 
     @property
     def replaces_pods(self) -> bool:

@@ -57,6 +57,13 @@ def a_migration_runs(worker: TaskWorker) -> str:
     return eventually(running, "a migration runs")
 
 
+def indexes(database: Database) -> set[str]:
+    """The names of the indexes that the database has."""
+    with database.server.connect(database.name) as connection:
+        found = connection.execute("SELECT indexname FROM pg_indexes")
+        return {name for (name,) in found}
+
+
 def images(worker: TaskWorker) -> set[str]:
     return {container["image"] for pod in worker.pods for container in pod["spec"]["containers"]}
 
@@ -100,8 +107,10 @@ def test_no_pod_of_a_new_version_starts_before_its_migration(
 def test_a_failing_migration_keeps_the_old_pods_at_work_and_says_why(
     make_worker: MakeWorker, database: Database
 ) -> None:
-    worker = make_worker(migrations=BEFORE, scaling={"minReplicas": 1})
+    managed = {**SPEC["database"], "setup": "Managed"}
+    worker = make_worker(migrations=BEFORE, database=managed, scaling={"minReplicas": 1})
     worker.scales_to(1)
+    assert indexes(database) >= {"django_task_claims_idx", "django_task_operator_idx"}
     old = worker.pod_names
     # What the new version's migration wants to create.
     database.execute("CREATE TABLE django_content_type (id int)")

@@ -133,6 +133,18 @@ BY_RULES = {
         "runtimeUpgrade is about the db_worker that runtime Injected adds",
         "remove runtimeUpgrade, or remove runtime for Injected",
     ),
+    "setup with Stock": refused(
+        worker(runtime="Stock", database={"setup": "Managed"}, migrations={"policy": "BeforeRollout"}),
+        "spec.database.setup",
+        "database.setup Managed runs db_worker_setup, a command that runtime Stock does not have",
+        "remove database.setup, or remove runtime for Injected",
+    ),
+    "setup without the Job": refused(
+        worker(database={"setup": "Managed"}),
+        "spec.database.setup",
+        "database.setup Managed is done by the Job of migrations.policy BeforeRollout",
+        "set migrations.policy to BeforeRollout, or remove database.setup",
+    ),
     "maxTasks with Stock": refused(
         worker(runtime="Stock", maxTasks=100),
         "spec.maxTasks",

@@ -203,6 +203,7 @@ def test_a_choice_has_the_values_of_the_definition() -> None:
         ("orphans.policy", "Retry"),
         ("migrations.policy", "Later"),
         ("database.urlChangePolicy", "Restart"),
+        ("database.setup", "Never"),
         ("database.connection.engine", "Oracle"),
     ):
         others = [("database.connection", CONNECTION)] if path.startswith(OF_CONNECTION) else []
@@ -217,7 +218,7 @@ def test_a_choice_has_the_values_of_the_definition() -> None:
 # test_connection.py and test_runtime_upgrade.py try these.
 READ_BY_A_TURN = {"replicas", "scaling.pollIntervalSeconds", "paused"}
 READ_BY_A_TURN |= {"orphans.policy", "orphans.graceSeconds", "orphans.maxRequeues", "stuckAfterSeconds"}
-READ_BY_A_TURN |= {"migrations.policy", "database.urlChangePolicy", "runtimeUpgrade"}
+READ_BY_A_TURN |= {"migrations.policy", "database.setup", "database.urlChangePolicy", "runtimeUpgrade"}
 READ_BY_A_TURN |= {"database.operatorUrlSecretRef.name", "database.operatorUrlSecretRef.key"}
 READ_BY_A_TURN |= {path for path in LEAVES if path.startswith(OF_CONNECTION)}
 OTHERWISE: dict[str, object] = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django_task_operator.observed.deaths import disruption_of, is_evicted, shortage_of
 from django_task_operator.redaction import Foreign, OfSpec
+from django_task_operator.resources.migration import MIGRATE
 from django_task_operator.resources.pod_template import CONTAINER
 from django_task_operator.resources.runtime import INJECTION
 
@@ -26,9 +27,16 @@ _RESIZED = re.compile(r"Pod resources updated by (?P<name>[a-z0-9.-]{1,253}): ")
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
+# The containers with the commands of a Job.
+_OF_A_JOB = {MIGRATE, CONTAINER}
+
 # A restarted container counts as healthy only after it has run for this long: between two crashes it
 # looks healthy for a moment.
 CRASH_MEMORY_SECONDS = 60.0
+
+
+# A container's status, and its state or how that ended.
+type _Named = tuple[dict[str, Any], dict[str, Any]]
 
 
 class PodTrouble(StrEnum):
@@ -178,9 +186,9 @@ class JobPod:
         job: the name of its Job.
         job_uid: the uid of its Job.
         created: when it was created.
-        running: whether the container with the Job's command is running.
-        lingers: whether that container has ended, but injected ones, such as a service mesh's, keep the pod
-            running. The Job then sees neither success nor failure.
+        running: whether a container with a command of the Job is running.
+        lingers: whether the last of these has ended, but injected ones, such as a service mesh's, keep the
+            pod running. The Job then sees neither success nor failure.
         failure: how it failed, if it did.
         words: the end of its log, if it failed.
     """
@@ -209,6 +217,8 @@ class JobPod:
             for each, state in states
             if (state.get("terminated") or {}).get("exitCode")
         ]
+        # A sidecar that was ended after the command, and says so, is not the reason.
+        ended.sort(key=lambda each: each[0]["name"] not in _OF_A_JOB)
         beside = [each for each in status.get("containerStatuses", ()) if each["name"] != CONTAINER]
         lingers = any(state.get("terminated") for each, state in states if each["name"] == CONTAINER) and any(
             each.get("state", {}).get("running") for each in beside
@@ -222,9 +232,9 @@ class JobPod:
             job=job.get("name", ""),
             job_uid=job.get("uid", ""),
             created=metadata.get("creationTimestamp", ""),
-            running=any(state.get("running") for each, state in states if each["name"] == CONTAINER),
+            running=any(state.get("running") for each, state in states if each["name"] in _OF_A_JOB),
             lingers=lingers,
-            failure=(_ending(*ended[0]) if ended else Foreign(status.get("message", ""))) if failed else None,
+            failure=_failure(status, states, ended) if failed else None,
             words=ended[0][1].get("message", "") if failed and ended else "",
         )
 
@@ -291,20 +301,32 @@ def _lacks_runtime(container: dict[str, Any]) -> bool:
 
 def _image(container: dict[str, Any]) -> str:
     """Return a container's image, and where whoever is to correct it finds it."""
-    where = {CONTAINER: "spec.image", INJECTION: "workerImage in the operator's chart"}.get(
-        container["name"], f"container {container['name']} of spec.podTemplate"
-    )
+    known = {
+        CONTAINER: "spec.image",
+        MIGRATE: "spec.image",
+        INJECTION: "workerImage in the operator's chart",
+    }
+    where = known.get(container["name"], f"container {container['name']} of spec.podTemplate")
     return f"{container['image']} ({where})"
 
 
 def _ending(container: dict[str, Any], ended: dict[str, Any]) -> str:
-    which = "" if container["name"] == CONTAINER else f"container {container['name']} "
+    which = "" if container["name"] in _OF_A_JOB else f"container {container['name']} "
     how = (
         "killed for using too much memory"
         if ended.get("reason") == "OOMKilled"
         else f"exit code {ended.get('exitCode', '?')}"
     )
     return f"{which}{how}"
+
+
+def _failure(status: dict[str, Any], states: list[_Named], ended: list[_Named]) -> str:
+    """Word how a Job's pod failed; if it is not `migrate` that failed, name the command after it."""
+    if not ended:
+        return Foreign(status.get("message", ""))
+    container, how = ended[0]
+    is_after = container["name"] == CONTAINER and any(each["name"] == MIGRATE for each, _ in states)
+    return f"{'db_worker_setup: ' if is_after else ''}{_ending(container, how)}"
 
 
 def _crash(container: dict[str, Any], ended: dict[str, Any]) -> tuple[str, str]:

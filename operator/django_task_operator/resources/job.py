@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from django_task_operator.resources.runtime import RuntimeSource
     from django_task_operator.spec import Manifest, Worker
 
-# Fields for containers that run forever. A user's podTemplate may have any of them.
-_OF_A_SERVER = ("args", "ports", "startupProbe", "livenessProbe", "readinessProbe", "lifecycle")
+# Fields for containers that run forever. A user's podTemplate may have any of them. (The API server refuses
+# resizePolicy in init containers, and RestartContainer in a pod that restarts none.)
+_OF_A_SERVER = (
+    "args",
+    "ports",
+    "startupProbe",
+    "livenessProbe",
+    "readinessProbe",
+    "lifecycle",
+    "resizePolicy",
+)
 
 _DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
 
@@ -25,11 +34,15 @@ def build_job_spec(
     source: RuntimeSource,
     *,
     command: Sequence[str],
+    before: tuple[str, Sequence[str]] | None = None,
     label: str,
     component: str,
     deadline_seconds: int,
 ) -> Manifest:
-    """Build a Job's spec: ``command`` in the worker's pod, which ``label`` marks as a Job's."""
+    """Build a Job's spec: ``command`` in the worker's pod, which ``label`` marks as a Job's.
+
+    ``before`` is the name of an init container, and a command that has to succeed in it first.
+    """
     return {
         "backoffLimit": 2,
         "activeDeadlineSeconds": deadline_seconds,
@@ -37,7 +50,7 @@ def build_job_spec(
         "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [_DISRUPTED]}]},
         # The next pod starts only after the previous one has ended: two at a time would conflict.
         "podReplacementPolicy": "Failed",
-        "template": _template(worker, source, command, job_labels(worker.key.name, label, component)),
+        "template": _template(worker, source, command, before, job_labels(worker.key.name, label, component)),
     }
 
 
@@ -49,16 +62,28 @@ def job_labels(worker_name: str, label: str, component: str) -> dict[str, str]:
 
 
 def _template(
-    worker: Worker, source: RuntimeSource, command: Sequence[str], labels: dict[str, str]
+    worker: Worker,
+    source: RuntimeSource,
+    command: Sequence[str],
+    before: tuple[str, Sequence[str]] | None,
+    labels: dict[str, str],
 ) -> Manifest:
     template = build_pod_template(worker.key.name, worker.spec, source)
     given = {name: value for name, value in template["metadata"]["labels"].items() if name != WORKER_LABEL}
     pod = template["spec"]
     (container,) = pod["containers"]
+    changed: Manifest = {"containers": [_container(container, command)], "restartPolicy": "Never"}
+    if before:
+        name, earlier = before
+        # The last one: the user's own, such as a database proxy, are there for it too.
+        changed["initContainers"] = [
+            *(pod.get("initContainers") or ()),
+            {**_container(container, earlier), "name": name},
+        ]
     return {
         "metadata": {**template["metadata"], "labels": given | labels},
         # A failed pod is kept, together with its log.
-        "spec": {**pod, "containers": [_container(container, command)], "restartPolicy": "Never"},
+        "spec": {**pod, **changed},
     }
 
 

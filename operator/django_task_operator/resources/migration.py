@@ -6,9 +6,11 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from django_task_operator.resources import runtime
 from django_task_operator.resources.job import build_job_spec
 from django_task_operator.resources.labels import MIGRATION_LABEL
 from django_task_operator.resources.metadata import object_metadata
+from django_task_operator.spec import DatabaseSetup
 
 if TYPE_CHECKING:
     from django_task_operator.resources.runtime import RuntimeSource
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 # On the Deployment: what was migrated for its pods. On the Job: what it migrates.
 MIGRATED_ANNOTATION = "djangotasks.dev/migrated"
+
+# The container of `migrate`, where another command follows it.
+MIGRATE = "django-db-worker-migrate"
 
 # Stops a migration that waits for a lock forever. Migrations of large tables may take long.
 DEADLINE_SECONDS = 7200
@@ -49,13 +54,16 @@ def migration_hash(spec: WorkerSpec) -> str:
 
 
 def build_migration(worker: Worker, source: RuntimeSource) -> Manifest:
-    """Build the Job.
+    """Build the Job: ``migrate``, and then, if the spec says so, the set-up of the task table.
 
-    It runs ``migrate`` without the launcher: as PID 1, Python then ignores the SIGTERM of a drain, so that a
-    migration has the worker's grace period to finish. Not every database can roll back half of one.
+    ``migrate`` runs without the launcher: as PID 1, Python then ignores the SIGTERM of a drain, so that a
+    migration has the worker's grace period to finish. Not every database can roll back half of one. The
+    set-up may be interrupted at any moment, and repairs what it left when it runs again.
     """
     wanted = migration_hash(worker.spec)
     metadata = object_metadata(worker, f"{worker.key.name}-migrate-{wanted}")
+    migrate = [*worker.spec.manage_py, "migrate", "--noinput"]
+    is_managed = worker.spec.database.setup is DatabaseSetup.MANAGED
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -63,7 +71,8 @@ def build_migration(worker: Worker, source: RuntimeSource) -> Manifest:
         "spec": build_job_spec(
             worker,
             source,
-            command=[*worker.spec.manage_py, "migrate", "--noinput"],
+            command=runtime.setup_command(worker.spec) if is_managed else migrate,
+            before=(MIGRATE, migrate) if is_managed else None,
             label=MIGRATION_LABEL,
             component="task-migration",
             deadline_seconds=DEADLINE_SECONDS,

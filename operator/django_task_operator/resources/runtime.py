@@ -113,6 +113,11 @@ def cleanup_command(spec: WorkerSpec) -> list[str]:
     return [*_prefix(spec), name, *(f"{flag}={value}" for flag, value in flags.items() if value)]
 
 
+def setup_command(spec: WorkerSpec) -> list[str]:
+    """Build the argument vector that sets up the task table, which runtime Stock does not have."""
+    return [*_prefix(spec), "db_worker_setup"]
+
+
 def environment(spec: WorkerSpec) -> list[Manifest]:
     """Build the variables that tell the worker who it is.
 

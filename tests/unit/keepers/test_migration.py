@@ -20,6 +20,7 @@ from django_task_operator.keepers.restorations import DELAY_SECONDS
 from django_task_operator.observed.objects import Job
 from django_task_operator.observed.pods import JobPod
 from django_task_operator.reconcile.reconciler import LONGEST_WAIT_SECONDS
+from django_task_operator.resources.migration import MIGRATE
 from django_task_operator.tasktable.errors import (
     AuthenticationFailed,
     ConnectionRefused,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 BEFORE = {"policy": "BeforeRollout"}
 RUNS: dict[str, Any] = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+WAITS: dict[str, Any] = {"waiting": {"reason": "PodInitializing"}}
 LIMIT = "Job has reached the specified backoff limit"
 
 
@@ -114,6 +116,26 @@ async def test_no_pod_starts_before_the_first_migration_is_complete(bench: Bench
     await bench.turn(reconciler)
     assert (image(bench), bench.replicas()) == ("shop:1", 5), "in one write"
     assert [told.split(":")[0] for told in bench.told()] == ["MigrationStarted", "ScaledUp"]
+
+
+async def test_the_task_table_is_set_up_once_it_is_asked_for(bench: Bench) -> None:
+    reconciler = await migrated(bench)
+    before = bench.kube.read("deployments", "shop", "emails")
+    assert before
+    change(bench, database={"urlSecretRef": {"name": "shop-db"}, "setup": "Managed"})
+    await bench.turn(reconciler)
+    job = bench.kube.read("jobs", "shop", only_job(bench))
+    assert job
+    pod = job["spec"]["template"]["spec"]
+    assert [each["command"][-2:] for each in pod["initContainers"]][-1] == ["migrate", "--noinput"]
+    assert [each["command"][-1] for each in pod["containers"]] == ["db_worker_setup"]
+
+    bench.kube.run_job("shop", only_job(bench), complete=True)
+    for _ in range(2):
+        await bench.turn(reconciler)
+    after = bench.kube.read("deployments", "shop", "emails")
+    assert after
+    assert after["spec"]["template"] == before["spec"]["template"], "no pod is replaced for it"
 
 
 async def test_a_migrated_worker_makes_no_request(bench: Bench) -> None:
@@ -666,6 +688,10 @@ def container(state: Manifest, name: str = "worker") -> Manifest:
     return {"name": name, "image": "shop:1", "state": state}
 
 
+def with_init(phase: str, init: Manifest, own: Manifest) -> Manifest:
+    return manifest_of_pod(phase, own, initContainerStatuses=[init])
+
+
 @pytest.mark.parametrize(
     ("pod", "running", "failure"),
     [
@@ -680,6 +706,33 @@ def container(state: Manifest, name: str = "worker") -> Manifest:
             "killed for using too much memory",
         ),
         (manifest_of_pod("Failed", message="Node is lost"), False, "Node is lost"),
+        # `migrate` before another command.
+        (with_init("Pending", container(RUNS, MIGRATE), container(WAITS)), True, None),
+        (
+            with_init("Pending", container({"terminated": ended(0)}, MIGRATE), container(RUNS)),
+            True,
+            None,
+        ),
+        (
+            with_init("Failed", container({"terminated": ended(1)}, MIGRATE), container(WAITS)),
+            False,
+            "exit code 1",
+        ),
+        (
+            with_init(
+                "Failed", container({"terminated": ended(0)}, MIGRATE), container({"terminated": ended(1)})
+            ),
+            False,
+            "db_worker_setup: exit code 1",
+        ),
+        # A sidecar is ended after the command.
+        (
+            with_init(
+                "Failed", container({"terminated": ended(143)}, "proxy"), container({"terminated": ended(1)})
+            ),
+            False,
+            "exit code 1",
+        ),
         # What ends last is not ours.
         (
             manifest_of_pod("Running", container(RUNS, "mesh"), container({"terminated": ended(0)})),
