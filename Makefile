@@ -20,7 +20,7 @@ lint: venv ## Check style, types and the direction of imports
 	build/venv/bin/ruff format --check .
 	build/venv/bin/mypy
 	MYPYPATH=worker-image build/venv/bin/mypy -p django_db_worker
-	build/venv/bin/mypy -p examples.demo
+	build/venv/bin/mypy -p examples.demo -p release
 	MYPYPATH=worker-image build/venv/bin/mypy tests benchmarks
 	cd examples/shop && SECRET_KEY=lint ../../build/venv/bin/mypy .
 	PYTHONPATH=operator build/venv/bin/lint-imports
@@ -34,6 +34,11 @@ manifests: venv ## Write install/django-task-operator.yaml, the file for kubectl
 .PHONY: docs
 docs: venv ## Build the documentation site (build/site; to look at it: python3 -m http.server -d build/site)
 	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict --quiet
+
+.PHONY: release
+release: venv ## Make a release in build/release: VERSION=0.1.0, and REGISTRY=registry.example/team to push it
+	@source cluster/tools.sh && ensure_helm && ensure_crane
+	@$(python) -m release
 
 .PHONY: test-unit
 test-unit: venv ## Run the tests that need neither servers nor a cluster

@@ -118,6 +118,32 @@ prometheus_tools() {
   echo "$target"
 }
 
+# What a release is made with, and what its tests need: always the pinned version, from its Go module.
+ensure_crane() { built_tool crane "$CRANE_VERSION" github.com/google/go-containerregistry cmd/crane; }
+ensure_actionlint() { built_tool actionlint "$ACTIONLINT_VERSION" github.com/rhysd/actionlint cmd/actionlint; }
+
+# built_tool NAME VERSION MODULE PACKAGE
+built_tool() {
+  local target="$cache/$1-$2"
+  if [ ! -x "$target/$1" ]; then
+    say "building $1 $2 (once)"
+    go_tools "$target" "require $3 v$2" "$3/$4"
+  fi
+  ln -sfn "$target/$1" "$build/bin/$1"
+}
+
+# A real image registry, for tests. From Debian's package, but not installed: that would start it.
+ensure_registry() {
+  local target="$cache/docker-registry-debian"
+  if is_debian_root; then
+    [ -x "$target/usr/bin/docker-registry" ] || unpack_debian docker-registry "$target"
+    ln -sfn "$target/usr/bin/docker-registry" "$build/bin/docker-registry"
+    return
+  fi
+  built_tool registry "$REGISTRY_VERSION" github.com/distribution/distribution/v3 cmd/registry
+  ln -sfn "$cache/registry-$REGISTRY_VERSION/registry" "$build/bin/docker-registry"
+}
+
 # unpack_debian PACKAGE DIRECTORY: unpacks a package without installing it.
 unpack_debian() {
   local work

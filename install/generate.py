@@ -42,15 +42,20 @@ def main() -> None:
     """Write the file, or check it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the file is not current")
-    check = parser.parse_args().check
-    text = manifests(rendered())
-    if not check:
-        MANIFESTS.write_text(text)
+    parser.add_argument(
+        "--chart", type=Path, default=ROOT / "charts" / NAME, help="another chart: a release's"
+    )
+    parser.add_argument("--set", action="append", default=[], help="a value of the chart, as helm's --set")
+    parser.add_argument("--output", type=Path, default=MANIFESTS, help="another file")
+    options = parser.parse_args()
+    text = manifests(rendered(options.chart, options.set))
+    if not options.check:
+        options.output.write_text(text)
     elif not MANIFESTS.exists() or MANIFESTS.read_text() != text:
         sys.exit(f"{MANIFESTS.relative_to(ROOT)} is not current: run `make manifests`")
 
 
-def rendered() -> str:
+def rendered(chart: Path, values: list[str]) -> str:
     """Return the chart as Helm would install it; Helm's own message if it cannot.
 
     Raises:
@@ -59,7 +64,8 @@ def rendered() -> str:
     helm = shutil.which("helm")
     if helm is None:
         sys.exit("there is no helm on PATH: `make manifests` gets one")
-    command = [helm, "template", NAME, str(ROOT / "charts" / NAME), f"--namespace={NAME}", "--skip-tests"]
+    command = [helm, "template", NAME, str(chart), f"--namespace={NAME}", "--skip-tests"]
+    command += [f"--set={value}" for value in values]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
