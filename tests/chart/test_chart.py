@@ -692,6 +692,31 @@ def test_every_value_is_in_the_readme_and_the_schema() -> None:
     assert inner == set(values)
 
 
+def test_the_readme_names_every_choice_and_the_default_is_one() -> None:
+    """The README's table comes from the comments in values.yaml, and only the schema refuses values."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    rows = re.findall(r"^\| `([\w.]+)` \| (.*)", (CHART / "README.md").read_text(), re.MULTILINE)
+    table = dict(rows)
+    choices = {}
+    for name in leaves(values):
+        field, value = schema, values
+        for part in name.split("."):
+            field, value = field["properties"].get(part, {}), value[part]
+            field = schema["definitions"].get(field.get("$ref", "").rpartition("/")[2], field)
+        if "enum" in field:
+            choices[name] = field["enum"]
+            assert value in field["enum"]
+    untold = {
+        f"{name}: {choice}"
+        for name, allowed in choices.items()
+        for choice in allowed
+        if f"`{choice}`" not in table[name]
+    }
+    assert {"logLevel", "logFormat", "podSecurity", "image.pullPolicy"} <= choices.keys()
+    assert untold == set()
+
+
 def granted(role: dict[str, Any]) -> Counter[tuple[str, str, str]]:
     return Counter(
         (group, resource, verb)
