@@ -90,6 +90,7 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
         "logFormat": "text",
         "serviceAccount": {"name": "other", "annotations": {"example.org/role": "a"}},
         "metrics": {"annotations": {"prometheus.io/scrape": "true"}},
+        "dashboards": {"enabled": True, "annotations": {"grafana_folder": "Django"}},
         "metricsApi": {"port": 10250, "certificateHours": 24},
         "resources": {"requests": {"cpu": 1, "memory": "200Mi"}, "limits": {"cpu": 1.5, "memory": "200Mi"}},
         "extraArgs": ["--log-level=warning"],

@@ -22,6 +22,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from tests import prometheus
 from tests.chart.test_alerts import ALERTS, RULES_FILE
 from tests.chart.test_chart import one, render
+from tests.chart.test_dashboards import DASHBOARDS, QUERIES
 from tests.conftest import ROOT
 from tests.databases import USER, free_port, running_postgres
 from tests.unit.fakes import FakeKube, Permit, worker_manifest
@@ -301,3 +302,38 @@ def test_a_database_that_is_lost_raises_its_alert(seen: Prometheus) -> None:
     (alert,) = eventually(lambda: seen.query(raised), "the alert is pending", every_s=0.2)
 
     assert (alert["metric"]["namespace"], alert["metric"]["worker"]) == (NAMESPACE, "lost")
+
+
+def values_of(seen: Prometheus, query: str) -> list[str]:
+    """The values that Grafana offers for a variable."""
+    (series, label) = re.fullmatch(r"label_values\((.*), (\w+)\)", query).groups()  # type: ignore[union-attr]
+    values: list[str] = seen.api(f"label/{label}/values", **{"match[]": series})
+    return values
+
+
+def filled_in(seen: Prometheus, dashboard: str, expr: str) -> str:
+    """An expression as Grafana sends it, for the worker with tasks or for all of a fleet."""
+    chosen = {"__rate_interval": "1m"}
+
+    def fill(text: str) -> str:
+        return re.sub(r"\$(\w+)", lambda found: chosen[found[1]], text)
+
+    for variable in DASHBOARDS[dashboard]["templating"]["list"]:
+        if variable["type"] != "query":
+            continue
+        values = values_of(seen, fill(variable["query"]))
+        if variable["multi"]:
+            assert values, variable
+            chosen[variable["name"]] = f"({'|'.join(values)})"
+        else:
+            chosen[variable["name"]] = next(value for value in values if value in {NAMESPACE, WORKER})
+    return fill(expr)
+
+
+@pytest.mark.parametrize(("dashboard", "title", "expr"), QUERIES)
+def test_every_query_of_a_dashboard_returns_data(
+    seen: Prometheus, dashboard: str, title: str, expr: str
+) -> None:
+    query = filled_in(seen, dashboard, expr)
+
+    assert eventually(lambda: seen.query(query), f"{title} has data: {query}", every_s=0.2)

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
+from django_task_operator import telemetry
 from django_task_operator.cluster.api_errors import API_ERRORS, describe
 from django_task_operator.spec import key_of
 
@@ -114,6 +115,9 @@ class Operator:
         if self._elector:
             group.create_task(self._lead(self._elector), name="election")
             await self._elector.leading.wait()
+        else:
+            # Nobody else can be.
+            telemetry.LEADER.set(1)
         if self._metrics_api:
             await self._expect_workers()
             group.create_task(self._metrics_api.run(), name="metrics API")

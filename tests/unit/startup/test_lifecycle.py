@@ -12,6 +12,7 @@ from tests.unit.elections import LeaseServer, Line
 from tests.unit.fakes import FakeDatabases, FakeKube, Permit, refusal, worker_manifest
 from tests.unit.simulation import simulated
 
+from django_task_operator import telemetry
 from django_task_operator.cluster.election import Elector, LeasePermit, held
 from django_task_operator.spec import Key
 from django_task_operator.startup.lifecycle import RETRY_SECONDS
@@ -97,6 +98,18 @@ async def test_a_worker_is_served_until_the_operator_is_told_to_stop() -> None:
     assert life.databases.is_closed
     assert life.databases.subscriptions == []
     assert life.kube.requests == [], "everything that runs is left alone"
+
+
+@simulated
+async def test_without_an_election_the_operator_leads() -> None:
+    """The alert about an operator without a leader is for it, too."""
+    telemetry.LEADER.set(0)
+    life = Life()
+    life.start()
+    await asyncio.sleep(A_WHILE)
+
+    assert telemetry.LEADER._value.get() == 1
+    assert await life.stop() == 0
 
 
 @simulated
