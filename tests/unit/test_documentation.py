@@ -134,6 +134,18 @@ def test_the_charts_table_of_values_is_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_page_of_the_command_line_is_current() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "generate_cli.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda path: path.name)
+def test_every_page_is_in_the_navigation_of_the_site(page: Path) -> None:
+    assert f"- {page.name}\n" in (ROOT / "mkdocs.yml").read_text()
+
+
 def test_the_table_of_values_is_made_of_comments(tmp_path: Path) -> None:
     chart = tmp_path / "charts" / "django-task-operator"
     chart.mkdir(parents=True)
@@ -165,3 +177,35 @@ def test_the_table_of_values_is_made_of_comments(tmp_path: Path) -> None:
 def test_every_metric_of_the_metrics_api_is_in_its_page() -> None:
     text = (ROOT / "docs" / "scaling-with-the-hpa.md").read_text()
     assert all(f"| `{metric}` |" in text for metric in METRICS)
+
+
+def rows(page: Path) -> dict[str, list[str]]:
+    """The rows of a page's tables, by their first cell."""
+    found = re.findall(r"^\| (.*) \|$", page.read_text(), re.MULTILINE)
+    return {cells[0]: cells[1:] for cells in (row.split(" | ") for row in found)}
+
+
+def test_what_is_said_of_keda_was_measured() -> None:
+    said = rows(ROOT / "docs" / "why-not-keda.md")
+    results = ROOT / "benchmarks" / "results"
+    scaling, footprint = (rows(results / f"{name}.md") for name in ("scaling", "footprint"))
+
+    for row, ours in (
+        ("50 rows, 0 -> 5", "driver Operator, 50 rows, 0 -> 5"),
+        ("200 rows, 0 -> 20 (driver `HPA`)", "driver HPA, 200 rows, 0 -> 20"),
+        ("1,000 rows, 0 -> 100", "driver Operator, 1,000 rows, 0 -> 100"),
+    ):
+        _, p50, p95, _, _, keda, tuned = scaling[ours]
+        assert said[row] == [f"{p50} / {p95}", keda, tuned]
+    active, theirs = (
+        footprint["active: a row a second in each queue"],
+        footprint["KEDA 2.20.2 on the same cluster"],
+    )
+    assert said["memory, MiB"] == [active[1], theirs[1]]
+    assert said["queries a minute"] == [active[2], theirs[2]]
+    text = (results / "sample.md").read_text().partition("## mariadb")[0]
+    line = re.search(r"^\| and 1,000,000 ready in one queue \| yes \| (.*) \|$", text, re.MULTILINE)
+    assert line
+    operator, *_, trigger, _ = line[1].split(" | ")
+    assert said["the operator, for 50 workers at once"] == [operator]
+    assert said["one trigger's query, with the same index"] == [trigger]

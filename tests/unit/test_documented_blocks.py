@@ -247,6 +247,7 @@ RESOURCES = {
     "pod",
     "pods",
 }
+RESOURCES |= {"scaledobject"}  # KEDA's
 RESOURCES |= {kind.lower() for kind in KINDS} | {f"{kind.lower()}s" for kind in KINDS}
 OF_A_RESOURCE = {"get", "describe", "delete", "patch", "wait", "scale", "exec", "logs", "annotate", "label"}
 
@@ -382,6 +383,7 @@ OF_OTHERS = re.compile(
 )
 # The Cloud SQL Auth Proxy's; kubectl's and Helm's, where they are named alone.
 OTHERS = {"--private-ip", "--structured-logs"}
+OTHERS |= {"--concurrency", "--heartbeat-file", "--lock-timeout", "--queues"}  # django-ox's
 OTHERS |= {"--cascade", "--force-conflicts", "--reuse-values", "--server-side", "--take-ownership"}
 OURS = (
     "\n".join(
@@ -392,6 +394,12 @@ OURS = (
     )
     + (Path(django_tasks_db.__file__).parent / "management" / "commands" / "db_worker.py").read_text()
 )
+
+
+KNOWN = set(re.findall(r"""["`](--[a-z][a-z-]+)["=`]""", OURS))
+# Of a switch, only one of the two is spelled out.
+KNOWN |= {option.replace("--", "--no-", 1) for option in KNOWN}
+KNOWN |= {option.replace("--no-", "--", 1) for option in KNOWN}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

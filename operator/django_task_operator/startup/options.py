@@ -60,7 +60,7 @@ class Options:
         Raises:
             SystemExit: an option is unknown or has an invalid value; standard error says which.
         """
-        parser = _parser()
+        parser = argument_parser()
         given = parser.parse_args(arguments)
         pod, namespace = environment.get("POD_NAME"), environment.get("POD_NAMESPACE")
         if given.lease and not (pod and namespace):
@@ -87,7 +87,8 @@ class Options:
         )
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
+    """Return what knows the options, with their defaults and help."""
     parser = argparse.ArgumentParser(
         prog="django-task-operator", description="Runs and autoscales Django's task workers on Kubernetes."
     )
