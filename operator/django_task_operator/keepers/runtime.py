@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from django_task_operator.contract import EventReason
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
     from django_task_operator.spec import Key, Worker
     from django_task_operator.world import World
 
+log = logging.getLogger(__name__)
+
 # How long the image of the runtime before has to be missing until the operator's replaces it: a registry
 # that is away for a moment is no reason to replace pods that run tasks.
 MISSING_SECONDS = 120.0
 # How often a worker asks whether it is its turn: no watch tells it that another one's pods are ready.
 TURN_SECONDS = 5.0
+# A worker whose pods are not ready could not show whether the runtime works.
+_NOT_READY = "its own pods are not all ready"
 
 _NOTES = {
     Reason.STAGED: "spec.runtimeUpgrade is Staged, and it is this worker's turn",
@@ -41,6 +46,7 @@ class RuntimeKeeper:
         self._applied: tuple[str, Record] | None = None
         self._missing_since: float | None = None
         self._due: Due | None = None
+        self._reason = Reason.CURRENT
 
     @property
     def due(self) -> Due | None:
@@ -65,9 +71,9 @@ class RuntimeKeeper:
         if deployment and self._applied and self._applied[0] == deployment.uid:
             before = self._applied[1]
         is_healthy = deployment is not None and deployment.is_healthy
-        is_staged = worker.spec.runtime_upgrade is RuntimeUpgrade.STAGED
-        # A worker whose pods are not ready could not show whether the runtime works.
-        is_its_turn = is_staged and is_healthy and self._world.stages.obstacle(self._key, own.hash) is None
+        obstacle = None
+        if worker.spec.runtime_upgrade is RuntimeUpgrade.STAGED and before and before.hash != own.hash:
+            obstacle = self._world.stages.obstacle(self._key, own.hash) if is_healthy else _NOT_READY
         choice = choose(
             before,
             own,
@@ -77,12 +83,16 @@ class RuntimeKeeper:
             is_missing=self._is_missing(clock()),
             is_healthy=is_healthy,
             upgrade=worker.spec.runtime_upgrade,
-            is_its_turn=is_its_turn,
+            is_its_turn=obstacle is None,
         )
         if choice.reason is Reason.STAGED:
             self._world.stages.begin()
         elif choice.reason in {Reason.HELD, Reason.WAITING}:
-            self._due = self._next(clock(), is_waiting=choice.reason is Reason.WAITING)
+            self._due = self._next(clock(), obstacle)
+        if choice.reason is not self._reason:
+            self._reason = choice.reason
+            told = {"runtime": choice.source.words, "reason": str(choice.reason)}
+            log.info("runtime chosen", extra={"worker": str(self._key), **told})
         return choice
 
     def applied(self, uid: str, record: Record | None) -> None:
@@ -106,10 +116,8 @@ class RuntimeKeeper:
         self._missing_since = now if self._missing_since is None else self._missing_since
         return now - self._missing_since >= MISSING_SECONDS
 
-    def _next(self, now: float, *, is_waiting: bool) -> Due | None:
-        dues = (
-            [Due(TURN_SECONDS, "it may be this worker's turn to get the new runtime")] if is_waiting else []
-        )
+    def _next(self, now: float, obstacle: str | None) -> Due | None:
+        dues = [Due(TURN_SECONDS, f"no new runtime yet: {obstacle}")] if obstacle else []
         if self._missing_since is not None:
             rest = max(0.0, self._missing_since + MISSING_SECONDS - now)
             dues.append(Due(rest, "the image of the pods' runtime may still be missing"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -307,6 +308,21 @@ async def test_stages_are_one_worker_at_a_time_each_when_the_one_before_works(be
     bench.kube.requests.clear()
     await turns(bench, workers)
     assert "apply deployment" not in bench.kube.requests
+
+
+async def test_what_a_worker_waits_for_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    workers = await fleet(bench)
+    caplog.set_level(logging.DEBUG)
+    await turns(bench, workers)
+    await turns(bench, workers)
+
+    whys = [record.why for record in caplog.records if hasattr(record, "why")]
+    assert whys[-1] == "no new runtime yet: the pods of DjangoTaskWorker shop/emails are being replaced"
+    chosen = [record for record in caplog.records if record.message == "runtime chosen"]
+    assert [(record.worker, record.reason) for record in chosen] == [  # type: ignore[attr-defined]
+        ("shop/emails", "it is this worker's turn"),
+        ("shop/emails", "it is the operator's"),
+    ]
 
 
 async def test_pods_have_to_stay_ready_for_a_while(bench: Bench) -> None:
