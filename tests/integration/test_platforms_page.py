@@ -1,4 +1,4 @@
-"""A real API server accepts every manifest of docs/platforms.md."""
+"""A real API server accepts every manifest of the documentation."""
 
 from __future__ import annotations
 
@@ -22,6 +22,23 @@ SECTIONS = {
     )
     for section in PAGE.split("\n## ")[1:]
     if "```yaml" in section
+}
+
+
+# Of what is not in every cluster, the API server knows nothing.
+KNOWN = {"apps/v1", "autoscaling/v2", "batch/v1", "djangotasks.dev/v1alpha1", "v1"}
+OTHER_PAGES = {
+    str(page.relative_to(ROOT)): manifests
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    if page.name != "platforms.md"
+    and (
+        manifests := [
+            manifest
+            for block in re.findall(r"^ *```yaml\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE)
+            for manifest in yaml.safe_load_all(block)
+            if manifest.get("apiVersion") in KNOWN
+        ]
+    )
 }
 
 
@@ -62,3 +79,25 @@ def test_the_api_server_takes_it(
         if manifest["kind"] == "DjangoTaskWorker":
             metadata = {"namespace": namespace, "uid": "1", "generation": 1}
             Worker.parse({**manifest, "metadata": {**manifest["metadata"], **metadata}})
+
+
+def test_other_pages_have_manifests() -> None:
+    assert {"README.md", "docs/getting-started.md", "docs/from-keda.md"} <= OTHER_PAGES.keys()
+
+
+@pytest.mark.usefixtures("crd")
+@pytest.mark.parametrize("manifests", OTHER_PAGES.values(), ids=OTHER_PAGES)
+def test_the_api_server_takes_those_of_other_pages(
+    kubectl: Kubectl, namespace: str, manifests: list[dict[str, Any]]
+) -> None:
+    here = kubectl.within(namespace)
+    for manifest in manifests:
+        # Each test has a namespace of its own, whatever the page says.
+        metadata = {**manifest["metadata"], "namespace": namespace}
+        here(
+            "create",
+            "--dry-run=server",
+            "--validate=strict",
+            "-f-",
+            manifest={**manifest, "metadata": metadata},
+        )
