@@ -248,6 +248,18 @@ def worker() -> dict[str, Any]:
                 unit="ops",
             ),
             graph(
+                "Finished per second, by task",
+                Query(rate("django_db_worker_finished_by_task_total", "task"), "{{task}}"),
+                unit="ops",
+            ),
+            graph(
+                "Failed per second, by task",
+                Query(
+                    rate("django_db_worker_finished_by_task_total", "task", 'status="FAILED", '), "{{task}}"
+                ),
+                unit="ops",
+            ),
+            graph(
                 "Time that tasks run",
                 *quantiles("django_db_worker_task_duration_seconds_bucket", by="le", where=ONE),
                 unit="s",

@@ -58,7 +58,9 @@ def page_of_worker() -> str:
     # The worker is a separate package, which this environment does not have.
     program = (
         "from django_db_worker import metrics, status_board as board\n"
-        "print(metrics.exposition(board.StatusBoard(1, 1), restarts=0), end='')"
+        "slots = board.StatusBoard(1, 1)\n"
+        "slots.slot(0, 0).count_started('shop.tasks.mail', 0)\n"
+        "print(metrics.exposition(slots, restarts=0), end='')"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

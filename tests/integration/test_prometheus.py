@@ -59,7 +59,8 @@ class Operator:
         self._put_secret("shop-db", url)
         self._put_secret("lost-db", LOST_URL)
         every: dict[str, Any] = {
-            "queues": ["*"],
+            # Named, so that it has series even without tasks.
+            "queues": ["default"],
             "scaling": {"maxReplicas": 3, "pollIntervalSeconds": 0.5},
             "orphans": {"graceSeconds": 0},
         }

@@ -85,6 +85,16 @@ def test_counts_over_all_processes(postgres: Project, port: int, layout: list[st
     assert sum(value for name, value in finished.items() if "status=SUCCESSFUL" in name) == 30
     assert sum(value for name, value in finished.items() if "status=FAILED" in name) == 5
     assert total(port, "django_db_worker_tasks_started_total") == 35
+    by_task = {
+        name.partition(" ")[2]: value
+        for name, value in seen.items()
+        if name.startswith("django_db_worker_finished_by_task_total")
+    }
+    assert {name: value for name, value in by_task.items() if value} == {
+        "status=SUCCESSFUL task=chores.nap": 30,
+        "status=FAILED task=chores.fail": 5,
+    }
+    assert seen["django_db_worker_started_by_task_total task=chores.nap"] == 30
     assert total(port, "django_db_worker_task_duration_seconds_count") == 35
     assert total(port, "django_db_worker_task_duration_seconds_sum") >= 30 * 0.02
     assert total(port, "django_db_worker_task_queue_wait_seconds_count") == 35

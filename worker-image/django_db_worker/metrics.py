@@ -21,6 +21,7 @@ def exposition(board: StatusBoard, *, restarts: int) -> str:
         *_family("tasks_finished_total", "counter", "Tasks finished, by their status."),
         _sample("tasks_finished_total", total(lambda slot: slot.succeeded), 'status="SUCCESSFUL"'),
         _sample("tasks_finished_total", total(lambda slot: slot.failed), 'status="FAILED"'),
+        *_by_task(board),
         *_histogram("task_duration_seconds", "From a task's start to its end.", (p.durations for p in slots)),
         *_histogram(
             "task_queue_wait_seconds",
@@ -43,6 +44,24 @@ def exposition(board: StatusBoard, *, restarts: int) -> str:
         _sample("process_restarts_total", restarts),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _by_task(board: StatusBoard) -> list[str]:
+    tallies = [
+        (name.replace("\\", "\\\\").replace('"', '\\"'), tally)
+        for name, tally in sorted(board.tallies().items())
+    ]
+    finished = [
+        _sample("finished_by_task_total", count, f'task="{name}",status="{status}"')
+        for name, tally in tallies
+        for status, count in (("SUCCESSFUL", tally.succeeded), ("FAILED", tally.failed))
+    ]
+    return [
+        *_family("started_by_task_total", "counter", "Tasks started, by their path."),
+        *(_sample("started_by_task_total", tally.started, f'task="{name}"') for name, tally in tallies),
+        *_family("finished_by_task_total", "counter", "Tasks finished, by their path and status."),
+        *finished,
+    ]
 
 
 def _family(name: str, kind: str, text: str) -> list[str]:

@@ -216,7 +216,7 @@ class Slot:
     def _run(self, row: Row) -> None:
         """Run a claimed task, store its result, and send its signals."""
         self._status.enter(State.RUNNING)
-        self._status.count_started(claim.seconds_ready(row))
+        self._status.count_started(row.task_path, claim.seconds_ready(row))
         # What a task sets in its context, such as the language and the time zone, ends with the task.
         context = copy_context()
         sender = None
@@ -237,7 +237,8 @@ class Slot:
         else:
             self._conclude(row, sender, context)
         took = (row.finished_at - row.started_at).total_seconds()
-        self._status.count_finished(took, successful=row.status == TaskResultStatus.SUCCESSFUL)
+        successful = row.status == TaskResultStatus.SUCCESSFUL
+        self._status.count_finished(row.task_path, took, successful=successful)
 
     def _conclude(self, row: Row, sender: type | None, context: Context) -> None:
         self._store(row)
