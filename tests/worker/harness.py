@@ -174,6 +174,12 @@ class Project:
         self.workers.append(worker)
         return worker
 
+    def command(self, *args: str) -> Worker:
+        """Start another management command."""
+        command = Worker([sys.executable, "manage.py", *args], self.env(), PROJECT)
+        self.workers.append(command)
+        return command
+
     def batch(self, *flags: str, **env: Any) -> str:
         """Run all ready tasks, and return what the worker printed."""
         worker = self.worker("--batch", "--interval=0.1", *flags, **env)

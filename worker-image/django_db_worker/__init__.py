@@ -28,6 +28,11 @@ A worker of one slot without a health port or a limit has no supervisor: the com
     indexes             the task table's indexes: what they are, and whether they are there
     setup               creates and removes them, while the table is in use
     migrations/         the same as a migration, for projects that install the app
+    wakes               the idle slots of a process, and what wakes them
+    wake_listener       the thread that listens for announcements of new tasks, on a connection of its own
+    wake_rhythm         when a process answers to announcements, and when it looks without one
+    wake_trigger        the trigger that announces new tasks: its SQL, and what both sides agree on
+    wake_setup          creates and removes it
     database            the slot's connection, kept open and made anew
     trouble             what errors of the database mean
     refusal             why PostgreSQL refuses a connection, in any language

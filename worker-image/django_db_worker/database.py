@@ -15,6 +15,7 @@ from django.apps import apps
 from django.db import DatabaseError, InterfaceError, ProgrammingError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
+from django.db.utils import load_backend
 
 from .errors import RefusedError
 from .refusal import ask_why
@@ -196,7 +197,7 @@ class Link:
         if self.connection.vendor == "sqlite":
             yield
             return
-        with _watchdog.limit(self.connection, ANSWER_SECONDS, CUT_SECONDS):
+        with answering(self.connection):
             yield
 
     def met(self, error: BaseException) -> Trouble:
@@ -357,6 +358,28 @@ def limited(alias: str) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
+
+
+@contextmanager
+def answering(
+    connection: BaseDatabaseWrapper, seconds: float = ANSWER_SECONDS, cut_seconds: float = CUT_SECONDS
+) -> Iterator[None]:
+    """Let a statement that is not a task's raise if there is no answer in time."""
+    with _watchdog.limit(connection, seconds, cut_seconds):
+        yield
+
+
+def separate_connection(alias: str) -> BaseDatabaseWrapper:
+    """Return a new connection of the calling thread's own, not opened, with the project's settings.
+
+    It is not one of a pool, which has as many connections as there are slots.
+    """
+    settings = connections[alias].settings_dict
+    options = {name: value for name, value in settings["OPTIONS"].items() if name != "pool"}
+    own = {**settings, "OPTIONS": options, "CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": False}
+    connection: BaseDatabaseWrapper = load_backend(settings["ENGINE"]).DatabaseWrapper(own, alias)
+    _limit_connecting(connection)
+    return connection
 
 
 def _cut_all(every: Iterable[BaseDatabaseWrapper]) -> None:

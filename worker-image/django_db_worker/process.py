@@ -24,13 +24,13 @@ from .quota import Quota, RecycleToken
 from .slot import Slot, SlotOptions
 from .stacks import Stacks
 from .status_board import State, StatusBoard
-from .stop import Stop
+from .stop import PARENT_CHECK_SECONDS, Stop
 from .surroundings import Surroundings
+from .wakes import Wakes
 
 logger = logging.getLogger("django_tasks_db")
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
-PARENT_CHECK_SECONDS = 1.0
 
 # How a supervised process ends, for its supervisor.
 DONE, CRASHED, RECYCLE, NOT_MIGRATED, REFUSED = 0, 1, 3, 5, 6
@@ -57,7 +57,17 @@ class Worker:
     outages: OutageLog
     after_fork: Hook | None
 
-    def slot(self, process: int, thread: int, stop: Stop, quota: Quota) -> Slot:
+    @contextmanager
+    def wakes(self) -> Iterator[Wakes]:
+        """What wakes the slots of one process, while they run."""
+        options = self.slot_options
+        wakes = Wakes(options.wanted, options.interval, enabled=not options.batch)
+        try:
+            yield wakes
+        finally:
+            wakes.close()
+
+    def slot(self, process: int, thread: int, stop: Stop, quota: Quota, wakes: Wakes) -> Slot:
         """Build a slot. Its connection opens in the thread that runs it."""
         return Slot(
             worker_id=self.options.slot_id(process, thread),
@@ -66,6 +76,7 @@ class Worker:
             status=self.board.slot(process, thread),
             quota=quota,
             outages=self.outages,
+            wakes=wakes,
         )
 
 
@@ -76,8 +87,6 @@ def run_here(worker: Worker) -> None:
         NotMigratedError, RefusedError, AbandonedError: the slot has ended for this reason.
     """
     stop = Stop()
-    slot = worker.slot(0, 0, stop, Quota(worker.options.max_tasks))
-
     status = worker.board.slot(0, 0)
 
     def asked(signum: int, _: FrameType | None) -> None:
@@ -97,8 +106,12 @@ def run_here(worker: Worker) -> None:
                 asked(signum, None)
 
     try:
-        with _handling(dict.fromkeys(STOP_SIGNALS, asked)), _restoring(stop, missed):
-            slot.run()
+        with (
+            worker.wakes() as wakes,
+            _handling(dict.fromkeys(STOP_SIGNALS, asked)),
+            _restoring(stop, missed),
+        ):
+            worker.slot(0, 0, stop, Quota(worker.options.max_tasks), wakes).run()
     finally:
         stop.close()
 
@@ -108,8 +121,8 @@ def run_reloaded(worker: Worker) -> None:
     stop = Stop()
 
     def work() -> None:
-        with _restoring(stop):
-            worker.slot(0, 0, stop, Quota(worker.options.max_tasks)).run()
+        with worker.wakes() as wakes, _restoring(stop):
+            worker.slot(0, 0, stop, Quota(worker.options.max_tasks), wakes).run()
         if stop.requested:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -158,8 +171,8 @@ def run_supervised(worker: Worker, context: ProcessContext) -> int:
             except Exception:
                 logger.exception("The function that %s names failed, so the process ends.", SETTING)
                 return CRASHED
-        runners = [_SlotRunner(worker, context, thread, stop, quota) for thread in range(threads)]
-        with _restoring(stop) as surroundings:
+        with worker.wakes() as wakes, _restoring(stop) as surroundings:
+            runners = [_SlotRunner(worker, context, thread, stop, quota, wakes) for thread in range(threads)]
             ends = [runners[0].run()] if threads == 1 else _run_threads(runners, stop)
     for end in (NOT_MIGRATED, REFUSED, CRASHED):
         if end in ends:
@@ -177,7 +190,8 @@ def settle(worker: Worker, lost_tasks: Sequence[Mapping[int, LostTask]], error: 
             status = worker.board.slot(process, thread)
             if status.unsettled:
                 lost = lost_tasks[process].get(thread)
-                slot = worker.slot(process, thread, Stop(), Quota(None))
+                wakes = Wakes(worker.slot_options.wanted, worker.options.interval, enabled=False)
+                slot = worker.slot(process, thread, Stop(), Quota(None), wakes)
                 slot.settle(lost.error if lost is not None and lost.task == status.task else error)
 
 
@@ -196,9 +210,15 @@ class _SlotRunner:
     """Runs one slot of a process in the thread that calls it."""
 
     def __init__(
-        self, worker: Worker, context: ProcessContext, thread: int, stop: Stop, quota: Quota
+        self,
+        worker: Worker,
+        context: ProcessContext,
+        thread: int,
+        stop: Stop,
+        quota: Quota,
+        wakes: Wakes,
     ) -> None:
-        self._slot = worker.slot(context.number, thread, stop, quota)
+        self._slot = worker.slot(context.number, thread, stop, quota, wakes)
         self._status = worker.board.slot(context.number, thread)
         self._lost = context.lost_tasks.get(thread)
         self._stop = stop

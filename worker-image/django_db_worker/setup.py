@@ -12,6 +12,7 @@ from django.db import DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .indexes import INDEXES, TABLE, Index, find_indexes, has_use_for_indexes, names_of
+from .wake_setup import remove_trigger
 
 # Between looks at whether another build has finished.
 PAUSE_SECONDS = 1.0
@@ -37,7 +38,11 @@ def set_up(connection: BaseDatabaseWrapper, say: Callable[[str], None]) -> None:
 
 
 def remove(connection: BaseDatabaseWrapper, say: Callable[[str], None]) -> None:
-    """Remove the indexes of our names, whoever has created them. Errors of the database pass through."""
+    """Remove what has our names, whoever has created it. Errors of the database pass through.
+
+    Raises:
+        TableInUseError: a transaction that uses the table has been open for a minute.
+    """
     if not has_use_for_indexes(connection):
         return
     _wait_for_others(connection, say)
@@ -48,6 +53,7 @@ def remove(connection: BaseDatabaseWrapper, say: Callable[[str], None]) -> None:
                 say(f"Removed {index.name}.")
             else:
                 say(f"There is no {index.name}.")
+    remove_trigger(connection, say)
 
 
 def _create(connection: BaseDatabaseWrapper, index: Index, say: Callable[[str], None]) -> None:

@@ -28,6 +28,7 @@ from .sessions import Sessions
 from .status_board import SlotStatus, State
 from .stop import Stop
 from .task_store import TaskStore
+from .wakes import Waiter, Wakes
 
 logger = logging.getLogger("django_tasks_db")
 
@@ -122,6 +123,7 @@ class Slot:
         status: SlotStatus,
         quota: Quota,
         outages: OutageLog,
+        wakes: Wakes,
     ) -> None:
         self.worker_id = worker_id
         self._options = slot_options
@@ -136,14 +138,20 @@ class Slot:
             stop=stop,
             status=status,
             outages=outages,
+            wakes=wakes,
         )
+        self._wakes = wakes
+        self._waiter = Waiter(wakes)
         self._sessions = Sessions()
         self._next: Row | None = None
 
     def run(self) -> None:
         """Work until asked to stop, or until the batch or the quota ends."""
-        with self._sessions.watched():
-            self._work()
+        try:
+            with self._sessions.watched():
+                self._work()
+        finally:
+            self._waiter.close()
 
     def _work(self) -> None:
         names = ",".join(self._options.wanted.queues) or "*"
@@ -191,7 +199,10 @@ class Slot:
                     self.worker_id,
                 )
                 return False
+            self._wakes.looks()
             row, looked = self._task_store.claim()
+            if looked:
+                self._note_look(row)
             if row is None:
                 self._quota.give_back()
         if row is not None:
@@ -206,8 +217,19 @@ class Slot:
         self._sessions.between_tasks()
         self._task_store.tidy()
         if row is None:
-            self._idle(self._options.interval)
+            self._await()
         return True
+
+    def _note_look(self, row: Row | None) -> None:
+        cause, self._waiter.cause = self._waiter.cause, None
+        self._wakes.looked(cause, None if row is None else claim.seconds_ready(row))
+
+    def _await(self) -> None:
+        channel = self._wakes.take_probe()
+        if channel is not None:
+            self._task_store.send_probe(channel)
+        self._status.enter(State.IDLE)
+        self._waiter.wait(self._stop)
 
     def _idle(self, seconds: float) -> None:
         self._status.enter(State.IDLE)

@@ -3,6 +3,7 @@
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ from .surroundings import Surroundings
 
 # poll() takes a C int of milliseconds.
 LONGEST_WAIT = 2**31 // 1000 - 1
+PARENT_CHECK_SECONDS = 1.0
 
 
 class Stop:
@@ -56,12 +58,22 @@ class Stop:
             self.request()
         return self.requested
 
-    def wait(self, seconds: float) -> bool:
-        """Sleep; return True immediately when asked to stop."""
-        if not self.requested:
-            poll = select.poll()
-            poll.register(self._reader, select.POLLIN)
-            poll.poll(min(seconds, LONGEST_WAIT) * 1000)
+    def wait(self, seconds: float, also: int | None = None) -> bool:
+        """Sleep; return True immediately when asked to stop.
+
+        ``also`` is the descriptor of a pipe that ends the sleep as soon as there is something to read.
+        """
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        if also is not None:
+            poll.register(also, select.POLLIN)
+        end = time.monotonic() + min(seconds, LONGEST_WAIT)
+        while not self.asked():
+            left = end - time.monotonic()
+            # Nothing tells that the supervisor has ended.
+            slice_seconds = left if self._parent is None else min(left, PARENT_CHECK_SECONDS)
+            if poll.poll(max(0.0, slice_seconds) * 1000) or left <= slice_seconds:
+                break
         return self.asked()
 
     @property

@@ -20,6 +20,9 @@ from .outcome import Row
 from .status_board import SlotStatus, State
 from .stop import Stop
 from .trouble import Trouble, is_databases, reason
+from .wake_listener import WakeListener
+from .wake_trigger import notify, table_that_announces
+from .wakes import Wakes
 
 logger = logging.getLogger("django_tasks_db")
 
@@ -47,6 +50,7 @@ class TaskStore:
         stop: Stop,
         status: SlotStatus,
         outages: OutageLog,
+        wakes: Wakes,
     ) -> None:
         """``began`` is when the worker started: rows with its id that were started before are not its own."""
         self._worker_id = worker_id
@@ -61,9 +65,10 @@ class TaskStore:
             stop,
             outages,
             on_wait=lambda: status.enter(State.DISCONNECTED),
-            on_reconnect=status.count_reconnect,
+            on_reconnect=self._note_reconnect,
         )
         self._outages = outages
+        self._wakes = wakes
         self._table: Table | None = None
         # When to look (monotonic) for a claim that may have been made since (the row's clock).
         self._late_looks: list[tuple[float, datetime]] = []
@@ -157,6 +162,19 @@ class TaskStore:
             row = None
         return self._noted(row)
 
+    def send_probe(self, channel: str) -> None:
+        """Send a notification, by which the process learns whether any reaches it; it may get lost."""
+        if not self._link.open(even_when_stopping=False):
+            return
+        self._status.enter(State.CLAIMING)
+        try:
+            with self._link.answering():
+                notify(self._link.connection, channel)
+        except (DatabaseError, InterfaceError) as error:
+            self._link.met(error)
+        else:
+            self._link.worked()
+
     def tidy(self) -> None:
         """Drop connections that a task has broken: between tasks."""
         self._link.tidy()
@@ -177,7 +195,13 @@ class TaskStore:
             )
             if self._table.lacks_index:
                 self._outages.index_missing()
+            if self._wakes.enabled and (announcing := table_that_announces(self._link.connection)):
+                self._wakes.listen(lambda wakes: WakeListener(self._alias, announcing, wakes))
         return self._table
+
+    def _note_reconnect(self) -> None:
+        self._status.count_reconnect()
+        self._wakes.reconnected()
 
     def _noted(self, row: Row | None) -> Row | None:
         self._status.task = row.pk if row is not None else None
