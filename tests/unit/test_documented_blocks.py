@@ -379,7 +379,7 @@ def test_a_command_with_a_mistake_is_found(command: str, problem: str) -> None:
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 # Words that say that a command is other people's, or their options, where no program is named.
 OF_OTHERS = re.compile(
-    r"\b(celery|createdb|curl|docker|helm|kind|kubectl|max-(memory|tasks)-per-child|secret id)\b"
+    r"\b(celery|createdb|curl|docker|gh|helm|kind|kubectl|max-(memory|tasks)-per-child|secret id)\b"
 )
 # The Cloud SQL Auth Proxy's; kubectl's and Helm's, where they are named alone.
 OTHERS = {"--private-ip", "--structured-logs"}
