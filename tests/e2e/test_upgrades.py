@@ -71,7 +71,9 @@ def incarnations(worker: TaskWorker) -> set[tuple[str, int]]:
     """The pods, and how often their containers were restarted."""
 
     def restarts(pod: dict[str, Any]) -> int:
-        statuses = pod["status"]["initContainerStatuses"] + pod["status"]["containerStatuses"]
+        # Those of a new pod come later.
+        kinds = ("initContainerStatuses", "containerStatuses")
+        statuses = [status for kind in kinds for status in pod["status"].get(kind, ())]
         return sum(status["restartCount"] for status in statuses)
 
     return {(pod["metadata"]["uid"], restarts(pod)) for pod in worker.pods}
@@ -91,6 +93,10 @@ def test_an_upgrade_under_load_and_back_restarts_no_pod_and_loses_no_task(
     make_worker: MakeWorker, database: Database, previous: Release
 ) -> None:
     worker = make_worker(scaling={"minReplicas": 2})
+    staged = make_worker(
+        "staged", queues=["others"], runtimeUpgrade="Staged", scaling={"minReplicas": 1, "maxReplicas": 1}
+    )
+    staged.scales_to(1)
     database.close_gate(1)
     running = database.enqueue(chores.wait_at, 1, times=3)
     eventually(lambda: database.statuses(running) == ["RUNNING"] * 3, "all pods have something to do")
@@ -111,6 +117,10 @@ def test_an_upgrade_under_load_and_back_restarts_no_pod_and_loses_no_task(
     eventually(lambda: worker.status.get("pendingRuntime") == NEW, "the new version has seen it again")
     assert incarnations(worker) == pods
     assert worker.status["runtime"] == OLD
+    (told, *_) = staged.tells("RuntimeUpgraded")
+    assert told["note"].endswith(f"their runtime was {OLD}, and will be {NEW}.")
+    eventually(lambda: runtimes(staged) == {NEW}, "the worker that asks for it has the new runtime soon")
+    assert incarnations(worker) == pods, "and no other"
 
     database.open_gate(1)
     results = database.finish(running + waiting)
