@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from django_task_operator.metrics_api.figures import Figures
     from django_task_operator.reconcile.queues import ServedQueues
     from django_task_operator.resources import RuntimeSource
-    from django_task_operator.tasktable import Databases
+    from django_task_operator.tasktable import Databases, TokenRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class World:
         secrets: the database URLs.
         hash_key: what the database URLs are hashed with.
         databases: the task tables.
+        tokens: which databases' passwords are tokens.
         served_queues: which worker serves which queues.
         clock: returns monotonic seconds.
         instance: the name of the operator's pod.
@@ -50,6 +51,7 @@ class World:
     secrets: Secrets
     hash_key: HashKey
     databases: Databases
+    tokens: TokenRules
     served_queues: ServedQueues
     clock: Callable[[], float]
     instance: str

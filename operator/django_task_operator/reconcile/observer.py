@@ -101,7 +101,8 @@ class Observer:
             if ref := database.ssl_root_cert_secret_ref:
                 text = await self._read(ref, "sslRootCertSecretRef")
                 authority = root_cert(text, secret=ref.name, key=ref.key)
-            subscription = self._subscribe(worker, DatabaseURL.parse(url, authority), secret)
+            place = self._world.tokens.applied(self._key.namespace, DatabaseURL.parse(url, authority))
+            subscription = self._subscribe(worker, place, secret)
         except WorkerError as error:
             self._url_refused = True
             self._world.figures.fail(self._key, secret, error.message)

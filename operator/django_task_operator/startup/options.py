@@ -6,13 +6,14 @@ import argparse
 import socket
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from django_task_operator.metrics_api.serving import Settings
 from django_task_operator.resources import RuntimeSource
 from django_task_operator.resources.runtime import RUN_AS_USER
 from django_task_operator.spec import Key
-from django_task_operator.tasktable import Networks
+from django_task_operator.tasktable import Networks, TokenRules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ class Options:
         runtime: where runtime Injected is copied from, and the user that the pods run as.
         restrict_pod_templates: whether pod templates may not have what leads out of the namespace.
         database_networks: where the operator may connect to databases.
+        database_tokens: which databases' passwords are tokens, and what prints them.
         kubeconfig: the cluster's, outside of it; None for the service account of the pod.
         metrics_api: how external metrics are served; None if they are not.
         lease: only the operator that holds it is active; None if this operator is the only one.
@@ -45,6 +47,7 @@ class Options:
     runtime: RuntimeSource = field(default_factory=lambda: RuntimeSource(RUNTIME_IMAGE))
     restrict_pod_templates: bool = False
     database_networks: Networks = field(default_factory=Networks)
+    database_tokens: TokenRules = field(default_factory=TokenRules)
     kubeconfig: str | None = None
     metrics_api: Settings | None = None
     lease: Key | None = None
@@ -77,6 +80,7 @@ class Options:
             ),
             restrict_pod_templates=given.restrict_pod_templates,
             database_networks=_networks(parser, given, environment),
+            database_tokens=_tokens(parser, given.database_tokens),
             kubeconfig=given.kubeconfig,
             metrics_api=_metrics_api(given, namespace or "default"),
             lease=_own(given.lease, namespace),
@@ -142,6 +146,12 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="CIDR",
         help="connect to no database in this network, nor to the API server's address; may be given several"
         " times, and takes precedence over those that are allowed",
+    )
+    parser.add_argument(
+        "--database-tokens",
+        metavar="FILE",
+        help="a file with rules in YAML: for which namespaces and hosts which command prints a token that is"
+        " the database's password",
     )
     _add_metrics_api(parser)
     parser.add_argument(
@@ -232,6 +242,17 @@ def _networks(
         return Networks.parse(given.allow_database_network, refused)
     except ValueError as error:
         parser.error(f"--allow-database-network, --refuse-database-network: {error}")
+
+
+def _tokens(parser: argparse.ArgumentParser, path: str | None) -> TokenRules:
+    if path is None:
+        return TokenRules()
+    try:
+        return TokenRules.parse(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        parser.error(f"--database-tokens {path}: {error.strerror}")
+    except ValueError as error:
+        parser.error(f"--database-tokens {path}: {error}")
 
 
 def _metrics_api(given: argparse.Namespace, namespace: str) -> Settings | None:

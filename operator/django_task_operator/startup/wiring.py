@@ -84,6 +84,7 @@ def assemble(options: Options, outside: Outside) -> Operator:
         secrets=Secrets(kube, clock),
         hash_key=HashKey(kube, options.hash_key, clock),
         databases=outside.databases,
+        tokens=options.database_tokens,
         served_queues=ServedQueues(wake_ups.wake),
         clock=clock,
         instance=options.instance,

@@ -19,6 +19,7 @@ from django_task_operator.tasktable.errors import (
 from django_task_operator.tasktable.networks import Networks
 from django_task_operator.tasktable.root_cert import root_cert
 from django_task_operator.tasktable.table import TaskTable
+from django_task_operator.tasktable.tokens import TokenRules
 from django_task_operator.tasktable.url import DatabaseURL
 from django_task_operator.tasktable.values import (
     Failed,
@@ -55,6 +56,7 @@ __all__ = [
     "Settlement",
     "Subscription",
     "TaskTable",
+    "TokenRules",
     "UnservedQueue",
     "UnsupportedDatabase",
     "check_parts",

@@ -24,6 +24,12 @@ class UnsupportedDatabase(UserError):
     template = "The database URL names {database}, which the operator does not support: {why}. Use PostgreSQL, MySQL or MariaDB."
 
 
+class TokenRefused(UserError):
+    template = (
+        "The operator would send a token to the database, because its URL has no password, but {problem}."
+    )
+
+
 class DatabaseError(TransientError):
     """A sample failed. It is retried with a growing delay, whether or not a person has to fix something."""
 
@@ -58,6 +64,10 @@ class TLSFailed(DatabaseError):
 
 class AuthenticationFailed(DatabaseError):
     template = "The database refuses the user or the password of the URL, or connections from the operator's address. Correct the Secret that spec.database names, or let the database accept the operator's address."
+
+
+class TokenFailed(DatabaseError):
+    template = "The command that gets the operator's password for the database's host failed: {problem}. It is named in the file of the operator's option --database-tokens: ask whoever installed the operator."
 
 
 class DatabaseMissing(DatabaseError):

@@ -32,7 +32,9 @@ pymysql.install_as_MySQLdb()
 django.setup()
 
 
-def new_connection(url: DatabaseURL, limits: Limits, *, pooled: bool = False) -> BaseDatabaseWrapper:
+def new_connection(
+    url: DatabaseURL, limits: Limits, *, pooled: bool = False, token: str = ""
+) -> BaseDatabaseWrapper:
     """Return a new connection, not yet opened; only the thread that created it may use it.
 
     Args:
@@ -40,6 +42,7 @@ def new_connection(url: DatabaseURL, limits: Limits, *, pooled: bool = False) ->
         limits: how long the server may take.
         pooled: whether a pooler shares the server's connections, so that session settings would affect
             other clients. They are then sent with each statement.
+        token: the password, if the URL has none.
     """
     engine = url.engine
     settings_of_session = [] if pooled else engine.session_settings(limits)
@@ -51,7 +54,7 @@ def new_connection(url: DatabaseURL, limits: Limits, *, pooled: bool = False) ->
                 "PORT": url.port,
                 "NAME": url.name,
                 "USER": url.user,
-                "PASSWORD": url.password,
+                "PASSWORD": url.password or token,
                 "OPTIONS": engine.options(url.options, limits, settings_of_session, url.root_cert),
                 "CONN_MAX_AGE": None,
             }

@@ -9,6 +9,7 @@ import socket
 import time
 import traceback
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from django.db import Error as DjangoDatabaseError
@@ -16,6 +17,7 @@ from django.db import Error as DjangoDatabaseError
 from django_task_operator.tasktable import orm
 from django_task_operator.tasktable.engines import Limits
 from django_task_operator.tasktable.errors import (
+    AuthenticationFailed,
     ConnectionRefused,
     DatabaseFailed,
     HostIsLoopback,
@@ -26,6 +28,7 @@ from django_task_operator.tasktable.networks import Networks, addresses_of
 from django_task_operator.tasktable.queues import is_indexed, layout, unserved_queues
 from django_task_operator.tasktable.running import MOST_ROWS, StartTimes, running_rows, settle_row
 from django_task_operator.tasktable.statement import compile_statement
+from django_task_operator.tasktable.tokens import request
 from django_task_operator.tasktable.values import Sample
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from django_task_operator.tasktable.statement import Answer, Layout, Statement
+    from django_task_operator.tasktable.tokens import Token
     from django_task_operator.tasktable.url import DatabaseURL
     from django_task_operator.tasktable.values import (
         Listing,
@@ -123,6 +127,7 @@ class TaskTable:
         self._poll: _Poll | None = None
         self._pooled = False
         self._start_times = StartTimes()
+        self._token: Token | None = None
 
     def sample(self, wanted: Mapping[Selection, int]) -> Sample:
         """Count what each selection has, in one statement.
@@ -257,8 +262,20 @@ class TaskTable:
         if not all(map(self._networks.permit, addresses_of(hosts))):
             raise HostIsLoopback if self._url.is_loopback else HostNotAllowed
 
+    def _require_token(self) -> None:
+        """Have a token for the next connection, if the URL's password is one.
+
+        Raises:
+            TokenFailed: there is none.
+        """
+        if self._url.token and not (self._token and self._token.is_fresh(datetime.now(UTC))):
+            self._token = None
+            self._token = request(self._url.token)
+
     def _connect(self) -> BaseDatabaseWrapper:
-        connection = self._connection = orm.new_connection(self._url, self._limits, pooled=self._pooled)
+        connection = self._connection = orm.new_connection(
+            self._url, self._limits, pooled=self._pooled, token=self._token.value if self._token else ""
+        )
         with connection.cursor() as cursor:
             for statement in self._engine.session_statements(connection, self._limits):
                 cursor.execute(statement)
@@ -270,12 +287,16 @@ class TaskTable:
     def _asked[T](self, ask: Callable[[BaseDatabaseWrapper], T]) -> T:
         if self._connection is None:
             self._require_allowed_host()
+            self._require_token()
         try:
             return ask(self._connected())
         except Exception as error:  # noqa: BLE001  the one door that drivers' exceptions come through
             connected = self._connection is not None and self._connection.connection is not None
             self.close()
             failure = classified(error, self._engine, self._limits, connected=connected)
+            if isinstance(failure, AuthenticationFailed):
+                # It may have been revoked.
+                self._token = None
             if self._url.is_loopback and isinstance(failure, ConnectionRefused):
                 failure = HostIsLoopback()
             if type(failure) is DatabaseFailed:

@@ -7,7 +7,7 @@ do not support, such as libpq's several hosts, is parsed like libpq does.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -17,6 +17,8 @@ from django_task_operator.tasktable.errors import InvalidURL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from django_task_operator.tasktable.tokens import TokenSource
 
 HIDDEN = "***"
 
@@ -43,6 +45,9 @@ class DatabaseURL:
     password: str = field(compare=False)
     options: Mapping[str, str] = field(compare=False)
     root_cert: str = ""
+    # What prints the password. Another one is another URL: whoever may not have the token does not share the
+    # connection of those who may.
+    token: TokenSource | None = None
 
     @classmethod
     def parse(cls, text: str, root_cert: str = "") -> Self:
@@ -78,6 +83,10 @@ class DatabaseURL:
             options=place.options,
             root_cert=root_cert,
         )
+
+    def with_token(self, token: TokenSource) -> Self:
+        """Return the same URL, whose password is a token."""
+        return replace(self, token=token)
 
     @property
     def is_loopback(self) -> bool:
