@@ -138,10 +138,14 @@ def test_an_upgrade_under_load_and_back_restarts_no_pod_and_loses_no_task(
     database.finish(database.enqueue(chores.add, 1, 2))
 
 
+@pytest.mark.usefixtures("kind_node")
 def test_the_definition_may_go_before_the_release(
     make_worker: MakeWorker, database: Database, operator: Release
 ) -> None:
-    """It takes all workers with it; the release can be removed and installed again all the same."""
+    """It takes all workers with it; the release can be removed and installed again all the same.
+
+    Not on a cluster that may be somebody's own: all workers there would be deleted.
+    """
     worker = make_worker(scaling={"minReplicas": 1})
     worker.scales_to(1)
     operator.kubectl("delete", "crd", "djangotaskworkers.djangotasks.dev", PATIENTLY)
