@@ -24,6 +24,7 @@ from django_task_operator.observed.pods import PodTrouble
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "operator" / "django_task_operator"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.md"))
 CHART_PAGE = ROOT / "charts" / "django-task-operator" / "README.md"
 
 
@@ -141,9 +142,10 @@ def test_the_page_of_the_command_line_is_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("page", DOCS, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", [*DOCS, *RESULTS], ids=lambda path: path.name)
 def test_every_page_is_in_the_navigation_of_the_site(page: Path) -> None:
-    assert f"- {page.name}\n" in (ROOT / "mkdocs.yml").read_text()
+    name = f"benchmarks/{page.name}" if page in RESULTS else page.name
+    assert f"- {name}\n" in (ROOT / "mkdocs.yml").read_text()
 
 
 def test_the_table_of_values_is_made_of_comments(tmp_path: Path) -> None:
