@@ -323,3 +323,35 @@ def test_other_databases_have_no_trigger(project_on: Any) -> None:
     done = project_on("mariadb").run("db_worker_setup", "--notify")
     assert (done.returncode, "has no NOTIFY" in done.stdout) == (0, True), done.stderr
     assert project_on("mariadb").run("db_worker_setup", "--remove").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "flags", [["--queue=mails"], ["--queue=reports,mails"], ["--queue=*", "--exclude=default"]]
+)
+def test_deferred_tasks_start_when_they_are_due(announced: Project, flags: list[str]) -> None:
+    flags = [flag.replace("--exclude=", "--exclude-queues=") for flag in flags]
+    _, port = watched(announced, *flags)
+    # Due later than what is announced, and at the same time as another one.
+    ids = [announced.enqueue_one("nothing", run_after=after, queue_name="mails") for after in (14, 2, 4, 4)]
+    announced.enqueue("nothing", run_after=3, queue_name="default")
+    assert all(announced.finished(one)["status"] == "SUCCESSFUL" for one in ids)
+    settles(port)
+    assert announced.statuses() == {"SUCCESSFUL": 4, "READY": 1}
+
+
+@pytest.mark.parametrize("queues", ["default", "*"])
+def test_deferred_tasks_start_when_they_are_due_without_notifications(postgres: Project, queues: str) -> None:
+    assert postgres.run("db_worker_setup").returncode == 0
+    one = postgres.enqueue_one("nothing", run_after=4)
+    # Polls too rarely to find it: it is known from the first look.
+    postgres.worker(NEVER, f"--queue={queues}").says("Starting worker")
+    assert postgres.finished(one)["status"] == "SUCCESSFUL"
+    assert postgres.run("db_worker_setup", "--remove").returncode == 0
+
+
+def test_without_the_index_it_does_not_ask_for_deferred_tasks(postgres: Project) -> None:
+    assert postgres.run("db_worker_setup", "--remove").returncode == 0
+    one = postgres.enqueue_one("nothing", run_after=2)
+    worker = postgres.worker("--interval=0.2")
+    assert postgres.finished(one)["status"] == "SUCCESSFUL"
+    assert "Traceback" not in worker.output

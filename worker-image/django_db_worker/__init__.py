@@ -25,6 +25,7 @@ A worker of one slot without a health port or a limit has no supervisor: the com
     claim               the SQL of claiming and storing, for each database
     passed_over         rows that nobody can claim
     next_row            which row is claimed next, at a cost that other rows do not add to
+    next_due            when the next deferred task is due
     indexes             the task table's indexes: what they are, and whether they are there
     setup               creates and removes them, while the table is in use
     migrations/         the same as a migration, for projects that install the app

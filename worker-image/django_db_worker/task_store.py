@@ -15,6 +15,7 @@ from . import claim, outcome
 from .claim import Table
 from .database import Link, OutageLog
 from .errors import AbandonedError, NotMigratedError
+from .next_due import NextDue
 from .next_row import Wanted
 from .outcome import Row
 from .status_board import SlotStatus, State
@@ -70,6 +71,7 @@ class TaskStore:
         self._outages = outages
         self._wakes = wakes
         self._table: Table | None = None
+        self._next_due: NextDue | None = None
         # When to look (monotonic) for a claim that may have been made since (the row's clock).
         self._late_looks: list[tuple[float, datetime]] = []
 
@@ -94,6 +96,8 @@ class TaskStore:
             try:
                 with self._link.answering():
                     row = self._open().claim(self._worker_id, None)
+                    if row is None:
+                        self._ask_for_due()
             except (DatabaseError, InterfaceError) as error:
                 self._status.count_failed_claim()
                 row = self._claimed_after_all(self._link.met(error), error, since)
@@ -195,9 +199,17 @@ class TaskStore:
             )
             if self._table.lacks_index:
                 self._outages.index_missing()
+            if self._wakes.enabled:
+                self._next_due = NextDue(self._link.connection, self._wanted)
+                self._wakes.knows_due = self._next_due.is_known
             if self._wakes.enabled and (announcing := table_that_announces(self._link.connection)):
                 self._wakes.listen(lambda wakes: WakeListener(self._alias, announcing, wakes))
         return self._table
+
+    def _ask_for_due(self) -> None:
+        now = time.monotonic()
+        if self._next_due is not None and self._wakes.asks_for_due(now, listener=False):
+            self._wakes.note_due(now, self._next_due.seconds(self._wakes.interval))
 
     def _note_reconnect(self) -> None:
         self._status.count_reconnect()

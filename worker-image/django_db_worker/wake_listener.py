@@ -21,6 +21,7 @@ from django.db import DatabaseError, InterfaceError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .database import FIRST_RETRY_SECONDS, PROBE_SECONDS, answering, separate_connection
+from .next_due import EVERY_SECONDS, NextDue
 from .sessions import discard
 from .trouble import reason
 from .wake_trigger import NAME, channel_of, read_announcement, table_that_announces, wait_statement
@@ -134,6 +135,7 @@ class WakeListener:
         self._execute(connection, f"LISTEN {channel_of(self._table)}")
         self._wakes.listens(proven=True)
         logger.info("New tasks wake this process.")
+        next_due = NextDue(connection, self._wakes.wanted)
         silent_at = time.monotonic() + SILENCE_SECONDS
         while not self._closing:
             now = time.monotonic()
@@ -142,7 +144,8 @@ class WakeListener:
                 silent_at = now + SILENCE_SECONDS
             self._answer(now)
             self._tell(connection, now)
-            times = [silent_at, self._wakes.answer_at(), self._busy_at(now)]
+            self._look_ahead(connection, next_due)
+            times = [silent_at, self._wakes.answer_at(), self._busy_at(now), *self._due_times()]
             self._receive(connection, min(at for at in times if at is not None) - time.monotonic())
 
     def _prove(self, connection: BaseDatabaseWrapper) -> None:
@@ -173,8 +176,12 @@ class WakeListener:
         while self._heard:
             heard, payload = self._heard.popleft()
             announcement = read_announcement(payload) if heard == channel else None
-            if announcement is not None and announcement.is_for(self._wakes.wanted) and announcement.ready:
+            if announcement is None or not announcement.is_for(self._wakes.wanted):
+                continue
+            if announcement.ready:
                 self._wakes.announced(now)
+            if announcement.due is not None:
+                self._wakes.due_soon(now, announcement.due - time.time())
 
     def _tell(self, connection: BaseDatabaseWrapper, now: float) -> None:
         """Tell enqueuers whether this process waits for tasks."""
@@ -190,10 +197,28 @@ class WakeListener:
             self._execute(connection, *wait_statement(self._table, self._wakes.wanted))
             self._awaits = True
             self._wakes.awaits(time.monotonic())
+            self._wakes.forget_due()
             # For what was committed before the enqueuers could know.
             self._wakes.look_now(now)
         elif rested and answer_at is not None:
             self._wakes.look_now(now)
+
+    def _look_ahead(self, connection: BaseDatabaseWrapper, next_due: NextDue) -> None:
+        """See to deferred tasks, while enqueuers know that this process waits: they announce the others."""
+        if not self._awaits:
+            return
+        now = time.monotonic()
+        due_at = self._wakes.due_at()
+        if due_at is not None and now >= due_at:
+            self._wakes.is_due(now)
+        if self._wakes.asks_for_due(now, listener=True):
+            with answering(connection, PROBE_SECONDS, 0.0):
+                self._wakes.note_due(now, next_due.seconds(EVERY_SECONDS))
+
+    def _due_times(self) -> list[float | None]:
+        if not self._awaits:
+            return []
+        return [self._wakes.due_at(), self._wakes.ask_at()]
 
     def _busy_at(self, now: float) -> float | None:
         busy = self._wakes.busy_seconds(now)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from .next_due import EVERY_SECONDS
 from .next_row import Wanted
 from .stop import Stop
 from .wake_rhythm import Rhythm, patience
@@ -23,13 +24,15 @@ logger = logging.getLogger("django_tasks_db")
 OTHERS_SECONDS = 30.0
 # After a task has been found late without being announced, the process polls as if there were no NOTIFY.
 DISTRUST_SECONDS = 60.0
+# A wait of no time at all means to look at once.
+LEAST_SECONDS = 0.001
 
 
 class Cause(enum.Enum):
     """Why a slot no longer waits."""
 
     TIME = "nothing has woken it"
-    ANNOUNCED = "a task was announced"
+    ANNOUNCED = "a task was announced, or is due"
     OTHER = "another slot has found a task, or something else has changed"
 
 
@@ -65,6 +68,10 @@ class Wakes:
         self._distrusted_until = 0.0
         self._probe: str | None = None
         self._listening: Listening | None = None
+        # When the next deferred task is due, and when to ask again (monotonic); see `knows_due`.
+        self._due_at: float | None = None
+        self._ask_at = 0.0
+        self.knows_due = False
 
     def listen(self, start: Callable[["Wakes"], Listening]) -> None:
         """Start to listen, once in the life of the process."""
@@ -100,6 +107,30 @@ class Wakes:
         """For how long no slot has been idle; 0 if one is."""
         with self._lock:
             return 0.0 if self._idle else max(0.0, now - self._busy_since)
+
+    def due_at(self) -> float | None:
+        """When (monotonic) the next deferred task is due, as far as it is known."""
+        return self._due_at
+
+    def is_due(self, now: float) -> None:
+        """Have a slot look for the deferred task that is due."""
+        with self._lock:
+            self._due_at, self._ask_at = None, now
+        self.announced(now)
+
+    def ask_at(self) -> float | None:
+        """When (monotonic) to ask when the next deferred task is due; None: never."""
+        return self._ask_at if self.knows_due else None
+
+    def forget_due(self) -> None:
+        """Have it asked at once when the next deferred task is due: others may have been enqueued."""
+        self._ask_at = 0.0
+
+    def due_soon(self, now: float, seconds: float) -> None:
+        """Note that a task that will be due in so many seconds was announced."""
+        with self._lock:
+            at = now + max(0.0, seconds)
+            self._due_at = at if self._due_at is None else min(self._due_at, at)
 
     def announced(self, now: float) -> None:
         """Have a slot look at the table, now or when the process has rested."""
@@ -138,6 +169,18 @@ class Wakes:
             self._probe = channel
             if channel is not None:
                 self._call(Cause.OTHER)
+
+    # For both.
+
+    def asks_for_due(self, now: float, *, listener: bool) -> bool:
+        """Whether to ask when the next deferred task is due: the listener, or a slot if nobody listens."""
+        return self.knows_due and listener is self._is_listening and now >= self._ask_at
+
+    def note_due(self, now: float, seconds: float | None) -> None:
+        """Note in how many seconds the next deferred task is due; None: not before it is asked again."""
+        with self._lock:
+            self._ask_at = now + EVERY_SECONDS
+            self._due_at = None if seconds is None else now + seconds
 
     # For the slots.
 
@@ -182,6 +225,13 @@ class Wakes:
             seconds = self._patience(now)
             waiter.guards = seconds != OTHERS_SECONDS
             waiter.cause = Cause.TIME
+            if not self._is_listening and self._due_at is not None:
+                due_in = max(self._due_at, self._rhythm.rested_at) - now
+                if due_in < seconds:
+                    # One slot of the process looks then, and asks again.
+                    self._due_at, self._ask_at = None, 0.0
+                    seconds, waiter.cause = max(due_in, LEAST_SECONDS), Cause.ANNOUNCED
+                    self._rhythm.look(now + seconds)
             self._idle.append(waiter)
             first = len(self._idle) == 1
         if first and self._listening is not None:
@@ -189,7 +239,7 @@ class Wakes:
         return seconds
 
     def _patience(self, now: float) -> float:
-        if not self._is_listening or now < self._distrusted_until:
+        if not self._is_listening or not self.knows_due or now < self._distrusted_until:
             return self.interval
         if any(each.guards for each in self._idle):
             return OTHERS_SECONDS

@@ -126,6 +126,7 @@ class Ear:
 def listening(interval: float = 3600.0) -> tuple[Wakes, Ear]:
     wakes, ear = Wakes(Wanted("default"), interval, enabled=True), Ear()
     wakes.listen(lambda _: ear)
+    wakes.knows_due = True
     wakes.listens(proven=True)
     wakes.awaits(time.monotonic() - 60)
     return wakes, ear
@@ -200,3 +201,49 @@ def test_a_slot_that_ends_leaves_no_other_waiting_for_it() -> None:
     wakes.leaves(first)
     first.close()
     assert second.cause is Cause.OTHER
+
+
+def test_a_slot_wakes_for_the_next_deferred_task_and_the_others_poll() -> None:
+    wakes = Wakes(Wanted("default"), 1.0, enabled=True)
+    now = time.monotonic()
+    assert not wakes.asks_for_due(now, listener=False)
+    wakes.knows_due = True
+    assert wakes.asks_for_due(now, listener=False)
+    assert not wakes.asks_for_due(now, listener=True)
+    wakes.note_due(now, 0.5)
+    assert not wakes.asks_for_due(now + 1, listener=False)
+    first, second = Waiter(wakes), Waiter(wakes)
+    assert wakes.waits(first) == pytest.approx(0.5, abs=0.4)
+    assert wakes.waits(second) == 1.0
+    assert (first.cause, second.cause) == (Cause.ANNOUNCED, Cause.TIME)
+    # What is due next is asked when that task has been looked for.
+    assert wakes.asks_for_due(time.monotonic(), listener=False)
+
+
+def test_a_task_that_is_due_later_than_the_next_poll_changes_nothing() -> None:
+    wakes = Wakes(Wanted("default"), 1.0, enabled=True)
+    wakes.knows_due = True
+    wakes.note_due(time.monotonic(), 100.0)
+    assert wakes.waits(Waiter(wakes)) == 1.0
+
+
+def test_without_the_index_deferred_tasks_are_polled_for() -> None:
+    wakes, _ = listening(1.0)
+    wakes.knows_due = False
+    assert wakes.waits(Waiter(wakes)) == 1.0
+
+
+def test_the_listener_keeps_the_earliest_time() -> None:
+    wakes, _ = listening()
+    now = time.monotonic()
+    wakes.note_due(now, 8.0)
+    wakes.due_soon(now, 3.0)
+    wakes.due_soon(now, 5.0)
+    assert wakes.due_at() == pytest.approx(now + 3.0)
+    assert wakes.ask_at() == pytest.approx(now + 5.0)
+    waiter = Waiter(wakes)
+    wakes.waits(waiter)
+    wakes.is_due(now + 3.0)
+    assert waiter.cause is Cause.ANNOUNCED
+    assert wakes.due_at() is None
+    assert wakes.asks_for_due(now + 3.0, listener=True)
