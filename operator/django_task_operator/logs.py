@@ -1,4 +1,4 @@
-"""Log lines: JSON in a cluster, readable on a terminal.
+"""Log lines: JSON in a cluster, readable on a terminal. ``docs/logs.md`` describes them.
 
 A message is the constant name of an event: a few lower-case words such as ``turn failed`` or ``status not
 written``. Everything that varies is a field: ``extra={"worker": ...}``. The only exception are log lines
@@ -9,6 +9,7 @@ What others wrote is made harmless here, on its way out (``harmless.py``).
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from pythonjsonlogger.json import JsonFormatter
@@ -40,7 +41,12 @@ class _TextFormatter(logging.Formatter):
 class _JsonFormatter(JsonFormatter):
     """One JSON object a line, with the extra fields beside the message."""
 
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+        at = datetime.fromtimestamp(record.created, UTC)
+        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        log_data["level"] = str(log_data["level"]).lower()
         return {name: _in_json(name, value) for name, value in log_data.items()}
 
 
@@ -60,7 +66,10 @@ def configure(level: str, form: Literal["json", "text"]) -> None:
     if form == "json":
         fields = ["asctime", "levelname", "name", "message"]
         handler.setFormatter(
-            _JsonFormatter(fields, rename_fields={"asctime": "time", "levelname": "level", "name": "logger"})
+            _JsonFormatter(
+                fields,
+                rename_fields={"asctime": "ts", "levelname": "level", "name": "logger", "message": "msg"},
+            )
         )
     else:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))

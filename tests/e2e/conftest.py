@@ -195,7 +195,9 @@ def _explain(here: Kubectl, namespace: str) -> Iterator[tuple[str, str]]:
     everything = here.within(NAMESPACE).run(
         "logs", f"--selector=app.kubernetes.io/name={NAMESPACE}", "--tail=2000"
     )
-    lines = [line for line in everything.stdout.splitlines() if namespace in line or '"ERROR"' in line]
+    lines = [
+        line for line in everything.stdout.splitlines() if namespace in line or '"level": "error"' in line
+    ]
     yield "operator's log of this namespace", "\n".join(lines[-60:])
     pods = here.run("logs", "--selector=app.kubernetes.io/component=task-worker", "--tail=20", "--prefix")
     yield "pods' logs", pods.stdout + pods.stderr

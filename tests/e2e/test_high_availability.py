@@ -128,7 +128,7 @@ class Pair:
     def told(self, pod: Pod, message: str, *more: str) -> dict[str, Any]:
         """Wait for a line in a pod's log."""
         lines = self.release.kubectl("logs", pod["metadata"]["name"], *more).splitlines()
-        (found,) = (line for line in map(json.loads, lines) if line["message"] == message)
+        (found,) = (line for line in map(json.loads, lines) if line["msg"] == message)
         return dict(found)
 
     def signal(self, pod: Pod, name: str) -> datetime:
@@ -156,7 +156,7 @@ class Pair:
 
 
 def logged_at(line: dict[str, Any]) -> datetime:
-    return datetime.strptime(line["time"], "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)
+    return datetime.fromisoformat(line["ts"])
 
 
 @pytest.fixture(scope="module")

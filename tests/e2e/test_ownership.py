@@ -255,4 +255,4 @@ def test_a_namespace_deleted_in_the_middle_of_the_work_goes(
 
     assert api.get(f"/api/v1/namespaces/{worker.namespace}") is None
     assert operator.incarnation == incarnation
-    assert f'"message": "turn failed", "worker": "{worker.namespace}' not in operator.log()
+    assert f'"msg": "turn failed", "worker": "{worker.namespace}' not in operator.log()

@@ -237,7 +237,7 @@ def test_a_namespace_that_is_gone_keeps_no_other_from_being_served(
     here("wait", "--for=condition=Ready", "pod/operator", PATIENTLY)
     eventually(lambda: "workers not watched" in here("logs", "operator"), "kopf has given up for the one")
     log = [json.loads(line) for line in here("logs", "operator").splitlines() if line.startswith("{")]
-    named = {each["message"]: each.get("namespace") for each in log}
+    named = {each["msg"]: each.get("namespace") for each in log}
     assert named["namespace not served"] == named["workers not watched"] == gone
     # It continues, and was never restarted.
     pod = json.loads(here("get", "pod", "operator", "-ojson"))

@@ -198,7 +198,7 @@ def test_a_log_line_is_harmless(form: Any, capfd: pytest.CaptureFixture[str]) ->
     assert not tags(line)
     if form == "json":
         record = json.loads(line)
-        assert is_harmless(record["message"])
+        assert is_harmless(record["msg"])
         assert is_harmless(record["worker"])
         assert record["number"] == 3
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import Any
 
 import aiohttp
@@ -147,11 +148,13 @@ def test_json_has_the_extra_fields(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = logged(capsys, "json").splitlines()
     fields = json.loads(line)
 
-    assert fields.pop("time")
+    assert list(fields)[:2] == ["ts", "level"]
+    # RFC 3339, in UTC.
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", fields.pop("ts"))
     assert fields == {
-        "level": "INFO",
+        "level": "info",
         "logger": "django_task_operator.test",
-        "message": "scaled",
+        "msg": "scaled",
         "worker": "shop/emails",
         "replicas": 5,
     }

@@ -5,6 +5,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from .log_lines import FORMATS
 from .memory import MIB, in_mib
 
 MOST = 64
@@ -74,6 +75,18 @@ def split_queues(names: str, excluded: str) -> tuple[tuple[str, ...], tuple[str,
     if excluded:
         raise OptionsError("--exclude-queues can only be used with --queue-name=*")
     return queues, ()
+
+
+def check_log_format(given: str) -> None:
+    """Refuse a format of the log that there is not.
+
+    Raises:
+        OptionsError: it is another one.
+    """
+    if given not in FORMATS:
+        raise OptionsError(
+            f"--log-format (DB_WORKER_LOG_FORMAT) is {' or '.join(FORMATS)}, not {given!r}: change it."
+        )
 
 
 def check_queues(queues: Collection[str], known: Collection[str], backend: str) -> None:

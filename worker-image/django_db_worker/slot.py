@@ -20,6 +20,7 @@ from . import claim, outcome
 from .database import OutageLog
 from .errors import PROCESS_DIED
 from .listeners import Listeners
+from .log_lines import about
 from .next_row import Wanted
 from .outcome import Row
 from .quota import Quota
@@ -169,9 +170,10 @@ class Slot:
         """Fail the task that this slot was running when its last process ended, if there was one."""
         row = self._task_store.leftover()
         if row is not None:
-            outcome.fail(row, error)
-            self._task_store.finish(row)
-            self._tell_settled(row)
+            with about(row, self.worker_id):
+                outcome.fail(row, error)
+                self._task_store.finish(row)
+                self._tell_settled(row)
 
     def _tell_settled(self, row: Row) -> None:
         context = copy_context()
@@ -210,7 +212,8 @@ class Slot:
             if self._stop.asked():
                 self._task_store.give_back(row)
                 return False
-            self._run(row)
+            with about(row, self.worker_id):
+                self._run(row)
         elif looked and self._options.batch:
             logger.info("No more tasks to run for worker_id=%s - exiting gracefully.", self.worker_id)
             return False

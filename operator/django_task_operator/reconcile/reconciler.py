@@ -108,11 +108,29 @@ class Reconciler:
             marking = await self._victims.mark(plan.marks, marking)
             plan = await self._decide(worker, seen, marking)
         telemetry.DECISIONS.labels(*self._name, str(plan.decision.reason)).inc()
+        self._trace(seen, plan)
         try:
             done = await self._apply(worker, plan, seen)
         except SpecReplicasChanged:
             return self._next(Due(0.0, "another client has just written spec.replicas"))
         return await self._report(done)
+
+    def _trace(self, seen: Turn, plan: Plan) -> None:
+        """Log what the turn has seen and decided, for whoever looks for the cause of a decision."""
+        decision, demand = plan.decision, seen.demand
+        log.debug(
+            "decided",
+            extra={
+                "worker": str(self._key),
+                "reason": str(decision.reason),
+                "before": decision.before,
+                "replicas": decision.replicas,
+                "pending": demand.ready if demand else None,
+                "running": demand.running if demand else None,
+                "error": seen.database_error.reason if seen.database_error else None,
+                "why": decision.why,
+            },
+        )
 
     def _permitted(self, worker: Worker) -> Worker:
         """Return the worker, unless it asks for something that this operator refuses.

@@ -199,3 +199,29 @@ async def test_when_and_why_the_next_turn_is_due_is_logged(
     assert dues(caplog)[-1][1] == "scaleDownDelaySeconds are over"
     edit(bench, image="")
     assert (await bench.turn(reconciler), dues(caplog)[-1][1]) == (5, "InvalidSpec may have been fixed")
+
+
+async def test_a_turn_is_traced_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "django_task_operator")
+    bench = Bench()
+    reconciler = await bench.running(42)
+    caplog.clear()
+
+    await bench.turn(reconciler)
+
+    decided, due = (record for record in caplog.records if record.levelno == logging.DEBUG)
+    assert (decided.message, due.message) == ("decided", "next turn")
+    seen = {name: getattr(decided, name) for name in ("worker", "before", "replicas", "pending", "running")}
+    assert seen == {"worker": "shop/emails", "before": 5, "replicas": 5, "pending": 42, "running": 0}
+    assert vars(decided)["reason"]
+    assert vars(due)["why"]
+
+
+async def test_a_change_of_the_replicas_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "django_task_operator")
+    bench = Bench()
+    await bench.running(42)
+
+    (scaled,) = (record for record in caplog.records if vars(record).get("reason") == "ScaledUp")
+    assert (scaled.levelname, vars(scaled)["worker"]) == ("INFO", "shop/emails")
+    assert scaled.message.endswith("0 -> 5")

@@ -14,6 +14,7 @@ from django_tasks_db.compat import TASKS_LOGGER, task_backends
 from django_tasks_db.management.commands.db_worker import Command as UpstreamCommand
 from django_tasks_db.models import DBTaskResult
 
+from django_db_worker import log_lines
 from django_db_worker import options as asked
 from django_db_worker.after_fork import SETTING, load
 from django_db_worker.database import OutageLog, limited
@@ -44,8 +45,9 @@ class Command(UpstreamCommand):
         parser.epilog = (
             "With several processes or threads, or with --health-port, --task-timeout or "
             "--max-memory-per-process, the command supervises its worker processes, and --max-tasks "
-            "replaces a process instead of ending the command. The environment variables DB_WORKER_ID and "
-            "DB_WORKER_HEALTH_PORT are the same as --worker-id and --health-port."
+            "replaces a process instead of ending the command. The environment variables DB_WORKER_ID, "
+            "DB_WORKER_HEALTH_PORT and DB_WORKER_LOG_FORMAT are the same as --worker-id, --health-port and "
+            "--log-format."
         )
         parser.add_argument("--queue", dest="queue_name", default=SUPPRESS, help="The same as --queue-name.")
         parser.add_argument(
@@ -82,8 +84,19 @@ class Command(UpstreamCommand):
             help="Replace a process that has taken more memory than this, such as 512Mi, once its tasks have "
             "finished; kill it at one and a half times as much (default: never).",
         )
+        parser.add_argument(
+            "--log-format",
+            choices=log_lines.FORMATS,
+            default=log_lines.TEXT,
+            help="json: one object a line, with the task's id, path and attempt, whatever the project's "
+            "LOGGING says of the worker's loggers (default: %(default)s).",
+        )
         # For command lines that others write, such as prodserver.
-        environment = {"worker_id": "DB_WORKER_ID", "health_port": "DB_WORKER_HEALTH_PORT"}
+        environment = {
+            "worker_id": "DB_WORKER_ID",
+            "health_port": "DB_WORKER_HEALTH_PORT",
+            "log_format": "DB_WORKER_LOG_FORMAT",
+        }
         parser.set_defaults(
             verbosity=None,
             **{
@@ -122,6 +135,10 @@ class Command(UpstreamCommand):
         """Run the worker. Exit codes: see the README."""
         try:
             self.configure_logging(given["verbosity"])
+            # argparse does not check a default, which the environment may be.
+            asked.check_log_format(given["log_format"])
+            if given["log_format"] == log_lines.JSON:
+                log_lines.write_as_json((TASKS_LOGGER, logger.name), self.stdout)
             options = _options(given)
             _check(options)
             after_fork = load(getattr(settings, SETTING, None))
