@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from django_task_operator.observed.pods import Pod
     from django_task_operator.scaling import Decision, Demand, Marks, ScalingDriver
     from django_task_operator.spec import Key
-    from django_task_operator.tasktable import QueueDemand
+    from django_task_operator.tasktable import Durations, QueueDemand
 
 SERVING = Availability(State.SERVING)
 
@@ -74,6 +74,8 @@ class Turn:
     sampled_at: datetime | None = None
     sample_seconds: float = 0.0
     indexed: bool = False
+    # How long tasks took, since the operator has measured it; None if they were not counted.
+    durations: Durations | None = None
     decision: Decision | None = None
     # The keyed hash of the URL that new pods get; None if it is not known or not needed.
     url_hash: str | None = None

@@ -130,9 +130,9 @@ def test_tasks_that_wait_too_long_add_replicas(make_worker: MakeWorker, database
     database.close_gate(1)
     results = database.enqueue(chores.wait_at, 1, times=4)
     eventually(lambda: worker.replicas == 1, "by number, one is enough")
-    eventually(lambda: worker.replicas == 2, "by latency, it is not")
+    eventually(lambda: worker.replicas == 4, "by latency, a pod for each: they do not end in time")
 
-    worker.tells("ScaledUp", "targetLatencySeconds")
+    worker.tells("ScaledUp", "target 3 s")
     database.open_gate(1)
     database.finish(results)
 

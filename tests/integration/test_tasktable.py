@@ -224,6 +224,65 @@ def test_a_worker_of_every_queue_asks_once_a_poll(stocked: RealTable) -> None:
     assert stocked.table._poll is prepared, "a queue that fills again is known"
 
 
+EMAILS = Selection("default", ("emails",))
+
+
+def end(queue: str, took: float, status: str = "SUCCESSFUL") -> None:
+    """End all tasks of a queue that run, as a worker would that has run each for ``took`` seconds."""
+    now = timezone.now()
+    DBTaskResult.objects.filter(queue_name=queue, status="RUNNING").update(
+        status=status, started_at=now - dt.timedelta(seconds=took), finished_at=now
+    )
+
+
+def test_tasks_that_are_seen_running_are_measured_when_they_have_ended(stocked: RealTable) -> None:
+    table, both = stocked.table, [DEFAULT, EMAILS]
+    stocked.put([Row("default", "RUNNING", started=-9)] * 3 + [Row("emails", "RUNNING", started=-9)])
+    stocked.put([Row("emails", "RUNNING", backend="other"), Row("slow", "RUNNING"), Row("default")])
+    table.sample({DEFAULT: 9, EMAILS: 9})
+    if "without_index" in stocked.url:
+        assert table.durations(both) == {}, "it would read the whole table"
+        return
+    seen = table.durations(both)
+    assert [(seen[each].tasks, seen[each].running_for) for each in both] == [(0, 0), (0, 0)]
+    end("default", 20)
+    end("slow", 99)
+    found = table.durations(both)
+    assert found[DEFAULT].tasks == 3
+    assert found[DEFAULT].seconds == pytest.approx(60, abs=0.01)
+    assert (found[EMAILS].tasks, found[EMAILS].seconds) == (0, 0)
+    assert found[DEFAULT].running_for == 0 < found[EMAILS].running_for
+    end("emails", 40, "FAILED")
+    found = table.durations(both)
+    assert (found[DEFAULT].tasks, found[EMAILS].tasks) == (0, 1)
+    assert found[EMAILS].seconds == pytest.approx(40, abs=0.01)
+    assert found[EMAILS].running_for == 0
+
+
+def test_a_row_that_waits_again_or_is_gone_is_not_measured(stocked: RealTable) -> None:
+    stocked.put([Row("default", "RUNNING", started=-9)] * 2 + [Row("emails", "RUNNING", started=-9)])
+    stocked.table.sample({EVERYTHING: 9})
+    stocked.table.durations([EVERYTHING])
+    DBTaskResult.objects.filter(queue_name="default").update(status="READY", started_at=None)
+    DBTaskResult.objects.filter(queue_name="emails").delete()
+    found = stocked.table.durations([EVERYTHING])
+    assert [each.tasks for each in found.values()] in ([0], [])
+
+
+def test_short_tasks_are_measured_as_often_as_there_are_others_like_them(stocked: RealTable) -> None:
+    """At any moment, as many tasks of 1 s are seen as of 0.1 s, of which there are ten times as many."""
+    if "without_index" in stocked.url:
+        pytest.skip("nothing is measured without the index")
+    stocked.put([Row("default", "RUNNING", started=-1)] * 5 + [Row("emails", "RUNNING", started=-1)] * 5)
+    stocked.table.sample({EVERYTHING: 9})
+    stocked.table.durations([EVERYTHING])
+    end("default", 1.0)
+    end("emails", 0.1)
+    found = stocked.table.durations([EVERYTHING])[EVERYTHING]
+    assert found.tasks == pytest.approx(55)
+    assert found.seconds / found.tasks == pytest.approx(10 / 55)
+
+
 def test_no_transaction_is_left_open_and_the_connection_has_a_name(postgres: Server) -> None:
     table = TaskTable(DatabaseURL.parse(create_database(postgres, "shop_state")))
     table.sample({EVERYTHING: 10})

@@ -716,9 +716,10 @@ class FakeDatabases:
         limit: int,
         poll_seconds: float,
         wake: Callable[[], None],
+        measures: bool = False,
     ) -> Subscription:
         subscription = Subscription(
-            selection, secret=secret, limit=limit, poll_seconds=poll_seconds, wake=wake
+            selection, secret=secret, limit=limit, poll_seconds=poll_seconds, wake=wake, measures=measures
         )
         subscription.join(self)  # type: ignore[arg-type]
         self.subscriptions.append((url, subscription))

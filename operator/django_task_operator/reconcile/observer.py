@@ -126,6 +126,7 @@ class Observer:
             sampled_at=observation.sampled_at,
             sample_seconds=observation.sample_seconds,
             indexed=observation.indexed,
+            durations=subscription.durations,
             shared_queue=self._world.served_queues.shared(self._key),
             unserved_queues=tuple(sorted(unserved.queue for unserved in subscription.unserved)),
         )
@@ -192,9 +193,10 @@ class Observer:
         return url_hash(key, worker.uid, url) if key else None
 
     def _subscribe(self, worker: Worker, url: DatabaseURL, secret: str) -> Subscription:
-        spec, limit = worker.spec, scaling.Policy.of(worker.spec).limit
+        spec, policy = worker.spec, scaling.Policy.of(worker.spec)
         selection = Selection(spec.backend, spec.queues, spec.exclude_queues)
-        wanted = (url, selection, secret, limit, spec.scaling.poll_interval_seconds)
+        measures = bool(policy.target_latency_seconds)
+        wanted = (url, selection, secret, policy.limit, spec.scaling.poll_interval_seconds, measures)
         if self.subscription is None or wanted != self._subscribed:
             if self.subscription:
                 self.subscription.close()
@@ -203,9 +205,10 @@ class Observer:
                 url,
                 selection,
                 secret=(self._key.namespace, secret),
-                limit=limit,
+                limit=policy.limit,
                 poll_seconds=spec.scaling.poll_interval_seconds,
                 wake=self._wake,
+                measures=measures,
             )
             self._world.served_queues.set(self._key, url, selection)
         return self.subscription

@@ -78,6 +78,7 @@ class Reconciler:
         if deployment and deployment.controller_uid not in {uid, None}:
             deployment = None
         self._replicas = deployment.wanted_replicas if deployment else 0
+        self._pace = scaling.Pace()
         self._history = scaling.History(((world.clock(), self._replicas),) if deployment else ())
 
     def close(self) -> None:
@@ -102,6 +103,7 @@ class Reconciler:
         seen = await self._observer.observe(worker, self._spec_replicas.asked(manifest))
         if seen.awaits_sample:
             return await self._await_sample(worker, seen)
+        self._follow_pace(scaling.Policy.of(worker.spec), seen)
         plan, marking = await self._decide(worker, seen, NOT_YET), NOT_YET
         while plan.marks:
             # Kubernetes has to see them before it sees fewer replicas (kubernetes#126138).
@@ -168,7 +170,25 @@ class Reconciler:
             current=self._replicas,
             asked=seen.asked,
             now=self._world.clock(),
+            pace=self._pace,
         )
+
+    def _follow_pace(self, policy: scaling.Policy, seen: Turn) -> None:
+        """Improve the estimate of the pace, which a latency target is met by."""
+        if not policy.target_latency_seconds:
+            self._pace = scaling.Pace()
+        elif seen.demand and seen.sampled_at and seen.durations:
+            reading = scaling.Reading(
+                seen.sampled_at.timestamp(),
+                seen.demand.ready,
+                seen.demand.running,
+                pods=seen.deployment.ready_replicas if seen.deployment else 0,
+                tasks=seen.durations.tasks,
+                seconds=seen.durations.seconds,
+                running_for=seen.durations.running_for,
+                complete=seen.demand.ready < policy.limit,
+            )
+            self._pace = scaling.follow(self._pace, reading, policy.slots)
 
     async def _apply(self, worker: Worker, plan: Plan, seen: Turn) -> Turn:
         """Apply the plan.

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from django_task_operator.contract import EventReason
 from django_task_operator.due import Due
+from django_task_operator.scaling.pace import UNKNOWN
 
 if TYPE_CHECKING:
+    from django_task_operator.scaling.pace import Pace
     from django_task_operator.spec import WorkerSpec
+
+
+# With a latency target, tasks are counted up to this number at least: one pod can run thousands of short
+# tasks within the target, and how many replicas are enough depends on all of them. It takes about 10 ms.
+COUNTED_FOR_TARGET = 10_000
 
 
 class Reason(StrEnum):
@@ -30,13 +36,14 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The user's scaling settings; durations are in seconds."""
+    """The user's scaling settings; durations are in seconds, ``slots`` are the tasks a pod runs at a time."""
 
     min_replicas: int
     max_replicas: int
     tasks_per_replica: int
     target_latency_seconds: float
     scale_down_delay_seconds: float
+    slots: int = 1
 
     @classmethod
     def of(cls, spec: WorkerSpec) -> Policy:
@@ -47,12 +54,14 @@ class Policy:
             tasks_per_replica=spec.tasks_per_replica,
             target_latency_seconds=spec.scaling.target_latency_seconds,
             scale_down_delay_seconds=spec.scaling.scale_down_delay_seconds,
+            slots=spec.processes * spec.threads,
         )
 
     @property
     def limit(self) -> int:
         """How many pending tasks are worth counting: more would not change the decision."""
-        return self.max_replicas * self.tasks_per_replica
+        most = self.max_replicas * self.tasks_per_replica
+        return max(most, COUNTED_FOR_TARGET) if self.target_latency_seconds else most
 
     def clamp(self, replicas: int) -> int:
         """``replicas`` inside the bounds."""
@@ -83,14 +92,13 @@ class History:
     """
 
     wanted: tuple[tuple[float, int], ...] = ()
-    latency_step_at: float = field(default=-math.inf)
 
     def with_point(self, now: float, replicas: int, window: float) -> History:
         """Add what is wanted now; drop points that are older than ``window`` seconds."""
         *older, last = self.wanted or ((now, replicas),)
         points = (*older, (now, last[1]))
         kept = (point for point in points if point[0] > now - window and point[1] > replicas)
-        return History((*kept, (now, replicas)), self.latency_step_at)
+        return History((*kept, (now, replicas)))
 
     @property
     def highest(self) -> tuple[float, int]:
@@ -109,6 +117,7 @@ class Situation:
         current: the replicas that were last decided.
         asked: the value of ``spec.replicas``; None if it is not set.
         now: seconds on a monotonic clock.
+        pace: how fast tasks come and go; only a latency target needs it.
     """
 
     policy: Policy
@@ -117,6 +126,7 @@ class Situation:
     current: int
     asked: int | None
     now: float
+    pace: Pace = UNKNOWN
 
     def wanting(self, replicas: int) -> History:
         """The history with what is wanted now."""

@@ -22,6 +22,7 @@ from django_task_operator.tasktable.table import TaskTable
 from django_task_operator.tasktable.tokens import TokenRules
 from django_task_operator.tasktable.url import DatabaseURL
 from django_task_operator.tasktable.values import (
+    Durations,
     Failed,
     Listing,
     Observation,
@@ -39,6 +40,7 @@ __all__ = [
     "DatabaseError",
     "DatabaseURL",
     "Databases",
+    "Durations",
     "Failed",
     "InvalidConnection",
     "InvalidRootCert",

@@ -16,7 +16,7 @@ from django_task_operator.backoff import Backoff
 from django_task_operator.tasktable.errors import ConnectionLost, DatabaseError, DatabaseFailed
 from django_task_operator.tasktable.table import Table, TaskTable
 from django_task_operator.tasktable.thread import Lane, ThreadLane
-from django_task_operator.tasktable.values import Observation, UnservedQueue
+from django_task_operator.tasktable.values import Durations, Observation, UnservedQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,9 @@ SEARCH_SECONDS = 60.0
 FAILED_SEARCH_SECONDS = 600.0
 # For how long a listing of the RUNNING rows is shared by all callers.
 SHARED_SECONDS = 0.5
+# How often running tasks are looked at to learn how long they take, and after an error.
+LOOK_SECONDS = 1.0
+FAILED_LOOK_SECONDS = 60.0
 # The search for queues that no worker serves takes at most a hundredth of the database's time.
 SEARCH_REST_PER_WORK = 100
 
@@ -55,13 +58,16 @@ class Subscription:
         limit: int,
         poll_seconds: float,
         wake: Callable[[], None],
+        measures: bool = False,
     ) -> None:
         """Created by ``Databases.subscribe``."""
         self.selection = selection
         self.secret = secret
         self.limit = limit
         self.poll_seconds = poll_seconds
+        self.measures = measures
         self.observation = Observation()
+        self.durations = Durations()
         self.unserved: frozenset[UnservedQueue] = frozenset()
         self._wake = wake
         self._poller: _Poller | None = None
@@ -77,6 +83,10 @@ class Subscription:
         before, self.observation = self.observation, observation
         if (before.demand, before.error) != (observation.demand, observation.error):
             self._wake()
+
+    def measure(self, durations: Durations) -> None:
+        """Add how long tasks took. The worker is not woken: their end changes its demand as well."""
+        self.durations = durations.after(self.durations)
 
     def warn(self, unserved: frozenset[UnservedQueue]) -> None:
         """Store the queues of this backend that no worker serves, and wake the worker if they changed."""
@@ -147,6 +157,7 @@ class Databases:
         limit: int,
         poll_seconds: float,
         wake: Callable[[], None],
+        measures: bool = False,
     ) -> Subscription:
         """Have a database polled for a worker.
 
@@ -159,9 +170,10 @@ class Databases:
             limit: how many ready rows are worth counting: as many as maxReplicas can use.
             poll_seconds: the database is polled at the smallest interval of its subscribers.
             wake: called in the event loop when demand, error or unserved queues have changed.
+            measures: whether to measure how long the tasks take, too.
         """
         subscription = Subscription(
-            selection, secret=secret, limit=limit, poll_seconds=poll_seconds, wake=wake
+            selection, secret=secret, limit=limit, poll_seconds=poll_seconds, wake=wake, measures=measures
         )
         poller = self._pollers.get(url)
         if poller is None:
@@ -207,6 +219,7 @@ class _Poller:
         self._due = self._loop.time()
         self._last_poll = self._due - JOIN_PAUSE_SECONDS
         self._next_search: float | None = None
+        self._next_look = self._due
         self._backoff = Backoff(RETRY_SECONDS, RETRY_CAP_SECONDS, jitter)
         self._error: DatabaseError | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -252,6 +265,7 @@ class _Poller:
         while self._subscriptions:
             if await self._is_due() and self._subscriptions:
                 await self._poll()
+                await self._look_at_durations()
                 await self._search_unserved()
         self._forget()
         self._note_connected(is_connected=False)
@@ -342,6 +356,28 @@ class _Poller:
     def _note_connected(self, *, is_connected: bool) -> None:
         telemetry.CONNECTED_DATABASES.inc(is_connected - self._is_connected)
         self._is_connected = is_connected
+
+    async def _look_at_durations(self) -> None:
+        """After a poll, measure how long tasks take, if a subscriber wants to know."""
+        started = self._loop.time()
+        measuring = [each for each in self._subscriptions if each.measures]
+        if self._error is not None or started < self._next_look or not measuring:
+            return
+        selections = {subscription.selection for subscription in measuring}
+        try:
+            async with self._one_at_a_time:
+                started = self._loop.time()
+                found = await self._asked(lambda: self._table.durations(selections))
+        except DatabaseError as error:
+            # The samples are not affected, and scaling goes on with what it knows.
+            log.info("durations not measured", extra={"reason": error.reason})
+            self._next_look = self._loop.time() + FAILED_LOOK_SECONDS
+            return
+        now = self._loop.time()
+        self._next_look = max(started + LOOK_SECONDS, now + REST_PER_WORK * (now - started))
+        for subscription in measuring:
+            if subscription.selection in found:
+                subscription.measure(found[subscription.selection])
 
     async def _search_unserved(self) -> None:
         """From time to time, after a poll, search for queues with tasks that no worker serves."""

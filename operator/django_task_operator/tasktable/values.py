@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 EVERY_QUEUE = "*"
 # With an index, a listing takes a few milliseconds; without it, one of a large table takes a second.
 SLOW_SECONDS = 0.1
+# A task that takes no time at all would stand for any number of others: a claim takes about this long.
+LEAST_TASK_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,35 @@ class SelectionDemand:
             return self
         queues = {name: replace(queue, ready=min(queue.ready, limit)) for name, queue in self.queues.items()}
         return replace(self, ready=limit, queues=queues)
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long tasks took, those that were seen running by looks at the table.
+
+    Args:
+        tasks: how many tasks those that were seen stand for.
+        seconds: how long those took together.
+        running_for: how long the tasks that are seen now have been running, on average; 0 if there are none.
+    """
+
+    tasks: float = 0.0
+    seconds: float = 0.0
+    running_for: float = 0.0
+
+    def plus(self, seconds: float, apart: float) -> Durations:
+        """Add a task that took ``seconds``, and that looks ``apart`` seconds from each other have seen.
+
+        A task that takes less than that is seen only by chance, and stands for those that are not.
+        """
+        seconds = max(seconds, LEAST_TASK_SECONDS)
+        return replace(
+            self, tasks=self.tasks + max(1.0, apart / seconds), seconds=self.seconds + max(seconds, apart)
+        )
+
+    def after(self, earlier: Durations) -> Durations:
+        """Return the sum, of which this is the later part."""
+        return replace(self, tasks=earlier.tasks + self.tasks, seconds=earlier.seconds + self.seconds)
 
 
 @dataclass(frozen=True, slots=True)

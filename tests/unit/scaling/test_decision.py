@@ -72,13 +72,6 @@ CASES = [
     (P(min_replicas=2), D(0, 0), was((0, 2)), 2, 2, "DemandMet", "no tasks, minReplicas is 2"),
     (P(max_replicas=4), D(40, 9), was((0, 9)), 9, 4, "ScaledDown", "maxReplicas is 4: 9 -> 4"),
     (P(max_replicas=1), D(500, 3), NEW, 0, 1, "ScaledUp", "500 or more ready and 3 running, 10 per replica: 0 -> 1"),
-    (P(target_latency_seconds=30), D(4, 2, 29), was((0, 1)), 1, 1, "DemandMet", "4 ready and 2 running, 10 per replica"),
-    (P(target_latency_seconds=30), D(4, 2, 30), was((0, 1)), 1, 2, "ScaledUp", "4 ready, the oldest for more than 30 s (targetLatencySeconds): 1 -> 2"),
-    (P(target_latency_seconds=30), D(8, 8, 99), was((0, 6)), 6, 9, "ScaledUp", "8 ready, the oldest for more than 30 s (targetLatencySeconds): 6 -> 9"),
-    (P(target_latency_seconds=30), D(1, 6, 99), was((0, 6)), 6, 7, "ScaledUp", "1 ready, the oldest for more than 30 s (targetLatencySeconds): 6 -> 7"),
-    (P(target_latency_seconds=30), D(9, 9, 99), was((0, 9)), 9, 10, "ScaledUp", "9 ready, the oldest for more than 30 s (targetLatencySeconds): 9 -> 10"),
-    (P(target_latency_seconds=30), D(9, 9, 99), was((0, 10)), 10, 10, "AtMaximum", "9 ready, the oldest for more than 30 s (targetLatencySeconds) want more than maxReplicas 10"),
-    (P(target_latency_seconds=30), D(0, 2, 99), was((0, 1)), 1, 1, "DemandMet", "0 ready and 2 running, 10 per replica"),
     (P(target_latency_seconds=0), D(4, 2, 9999), was((0, 1)), 1, 1, "DemandMet", "4 ready and 2 running, 10 per replica"),
 ]
 # fmt: on
@@ -112,19 +105,6 @@ def test_from_nothing_to_the_target_in_one_decision() -> None:
     decision = decide(P(max_replicas=1000, tasks_per_replica=1), Demand(1000, 0), NEW, 0, 0.0)
 
     assert decision.replicas == 1000
-
-
-def test_a_latency_step_has_time_to_show_its_effect() -> None:
-    policy, demand = P(max_replicas=100, target_latency_seconds=5), Demand(50, 9, 60)
-    trace = [(0.0, 2)]
-    history, now = NEW, 0.0
-    while len(trace) < 6:
-        decision = decide(policy, demand, history, trace[-1][1], now)
-        trace.append((now, decision.replicas))
-        history, now = decision.history, now + (decision.due.seconds if decision.due else 0)
-
-    # Count alone asks for 6.
-    assert trace[1:] == [(0, 6), (15, 9), (30, 13), (45, 19), (60, 28)]
 
 
 def test_held_means_where_it_is_but_inside_the_bounds() -> None:
@@ -254,18 +234,6 @@ def test_a_restart_scales_nothing_in_early(policy: Policy, demand: Demand, runni
     (step,) = follow(policy, [(now, demand)], running)
 
     assert step[2].replicas >= min(running, policy.max_replicas) or policy.scale_down_delay_seconds == 0
-
-
-@given(policies(), traces, st.integers(0, 40))
-def test_latency_adds_at_most_half_and_never_more_pods_than_tasks(
-    policy: Policy, trace: list[tuple[float, Demand]], running: int
-) -> None:
-    before = running
-    for _, demand, decision in follow(policy, trace, running):
-        if decision.replicas > max(before, by_count(policy, demand)):
-            assert decision.replicas <= max(policy.min_replicas, demand.tasks)
-            assert decision.replicas <= before + max(1, before // 2)
-        before = decision.replicas
 
 
 @given(policies(), traces, st.integers(0, 40))

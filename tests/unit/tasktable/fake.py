@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tests.contract.tasktable import Became
 
 from django_task_operator.tasktable import (
+    Durations,
     Failed,
     Listing,
     QueueDemand,
@@ -41,6 +42,8 @@ class FakeTaskTable:
         self.samples: list[Mapping[Selection, int]] = []
         self.looks = 0
         self.listings = 0
+        self.measured: list[frozenset[Selection]] = []
+        self.took: dict[Selection, Durations] = {}
         self.settled: dict[int, Settlement] = {}
         self.interrupts = 0
         self.closed = False
@@ -63,6 +66,11 @@ class FakeTaskTable:
             for row in self.rows
             if row.backend in backends and self._is_due(row) and not any(_takes(some, row) for some in served)
         )
+
+    def durations(self, selections: Collection[Selection]) -> dict[Selection, Durations]:
+        self.measured.append(frozenset(selections))
+        self._fail()
+        return {selection: self.took.get(selection, Durations()) for selection in selections}
 
     def running(self) -> Listing:
         self.listings += 1

@@ -28,6 +28,7 @@ from django_task_operator.tasktable.errors import (
     SampleTimedOut,
     TableMissing,
 )
+from django_task_operator.tasktable.values import Durations
 
 SHOP = DatabaseURL.parse("postgres://shop:secret@db/shop")
 BLOG = DatabaseURL.parse("mysql://blog:secret@db/blog")
@@ -64,10 +65,17 @@ class World:
         secret: tuple[str, str] = ("shop", "shop-db"),
         limit: int = 100,
         poll_seconds: float = 1.0,
+        measures: bool = False,
     ) -> Woken:
         woken = Woken()
         woken.subscription = self.databases.subscribe(
-            url, selection, secret=secret, limit=limit, poll_seconds=poll_seconds, wake=woken.wake
+            url,
+            selection,
+            secret=secret,
+            limit=limit,
+            poll_seconds=poll_seconds,
+            wake=woken.wake,
+            measures=measures,
         )
         return woken
 
@@ -589,5 +597,62 @@ def test_a_row_is_settled_through_a_subscription() -> None:
         (row,) = (await worker.subscription.running()).rows
         assert await worker.subscription.settle(row, Requeued())
         assert not await worker.subscription.settle(row, Requeued())
+
+    skipping(story())
+
+
+def test_durations_are_measured_for_those_who_want_them_and_add_up() -> None:
+    async def story() -> None:
+        world = World()
+        table = world.tables[SHOP]
+        table.took[EMAILS] = Durations(2.0, 6.0, 1.5)
+        other, worker = world.subscribe(), world.subscribe(EMAILS, measures=True)
+        await seconds(10)
+        looks = len(table.measured)
+        assert 9 <= looks <= 11
+        assert set(table.measured) == {frozenset({EMAILS})}
+        assert worker.subscription.durations == Durations(2.0 * looks, 6.0 * looks, 1.5)
+        assert other.subscription.durations == Durations()
+
+    skipping(story())
+
+
+def test_nothing_is_measured_if_nobody_wants_it() -> None:
+    async def story() -> None:
+        world = World()
+        world.subscribe()
+        await seconds(10)
+        assert world.tables[SHOP].measured == []
+
+    skipping(story())
+
+
+def test_frequent_polls_measure_no_more_often_than_once_a_second() -> None:
+    async def story() -> None:
+        world = World()
+        world.subscribe(measures=True, poll_seconds=0.2)
+        await seconds(20)
+        assert len(world.tables[SHOP].samples) > 80
+        assert len(world.tables[SHOP].measured) <= 21
+
+    skipping(story())
+
+
+def test_a_measurement_that_fails_is_rare_and_no_trouble() -> None:
+    async def story() -> None:
+        world = World()
+        table = world.tables[SHOP]
+        asked = []
+
+        def fail(selections: object) -> dict[Selection, Durations]:
+            asked.append(selections)
+            raise ConnectionLost
+
+        table.durations = fail  # type: ignore[method-assign]
+        worker = world.subscribe(measures=True)
+        await seconds(100)
+        assert len(asked) == 2
+        assert worker.subscription.observation.error is None
+        assert len(table.samples) > 90
 
     skipping(story())

@@ -1,4 +1,4 @@
-"""Driver Operator: the operator alone decides, from the pending and running tasks."""
+"""Driver Operator: the operator alone decides, from the pending and running tasks, and their pace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from django_task_operator.due import Due
 from django_task_operator.scaling.decision import (
     Decision,
-    History,
     Reason,
     count_message,
     delay_over,
@@ -16,15 +15,17 @@ from django_task_operator.scaling.decision import (
     maximum_message,
 )
 from django_task_operator.scaling.drivers.driver import ScalingDriver
+from django_task_operator.scaling.prediction import predict
 
 if TYPE_CHECKING:
     from django_task_operator.scaling.decision import Demand, Policy, Situation
+    from django_task_operator.scaling.pace import Pace
 
-# While the oldest task waits longer than the target, the replicas grow by half, and then have this long
-# to take effect: the HorizontalPodAutoscaler's sync period.
-LATENCY_STEP_SECONDS = 15.0
-# The age of the oldest task is only as recent as the last sample: checking sooner would show the same.
-LATENCY_CHECK_SECONDS = 1.0
+# The age of the oldest task is only as recent as the last sample: deciding sooner would be from the same.
+TARGET_CHECK_SECONDS = 1.0
+# While nothing waits, the estimated load follows the running tasks, even if their number does not change.
+LOAD_CHECK_SECONDS = 10.0
+LOAD_TOLERANCE = 0.1
 
 
 def decide_operator(situation: Situation) -> Decision:
@@ -32,16 +33,13 @@ def decide_operator(situation: Situation) -> Decision:
     policy, demand, current, now = situation.policy, situation.demand, situation.current, situation.now
     if demand is None:
         return hold(situation, "the demand is not known")
-    by_count = math.ceil(demand.tasks / policy.tasks_per_replica)
-    by_latency, stepped_at = _latency_step(policy, demand, situation.history, current, now)
-    wanted = policy.clamp(max(by_count, by_latency))
-    why = _latency_message(policy, demand) if by_latency > by_count else count_message(policy, demand)
-    if wanted > max(by_count, by_latency):
+    need, why = _need(situation, demand)
+    wanted = policy.clamp(need)
+    if wanted > need:
         why = f"{why}, minReplicas is {wanted}"
-    history = History(situation.history.wanted, stepped_at)
-    history = history.with_point(now, wanted, policy.scale_down_delay_seconds)
+    history = situation.wanting(wanted)
 
-    due = _latency_due(policy, demand, stepped_at, now)
+    due = _target_due(policy, demand, situation.pace)
     if wanted > current:
         return Decision(current, wanted, Reason.SCALED_UP, why, history, due)
     replicas = policy.clamp(min(current, history.highest[1]))
@@ -53,45 +51,42 @@ def decide_operator(situation: Situation) -> Decision:
         elif replicas > wanted:
             why = f"no more than {replicas} wanted within scaleDownDelaySeconds"
         return Decision(current, replicas, Reason.SCALED_DOWN, why, history, due)
+    reason, why = _unchanged(policy, demand, need, wanted, replicas, why)
+    return Decision(current, replicas, reason, why, history, due)
+
+
+def _unchanged(
+    policy: Policy, demand: Demand, need: int, wanted: int, replicas: int, why: str
+) -> tuple[Reason, str]:
+    """Return why ``replicas`` stay as they are."""
     if replicas > wanted:
-        why = f"{why} want {wanted}; scaleDownDelaySeconds keeps {replicas} for now"
-        return Decision(current, replicas, Reason.STABILIZING, why, history, due)
-    if max(by_count, by_latency) > policy.max_replicas or demand.ready >= policy.limit:
-        return Decision(current, replicas, Reason.AT_MAXIMUM, maximum_message(policy, why), history, due)
-    return Decision(current, replicas, Reason.DEMAND_MET, why, history, due)
+        return Reason.STABILIZING, f"{why} want {wanted}; scaleDownDelaySeconds keeps {replicas} for now"
+    if need > policy.max_replicas or demand.ready >= policy.limit:
+        return Reason.AT_MAXIMUM, maximum_message(policy, why)
+    if policy.target_latency_seconds and demand.tasks:
+        why = f"{why}: {replicas} {'replica' if replicas == 1 else 'replicas'}"
+    return Reason.DEMAND_MET, why
 
 
-def _is_late(policy: Policy, demand: Demand) -> bool:
-    target = policy.target_latency_seconds
-    return bool(target) and demand.ready > 0 and demand.oldest_ready_seconds >= target
+def _need(situation: Situation, demand: Demand) -> tuple[int, str]:
+    """Return the replicas that the tasks need, before the bounds, and why."""
+    policy = situation.policy
+    by_count = math.ceil(demand.tasks / policy.tasks_per_replica)
+    if not policy.target_latency_seconds:
+        return by_count, count_message(policy, demand)
+    need = predict(policy, demand, situation.pace, by_count)
+    return min(max(need.replicas, situation.current), need.most), need.words
 
 
-def _latency_step(
-    policy: Policy, demand: Demand, history: History, current: int, now: float
-) -> tuple[int, float]:
-    """Return the replicas that the latency target asks for (0 if none), and when it last took a step."""
-    if not _is_late(policy, demand):
-        return 0, history.latency_step_at
-    # A pod without a task to run would not speed anything up.
-    most = demand.tasks
-    if now - history.latency_step_at < LATENCY_STEP_SECONDS:
-        return min(current, most), history.latency_step_at
-    return min(current + max(1, current // 2), most), now
-
-
-def _latency_due(policy: Policy, demand: Demand, stepped_at: float, now: float) -> Due | None:
-    if _is_late(policy, demand):
-        rest = max(0.0, stepped_at + LATENCY_STEP_SECONDS - now)
-        return Due(rest, "the last step for targetLatencySeconds has had its time")
-    if policy.target_latency_seconds and demand.ready:
-        rest = max(LATENCY_CHECK_SECONDS, policy.target_latency_seconds - demand.oldest_ready_seconds)
-        return Due(rest, "the oldest task may have waited for targetLatencySeconds")
+def _target_due(policy: Policy, demand: Demand, pace: Pace) -> Due | None:
+    """Return when a worker with a target is due, although its tasks have not changed."""
+    if not policy.target_latency_seconds or not demand.tasks:
+        return None
+    if demand.ready:
+        return Due(TARGET_CHECK_SECONDS, "less time is left for targetLatencySeconds")
+    if abs(pace.load - demand.running) > LOAD_TOLERANCE:
+        return Due(LOAD_CHECK_SECONDS, "the load is another than a moment ago")
     return None
-
-
-def _latency_message(policy: Policy, demand: Demand) -> str:
-    target = policy.target_latency_seconds
-    return f"{demand.ready} ready, the oldest for more than {target:g} s (targetLatencySeconds)"
 
 
 OPERATOR = ScalingDriver(
