@@ -11,7 +11,7 @@ import importlib
 import re
 from typing import Any
 
-from django.db import OperationalError
+from django.db import Error, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 # https://www.postgresql.org/docs/current/libpq-control.html#LIBPQ-PQSETERRORVERBOSITY
@@ -23,7 +23,7 @@ _STATE = re.compile(r":  ([0-9A-Z]{5}): ")
 def ask_why(connection: BaseDatabaseWrapper) -> OperationalError | None:
     """Try to connect again, without a pool, and return the error; None if there is none.
 
-    Also None if the driver is not psycopg 3.
+    Also None if the driver is not psycopg 3, or if a backend of the project's has no password now.
     """
     if connection.vendor != "postgresql" or not hasattr(connection.Database, "pq"):  # type: ignore[attr-defined]
         return None
@@ -34,7 +34,12 @@ def ask_why(connection: BaseDatabaseWrapper) -> OperationalError | None:
         # psycopg without its C module, with a libpq that the loader does not find.
         return None
     try:
-        _asking(driver, library).connect(**connection.get_connection_params()).close()
+        params = connection.get_connection_params()
+    except Error:
+        # The first attempt ended in the same way, and the caller knows its error.
+        return None
+    try:
+        _asking(driver, library).connect(**params).close()
     except driver.Error as refused:
         error = OperationalError(str(refused))
         error.__cause__ = refused

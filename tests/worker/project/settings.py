@@ -20,6 +20,8 @@ MORE = json.loads(os.environ.get("MORE_SETTINGS", "{}"))
 DATABASES = {
     "default": dj_database_url.config(env="TASK_DATABASE_URL", conn_max_age=MORE.pop("CONN_MAX_AGE", 0))
 }
+if engine := MORE.pop("ENGINE", None):
+    DATABASES["default"]["ENGINE"] = engine
 DATABASES["default"]["TIME_ZONE"] = os.environ.get("DATABASE_TIME_ZONE")
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = MORE.pop("CONN_HEALTH_CHECKS", False)
 if options := MORE.pop("OPTIONS", None):
