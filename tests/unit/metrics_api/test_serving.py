@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography import x509
 from tests.unit.fakes import Clock, refusal
+from tests.waiting import PATIENCE_S
 
 from django_task_operator.cluster.kube import API_SERVICES, CONFIG_MAPS, Kind
 from django_task_operator.metrics_api import registration, serving
@@ -158,7 +159,7 @@ class Bench:
         self.changes += 1
 
     async def until(self, probe: Callable[[], object]) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_S):
             while not probe():
                 assert not self.task.done(), self.task
                 await asyncio.sleep(0.01)
