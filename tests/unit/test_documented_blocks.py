@@ -76,7 +76,10 @@ def test_blocks_are_found_and_their_languages_known() -> None:
 
 
 def problems(value: object, schema: dict[str, Any], at: str) -> Iterator[str]:
-    """Say what of a value does not fit a schema: unknown and missing fields, wrong types, other values."""
+    """Say what of a value does not fit a schema: unknown fields, wrong types, other values.
+
+    A definition has no fields but those it names; a chart's schema has, unless it says otherwise.
+    """
     if value is None or schema.get("x-kubernetes-int-or-string"):
         return
     if "enum" in schema and value not in schema["enum"]:
@@ -94,6 +97,7 @@ def problems(value: object, schema: dict[str, Any], at: str) -> Iterator[str]:
         yield f"{at}: {value!r} is no {wanted}"
     elif isinstance(value, dict):
         free = schema.get("x-kubernetes-preserve-unknown-fields") or "properties" not in schema
+        free = free or (at.startswith("the chart") and schema.get("additionalProperties") is not False)
         inner = schema.get("additionalProperties")
         for name, child in value.items():
             below = schema.get("properties", {}).get(name) or (inner if isinstance(inner, dict) else None)
@@ -382,7 +386,7 @@ OF_OTHERS = re.compile(
     r"\b(celery|createdb|curl|docker|gh|helm|kind|kubectl|max-(memory|tasks)-per-child|secret id)\b"
 )
 # The Cloud SQL Auth Proxy's; kubectl's and Helm's, where they are named alone.
-OTHERS = {"--private-ip", "--structured-logs"}
+OTHERS = {"--auto-iam-authn", "--private-ip", "--structured-logs"}
 OTHERS |= {"--concurrency", "--heartbeat-file", "--lock-timeout", "--queues"}  # django-ox's
 OTHERS |= {"--cascade", "--force-conflicts", "--reuse-values", "--server-side", "--take-ownership"}
 OURS = (
