@@ -239,11 +239,13 @@ def test_both_are_scraped(seen: Prometheus) -> None:
         return len(targets) == 2 and all(target["health"] == "up" for target in targets)
 
     eventually(healthy, "both are up", every_s=0.2)
-    # Of the worker's page, as of the operator's: the labels by which the alerts join them.
-    (series,) = seen.query("sum by (namespace, worker) (django_db_worker_slots)")
+    # Of both pages: the labels by which the alerts join them. A scrape that is too slow leaves no value
+    # until the next one.
+    slots = "sum by (namespace, worker) (django_db_worker_slots)"
+    (series,) = eventually(lambda: seen.query(slots), "the worker's page is there", every_s=0.2)
     assert series["metric"] == {"namespace": NAMESPACE, "worker": WORKER}
-    of_operator = {each["metric"]["worker"] for each in seen.query("django_tasks_pending")}
-    assert of_operator == {WORKER, "lost"}
+    pending = eventually(lambda: seen.query("django_tasks_pending"), "the operator's page is", every_s=0.2)
+    assert {each["metric"]["worker"] for each in pending} == {WORKER, "lost"}
 
 
 @pytest.mark.parametrize("name", documented())
