@@ -52,11 +52,17 @@ class Provider:
         return len(self._asked.read_text()) if self._asked.exists() else 0
 
     def gives(self, token: str, valid: timedelta | None) -> None:
-        self._server.administer(f"ALTER ROLE operator PASSWORD '{token}'")
+        self._server.administer(f"ALTER ROLE operator PASSWORD '{token}' VALID UNTIL 'infinity'")
         status = {"token": token}
         if valid is not None:
             status["expirationTimestamp"] = (datetime.now(UTC) + valid).isoformat()
         self._printed.write_text(json.dumps({"kind": "ExecCredential", "status": status}))
+
+    def revokes(self) -> None:
+        self._server.administer("ALTER ROLE operator PASSWORD 'another that nobody is given'")
+
+    def expires(self) -> None:
+        self._server.administer("ALTER ROLE operator VALID UNTIL '2020-01-01'")
 
     def gives_nonsense(self) -> None:
         self._printed.write_text("t0ken-of-nonsense")
@@ -131,10 +137,48 @@ def test_one_that_was_revoked_is_replaced(table: TaskTable, provider: Provider) 
     sample(table)
     provider.gives("second", timedelta(hours=1))
     lose(table, provider)
-    with pytest.raises(AuthenticationFailed):
-        sample(table)
     sample(table)
     assert provider.asked == 2
+
+
+def test_one_that_the_database_does_not_know_costs_one_more_run(table: TaskTable, provider: Provider) -> None:
+    provider.gives("first", timedelta(hours=1))
+    sample(table)
+    provider.revokes()
+    lose(table, provider)
+    for asked in (2, 3):
+        with pytest.raises(AuthenticationFailed) as refused:
+            sample(table)
+        # One that was just fetched is not worse than the next.
+        assert provider.asked == asked
+        assert refused.value.__context__ is None
+    provider.gives("second", timedelta(hours=1))
+    sample(table)
+
+
+def test_a_command_that_fails_after_a_refusal(table: TaskTable, provider: Provider) -> None:
+    provider.gives("first", timedelta(hours=1))
+    sample(table)
+    provider.revokes()
+    lose(table, provider)
+    provider.gives_nonsense()
+    with pytest.raises(TokenFailed) as failed:
+        sample(table)
+    assert (failed.value.__context__, failed.value.__cause__) == (None, None)
+    provider.gives("second", timedelta(hours=1))
+    sample(table)
+
+
+def test_a_password_that_expires_at_the_server(table: TaskTable, provider: Provider) -> None:
+    provider.gives("first", timedelta(hours=1))
+    sample(table)
+    provider.expires()
+    sample(table)
+    lose(table, provider)
+    with pytest.raises(AuthenticationFailed):
+        sample(table)
+    provider.gives("second", timedelta(hours=1))
+    sample(table)
 
 
 def test_no_token_appears_anywhere(
@@ -144,6 +188,7 @@ def test_no_token_appears_anywhere(
     provider.gives("t0ken-of-the-role", timedelta(hours=1))
     sample(table)
     provider.gives("t0ken-after-it", timedelta(hours=1))
+    provider.revokes()
     lose(table, provider)
     errors = []
     for _ in range(2):

@@ -30,6 +30,7 @@ DETAILS = {
     "secret": "shop-db",
     "namespace": "shop",
     "part": "host",
+    "command": "/tools/rds-token",
     "key": "url",
     "name": "emails",
     "action": "Deployment",

@@ -32,12 +32,11 @@ class Issuer:
         with psycopg.connect(self._server.url(), autocommit=True) as connection:
             connection.execute(statement)
 
-    def rotate(self, *, tell: bool = True) -> None:
-        """Let only another token in; ``tell`` says whether the file has it, too."""
+    def rotate(self) -> None:
+        """Let only another token in, and write it to the file."""
         self.token = secrets.token_hex(20)
         self._run(f"ALTER ROLE {self.role} PASSWORD '{self.token}' VALID UNTIL 'infinity'")
-        if tell:
-            self.file.write_text(self.token, "utf-8")
+        self.file.write_text(self.token, "utf-8")
 
     def expire(self) -> None:
         """Let the token end by itself, and wait until it has."""

@@ -67,7 +67,7 @@ class AuthenticationFailed(DatabaseError):
 
 
 class TokenFailed(DatabaseError):
-    template = "The command that gets the operator's password for the database's host failed: {problem}. It is named in the file of the operator's option --database-tokens: ask whoever installed the operator."
+    template = "The command {command}, which gets the operator's password for the database's host, failed: {problem}. It is named in the file of the operator's option --database-tokens: ask whoever installed the operator."
 
 
 class DatabaseMissing(DatabaseError):

@@ -20,9 +20,11 @@ from django_task_operator.tasktable.engines import Limits
 from django_task_operator.tasktable.errors import (
     AuthenticationFailed,
     ConnectionRefused,
+    DatabaseError,
     DatabaseFailed,
     HostIsLoopback,
     HostNotAllowed,
+    TokenFailed,
 )
 from django_task_operator.tasktable.failures import classified
 from django_task_operator.tasktable.networks import Networks, addresses_of
@@ -262,6 +264,25 @@ class TaskTable:
     def _connected(self) -> BaseDatabaseWrapper:
         if self._connection is not None:
             return self._connection
+        kept = self._token
+        self._require_token()
+        try:
+            return self._connect_either_way()
+        except DjangoDatabaseError as error:
+            if self._token is None or self._token is not kept or not self._is_refused(error):
+                raise
+        # It may have been revoked since it was kept: once, another one is tried.
+        self.close()
+        self._token = None
+        self._require_token(kept.value)
+        return self._connect_either_way()
+
+    def _is_refused(self, error: DjangoDatabaseError) -> bool:
+        return isinstance(
+            classified(error, self._engine, self._limits, connected=False), AuthenticationFailed
+        )
+
+    def _connect_either_way(self) -> BaseDatabaseWrapper:
         try:
             return self._connect()
         except DjangoDatabaseError as error:
@@ -283,15 +304,17 @@ class TaskTable:
         if not all(map(self._networks.permit, addresses_of(hosts))):
             raise HostIsLoopback if self._url.is_loopback else HostNotAllowed
 
-    def _require_token(self) -> None:
-        """Have a token for the next connection, if the URL's password is one.
+    def _require_token(self, refused: str = "") -> None:
+        """Have a token for the next connection, if the URL's password is one, and not one that was refused.
 
         Raises:
             TokenFailed: there is none.
         """
         if self._url.token and not (self._token and self._token.is_fresh(datetime.now(UTC))):
+            before = self._token.value if self._token else refused
             self._token = None
-            self._token = request(self._url.token)
+            known = [self._url.text, *([f"x://x:{before}@x/"] if before else [])]
+            self._token = request(self._url.token, known=known)
 
     def _connect(self) -> BaseDatabaseWrapper:
         connection = self._connection = orm.new_connection(
@@ -308,9 +331,12 @@ class TaskTable:
     def _asked[T](self, ask: Callable[[BaseDatabaseWrapper], T]) -> T:
         if self._connection is None:
             self._require_allowed_host()
-            self._require_token()
         try:
             return ask(self._connected())
+        except TokenFailed as failed:
+            # Where a token was refused before, the driver's exception must not be chained to it.
+            self.close()
+            failure: DatabaseError = failed
         except Exception as error:  # noqa: BLE001  the one door that drivers' exceptions come through
             connected = self._connection is not None and self._connection.connection is not None
             self.close()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,10 +17,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from django_task_operator.spec import DatabaseEngine
+from django_task_operator.tasktable import commands
 from django_task_operator.tasktable.errors import TokenFailed, TokenRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
     from django_task_operator.tasktable.url import DatabaseURL
 
@@ -133,46 +132,28 @@ class TokenRules:
         )
 
 
-def request(source: TokenSource, timeout: float = TIMEOUT_SECONDS) -> Token:
+def request(source: TokenSource, timeout: float = TIMEOUT_SECONDS, known: Iterable[str] = ()) -> Token:
     """Run the command, for at most ``timeout`` seconds, and read what it prints.
 
-    Its error output is thrown away, since it may quote a credential.
+    The error quotes the last line of its error output, without what looks like a credential and without
+    ``known``: the database's URL, and the token before.
 
     Raises:
         TokenFailed: it prints no token.
     """
-    problem, printed = _run(source.command, source.environment, timeout)
-    if problem:
-        raise TokenFailed(problem=problem)
-    return parse(printed)
-
-
-def _run(command: tuple[str, ...], variables: Mapping[str, str], timeout: float) -> tuple[str, bytes]:
-    """Return what is wrong, or what the command prints."""
+    environment = {**os.environ, **source.environment}
+    problem, printed = "", b""
     try:
-        process = subprocess.Popen(  # noqa: S603  the command is that of whoever installed the operator
-            command,
-            env={**os.environ, **variables},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except OSError:
-        return "it cannot be run", b""
-    with process:
-        try:
-            printed, _ = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            # With its children, which would keep the pipe open.
-            os.killpg(process.pid, signal.SIGKILL)
-            return f"it took longer than {timeout:g} s", b""
-    if process.returncode:
-        return f"it ended with {process.returncode}", b""
-    return "", printed
+        printed = commands.run(source.command, environment, timeout, known)
+    except commands.CommandFailed as failed:
+        problem = str(failed).rstrip(".")
+    if problem:
+        # Outside of the handler, so that nothing is chained.
+        raise TokenFailed(command=source.command[0], problem=f"it {problem}")
+    return parse(printed, source.command[0])
 
 
-def parse(printed: bytes) -> Token:
+def parse(printed: bytes, command: str) -> Token:
     """Read a token as kubeconfig's plugins print it: an ExecCredential of client.authentication.k8s.io.
 
     Raises:
@@ -183,20 +164,21 @@ def parse(printed: bytes) -> Token:
     except ValueError:
         credential = None
     if not isinstance(credential, dict) or credential.get("kind") != "ExecCredential":
-        raise TokenFailed(problem="it does not print an ExecCredential in JSON")
+        raise TokenFailed(command=command, problem="it does not print an ExecCredential in JSON")
     status = credential.get("status")
     status = status if isinstance(status, dict) else {}
     token = status.get("token")
     if not isinstance(token, str) or not token:
-        raise TokenFailed(problem="its ExecCredential has no status.token")
-    return Token(token, _expiry(status.get("expirationTimestamp")))
+        raise TokenFailed(command=command, problem="its ExecCredential has no status.token")
+    return Token(token, _expiry(status.get("expirationTimestamp"), command))
 
 
-def _expiry(timestamp: object) -> datetime | None:
+def _expiry(timestamp: object, command: str) -> datetime | None:
     if timestamp is None:
         return None
     with suppress(ValueError, TypeError):
         expires = datetime.fromisoformat(timestamp)  # type: ignore[arg-type]
         if expires.tzinfo:
             return expires.astimezone(UTC)
-    raise TokenFailed(problem="its status.expirationTimestamp is no time such as 2026-01-31T12:00:00Z")
+    problem = "its status.expirationTimestamp is no time such as 2026-01-31T12:00:00Z"
+    raise TokenFailed(command=command, problem=problem)
