@@ -16,9 +16,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-# Arrivals are averaged over this time, or over a task's duration if that is longer: a shorter time would take
-# the arrivals of a moment for those that go on. Chosen with benchmarks/simulate.py.
+# Arrivals are averaged over this time, or over a task's duration if that is longer. A shorter time would take
+# a burst, which the backlog shows anyway, for arrivals that go on; while nothing waits, less is enough.
+# Chosen with benchmarks/simulate.py.
 LOAD_SECONDS = 60.0
+UNHINDERED_LOAD_SECONDS = 20.0
 # After this time, a measured duration counts half as much as one that is measured now.
 DURATION_HALF_LIFE_SECONDS = 120.0
 # Durations that were measured longer ago than this say nothing about the tasks of now.
@@ -133,7 +135,8 @@ def _load(pace: Pace, last: Reading, reading: Reading, passed: float) -> float:
         growth = (reading.ready + reading.running - last.ready - last.running) / passed
     offered = served + growth * duration
     # With a shorter time than its duration, one task that arrives would look like several.
-    weight = -math.expm1(-passed / max(LOAD_SECONDS, duration))
+    usual = LOAD_SECONDS if last.ready or reading.ready else UNHINDERED_LOAD_SECONDS
+    weight = -math.expm1(-passed / max(usual, duration))
     # Below 0 only after a sudden end of a backlog, such as tasks that are deleted.
     return max(0.0, pace.load + weight * (offered - pace.load))
 

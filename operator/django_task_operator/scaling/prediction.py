@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # target: a few tasks of a low priority that wait for ever must not ask for any number of pods.
 LEAST_TIME = 0.1
 # Replicas are kept if this part more than what is needed would need them: the estimate is never quite steady.
-MARGIN = 0.1
+MARGIN = 0.05
 # The smallest number of replicas with a difference that arithmetic alone can make.
 _ROUNDING = 1e-9
 _HOUR = 3600

@@ -245,6 +245,17 @@ def test_a_backlog_that_shrinks_is_not_load() -> None:
     assert estimate.load == pytest.approx(2, rel=0.01)
 
 
+@pytest.mark.parametrize(("ready", "rest_of_it"), [(0, 0.1), (5, 0.45)])
+def test_a_load_that_is_over_is_forgotten_sooner_while_nothing_waits(ready: int, rest_of_it: float) -> None:
+    estimate = rest(0.1, 10)
+    assert estimate.last
+    for second in range(1, 51):
+        reading = replace(estimate.last, at=899.0 + second, ready=ready, running=0)
+        estimate = follow(estimate, reading, 1)
+
+    assert estimate.load == pytest.approx(10 * rest_of_it, rel=0.25)
+
+
 def test_a_backlog_that_is_not_counted_to_its_end_does_not_look_steady_or_shrinking() -> None:
     estimate = rest(1.0, 10)
     assert estimate.last
