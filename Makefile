@@ -73,7 +73,7 @@ demo: venv install ## Show a burst of 300 tasks on the example shop, until it is
 demo-clean: venv ## Delete what the demo has deployed; the operator and the cluster stay
 	KUBECONFIG=$(CURDIR)/build/kubeconfig $(python) -m examples.demo --clean
 
-.PHONY: bench-scaling bench-footprint bench-metrics-api bench-sample bench-claim bench-notify bench-simulate bench-throughput bench-scale-in bench-orphans bench-chaos
+.PHONY: bench-scaling bench-footprint bench-metrics-api bench-sample bench-claim bench-writes bench-notify bench-simulate bench-throughput bench-scale-in bench-orphans bench-chaos
 bench-scaling: install ## Measure the time from a burst to its replicas (benchmarks/results/scaling.md)
 	PYTHONPATH=operator $(python) -m benchmarks.scaling
 
@@ -94,6 +94,9 @@ bench-simulate: ## Compare a latency target with depth alone, simulated (benchma
 
 bench-notify: images ## What it costs to announce new tasks, and how soon they start (benchmarks/results/notify.md)
 	$(python) -m benchmarks.notify
+
+bench-writes: images ## What the indexes cost those who write (benchmarks/results/writes.md)
+	$(python) -m benchmarks.writes
 
 bench-throughput: images ## Compare our db_worker with upstream's (benchmarks/results/throughput.md)
 	$(python) -m benchmarks.throughput
