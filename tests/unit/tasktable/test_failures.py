@@ -174,7 +174,7 @@ def test_every_error_is_transient_and_explains_itself() -> None:
     kinds = DatabaseError.__subclasses__()
     assert len(kinds) >= 12
     for kind in kinds:
-        error = kind(seconds=10.0, code="SQLSTATE 1")
+        error = kind(seconds=10.0, code="SQLSTATE 1", command="/token", problem="it ended")
         assert isinstance(error, TransientError)
         assert error.reason == kind.__name__
         assert error.message.endswith(".") or error.message.endswith("?")
