@@ -74,9 +74,10 @@ def configure(level: str, form: Literal["json", "text"]) -> None:
     else:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # kopf logs every object that it hands over, and warns that a thread gets no signals, which is intended.
+    # kopf logs every object that it hands over, warns that a thread gets no signals, which is intended, and
+    # logs the error with which it ends before it raises it (``cluster/handlers.py``).
     for talkative, least in (
         ("kopf", logging.WARNING),
-        ("kopf._core.reactor.running", logging.ERROR),
+        ("kopf._core.reactor.running", logging.CRITICAL),
     ):
         logging.getLogger(talkative).setLevel(least)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import kopf
 
+from django_task_operator.cluster.api_errors import API_ERRORS, describe
 from django_task_operator.spec import GROUP, PLURAL, VERSION
 
 if TYPE_CHECKING:
@@ -85,8 +86,11 @@ class _Watcher(threading.Thread):
         """Watch until stopped."""
         try:
             asyncio.run(self._watch())
-        except Exception:
-            log.exception("watch of the workers ended")
+        except Exception as error:
+            # What the API server answers, such as when the definition has been deleted, is no bug of ours.
+            is_answer = isinstance(error.__cause__ or error, API_ERRORS)
+            told = {"error": describe(error)}
+            log.exception("watch of the workers ended", extra=told, exc_info=not is_answer)
         finally:
             if not self._stopped.is_set():
                 self._loop.call_soon_threadsafe(self._ended)

@@ -6,8 +6,11 @@ import asyncio
 import threading
 from typing import Any
 
+import aiohttp
 import kopf
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from django_task_operator.cluster import handlers
 
@@ -15,8 +18,9 @@ from django_task_operator.cluster import handlers
 class Kopf:
     """Watches until it is stopped, but gives up in namespaces that it may not watch."""
 
-    def __init__(self, *refused: str) -> None:
+    def __init__(self, *refused: str, error: Exception | None = None) -> None:
         self.refused = set(refused)
+        self.error = error or PermissionError(*refused)
         self.asked: list[list[str]] = []
         self.stopped: list[list[str]] = []
         self.changed = threading.Condition()
@@ -29,7 +33,7 @@ class Kopf:
             self.changed.notify_all()
         ready_flag.set()
         if self.refused & set(namespaces or ["the cluster"]):
-            raise PermissionError(namespaces)
+            raise self.error
         await stop_flag.wait()
         self.stopped.append(namespaces)
 
@@ -93,3 +97,25 @@ async def test_many_namespaces_are_watched_and_stop_at_once(run: Any) -> None:
 
 def test_kopf_never_kills_the_process() -> None:
     assert handlers._settings().process.ultimate_exiting_timeout is None
+
+
+def answered(status: int, message: str) -> Exception:
+    """An error as kopf raises it for an answer of the API server."""
+    error = Exception(message)
+    request = aiohttp.RequestInfo(URL("http://api"), "GET", CIMultiDictProxy(CIMultiDict()))
+    error.__cause__ = aiohttp.ClientResponseError(request, (), status=status)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "has_traceback"), [(answered(404, "Not Found"), False), (ZeroDivisionError("a bug"), True)]
+)
+async def test_only_a_bug_is_logged_with_a_traceback(
+    run: Any, caplog: pytest.LogCaptureFixture, error: Exception, has_traceback: bool
+) -> None:
+    watching, _ = run(Kopf("the cluster", error=error))
+    await asyncio.wait_for(watching, 60)
+
+    (record,) = [each for each in caplog.records if each.message == "watch of the workers ended"]
+    assert record.error == str(error)  # type: ignore[attr-defined]
+    assert bool(record.exc_info) is has_traceback
