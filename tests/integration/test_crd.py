@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +133,8 @@ def test_get_tells_the_story(emails: Kubectl) -> None:
         "pendingTasks": 42,
         "runningTasks": 7,
         "oldestPendingSeconds": 12,
+        "runtime": "django-task-worker:1",
+        "pendingRuntime": "django-task-worker:2",
         "conditions": conditions,
     }
     report = json.dumps({"status": status})
@@ -141,7 +145,10 @@ def test_get_tells_the_story(emails: Kubectl) -> None:
         def row() -> dict[str, str]:
             emails("patch", "djtw/emails", "--subresource=status", "--type=merge", f"--patch={report}")
             header, line = emails("get", "djtw", *how).splitlines()
-            found = dict(zip(header.split(), line.split(), strict=False))
+            # Names of columns may have a space in them, and cells may be empty.
+            starts = [name.start() for name in re.finditer(r"\S+(?: \S+)*", header)]
+            cuts = [slice(*each) for each in itertools.pairwise([*starts, None])]
+            found = {header[cut].strip(): line[cut].strip() for cut in cuts}
             return found if expected.items() <= found.items() else {}
 
         return eventually(row, f"{expected}")
@@ -158,7 +165,15 @@ def test_get_tells_the_story(emails: Kubectl) -> None:
     row = shown(expected)
     assert row.pop("AGE").endswith("s")
     assert row == expected
-    wide = {**expected, "DRIVER": "Operator", "IMAGE": "shop:1", "PAUSED": "True", "OLDEST": "12"}
+    wide = {
+        **expected,
+        "DRIVER": "Operator",
+        "IMAGE": "shop:1",
+        "PAUSED": "True",
+        "OLDEST": "12",
+        "RUNTIME": "django-task-worker:1",
+        "PENDING RUNTIME": "django-task-worker:2",
+    }
     row = shown(wide, "-owide")
     assert row.pop("AGE").endswith("s")
     assert row == wide
