@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "django-task-operator"
@@ -43,3 +45,20 @@ def fetch(package: str, version: str, file: str, sha256: str, *, source: bool = 
             fetched.replace(path)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256, f"{path} is another file"
     return path
+
+
+def unpacked(package: str, version: str, wheel: str, sha256: str) -> Path:
+    """A folder with what a wheel has in it.
+
+    Python imports from the wheel itself, too, but forked processes then share the position in the open file.
+    """
+    folder = CACHE / wheel.removesuffix(".whl")
+    if not folder.exists():
+        path = fetch(package, version, wheel, sha256)
+        with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
+            new = Path(temporary) / folder.name
+            zipfile.ZipFile(path).extractall(new)
+            # Other tests may unpack the same at the same time: the first one wins.
+            with contextlib.suppress(OSError):
+                new.rename(folder)
+    return folder

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from tests.databases import docker
 from tests.worker.harness import FINISHED, RUNTIME, Project
-from tests.worker.packages import PSYCOPG_POOL, fetch
+from tests.worker.packages import PSYCOPG_POOL, unpacked
 from tests.worker.poisons import EMOJI, POISONS, TEXT, Poison, fails
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_poison_where_the_project_listens_to_the_model(
 def test_poison_with_a_pool_of_connections(postgres: Project) -> None:
     """What is given back to psycopg's pool comes out of it again, session and all."""
     more = json.dumps({"POOL": {"min_size": 2, "max_size": 4}})
-    path = f"{RUNTIME}{os.pathsep}{fetch(*PSYCOPG_POOL)}"
+    path = f"{RUNTIME}{os.pathsep}{unpacked(*PSYCOPG_POOL)}"
     poisoned(
         postgres, of("postgres"), SHAPES["1x2"], SECOND_DATABASE="1", MORE_SETTINGS=more, PYTHONPATH=path
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.databases import LABEL, USER, docker, free_port
 from tests.worker.harness import RUNTIME, Project
-from tests.worker.packages import PSYCOPG_POOL, fetch
+from tests.worker.packages import PSYCOPG_POOL, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,7 @@ def test_each_task_runs_once(
         through = Project(url)
         env = {"MORE_SETTINGS": json.dumps(more)}
         if "POOL" in more:
-            env["PYTHONPATH"] = f"{fetch(*PSYCOPG_POOL)}{os.pathsep}{RUNTIME}"
+            env["PYTHONPATH"] = f"{unpacked(*PSYCOPG_POOL)}{os.pathsep}{RUNTIME}"
         worker = through.worker("--processes=2", "--threads=4", "--interval=0.1", **env)  # type: ignore[arg-type]
         try:
             count(postgres, record, 0)

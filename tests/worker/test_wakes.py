@@ -13,7 +13,7 @@ import pytest
 from tests.databases import free_port
 from tests.waiting import eventually
 from tests.worker.harness import RUNTIME, get
-from tests.worker.packages import PSYCOPG_POOL, fetch
+from tests.worker.packages import PSYCOPG_POOL, unpacked
 from tests.worker.test_pooler import pooled
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def test_a_worker_that_is_busy_does_not_wait(
 def test_a_pool_of_connections_has_room_for_its_slots(announced: Project) -> None:
     pool = {"MORE_SETTINGS": json.dumps({"POOL": {"min_size": 2, "max_size": 2}})}
     worker, port = watched(
-        announced, "--threads=2", PYTHONPATH=f"{fetch(*PSYCOPG_POOL)}{os.pathsep}{RUNTIME}", **pool
+        announced, "--threads=2", PYTHONPATH=f"{unpacked(*PSYCOPG_POOL)}{os.pathsep}{RUNTIME}", **pool
     )
     settles(port)
     announced.finished(announced.enqueue_one("nothing"))
