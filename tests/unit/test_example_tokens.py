@@ -109,7 +109,7 @@ def test_a_provider_that_refuses(provider: Provider, monkeypatch: pytest.MonkeyP
     provider.status = 403
     monkeypatch.setenv("GCE_METADATA_HOST", provider.address)
 
-    with pytest.raises(TokenFailed, match="it ended with 1"):
+    with pytest.raises(TokenFailed, match="it failed with exit code 1"):
         token(sys.executable, str(EXAMPLES / "google.py"))
 
 
@@ -133,5 +133,5 @@ def test_rds_without_an_identity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     aws.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
 
-    with pytest.raises(TokenFailed, match="it ended with 255"):
+    with pytest.raises(TokenFailed, match="it failed with exit code 255"):
         token(str(EXAMPLES / "rds"))

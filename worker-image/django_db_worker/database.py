@@ -361,11 +361,13 @@ def limited(alias: str) -> Iterator[None]:
 
 
 @contextmanager
-def answering(
-    connection: BaseDatabaseWrapper, seconds: float = ANSWER_SECONDS, cut_seconds: float = CUT_SECONDS
-) -> Iterator[None]:
-    """Let a statement that is not a task's raise if there is no answer in time."""
-    with _watchdog.limit(connection, seconds, cut_seconds):
+def answering(connection: BaseDatabaseWrapper, seconds: float | None = None) -> Iterator[None]:
+    """Let a statement that is not a task's raise if there is no answer in time.
+
+    With ``seconds``, that time is not the usual one, and the connection is cut when it is over.
+    """
+    limits = (ANSWER_SECONDS, CUT_SECONDS) if seconds is None else (seconds, 0.0)
+    with _watchdog.limit(connection, *limits):
         yield
 
 

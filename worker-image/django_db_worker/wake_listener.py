@@ -212,7 +212,7 @@ class WakeListener:
         if due_at is not None and now >= due_at:
             self._wakes.is_due(now)
         if self._wakes.asks_for_due(now, listener=True):
-            with answering(connection, PROBE_SECONDS, 0.0):
+            with answering(connection, PROBE_SECONDS):
                 self._wakes.note_due(now, next_due.seconds(EVERY_SECONDS))
 
     def _due_times(self) -> list[float | None]:
@@ -225,7 +225,7 @@ class WakeListener:
         return now + BUSY_SECONDS - busy if self._awaits and busy else None
 
     def _execute(self, connection: BaseDatabaseWrapper, sql: str, values: Any = None) -> None:
-        with answering(connection, PROBE_SECONDS, 0.0), connection.cursor() as cursor:
+        with answering(connection, PROBE_SECONDS), connection.cursor() as cursor:
             cursor.execute(sql, values)
 
     def _receive(self, connection: BaseDatabaseWrapper, seconds: float) -> None:

@@ -66,7 +66,6 @@ def test_the_commands_are_ours_without_being_installed(copied: Path, project: Pa
     assert "--exclude-queues" in told.stdout
     told = launch(copied, project, *how, "cleanup_tasks", "--help")
     assert "--days" in told.stdout, told.stderr
-    assert not list(copied.rglob("__pycache__"))
 
 
 def advice(copied: Path, project: Path) -> str:
