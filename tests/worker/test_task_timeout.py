@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from tests.worker.harness import Project
 
 
-def assert_timed_out(row: dict[str, Any], seconds: int) -> None:
-    assert (row["status"], row["exception_class_path"]) == ("FAILED", "builtins.TimeoutError"), row
+def assert_timed_out(row: dict[str, Any], seconds: int, said: str = "") -> None:
+    ended = row["status"], row["exception_class_path"]
+    assert ended == ("FAILED", "builtins.TimeoutError"), f"{row['traceback']}\n{said}"
     assert f"still running after {seconds} s (taskTimeoutSeconds, --task-timeout)" in row["traceback"]
     assert len(row["worker_ids"]) == 1
 
@@ -47,8 +48,8 @@ def test_the_row_says_where_its_task_was_and_the_others_run_on(shared: Project, 
 def test_a_batch_goes_on_after_a_task_that_ran_too_long(shared: Project) -> None:
     late = shared.enqueue_one("overrun")
     others = shared.enqueue("note", times=5)
-    shared.batch("--task-timeout=2", f"--health-port={free_port()}")
-    assert_timed_out(shared.result(late), 2)
+    said = shared.batch("--task-timeout=2", f"--health-port={free_port()}")
+    assert_timed_out(shared.result(late), 2, said)
     assert {shared.result(one)["status"] for one in others} == {"SUCCESSFUL"}
 
 
