@@ -53,6 +53,15 @@ def test_a_batch_goes_on_after_a_task_that_ran_too_long(shared: Project) -> None
     assert {shared.result(one)["status"] for one in others} == {"SUCCESSFUL"}
 
 
+def test_a_process_that_dies_of_being_asked_has_timed_out_as_well(postgres: Project) -> None:
+    late = postgres.enqueue_one("overrun_without_answer")
+    others = postgres.enqueue("note", times=5)
+    said = postgres.batch("--task-timeout=2", f"--health-port={free_port()}")
+    assert "ended by signal" in said
+    assert_timed_out(postgres.result(late), 2, said)
+    assert {postgres.result(one)["status"] for one in others} == {"SUCCESSFUL"}
+
+
 def test_what_runs_beside_it_finishes_and_what_comes_later_gets_a_fresh_process(shared: Project) -> None:
     worker = shared.worker("--threads=2", "--task-timeout=8", "--interval=0.1")
     late = shared.enqueue_one("overrun")

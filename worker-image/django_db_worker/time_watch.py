@@ -43,6 +43,8 @@ class TimeWatch:
         """Take the next step; ``now`` is ``time.monotonic()``."""
         child = self._child
         if child.pid is None:
+            # It may have ended by itself, even because it was asked for its stacks.
+            self._note_losses()
             self._overdue = {}
         if child.pid is None or child.killed:
             return
@@ -75,11 +77,18 @@ class TimeWatch:
             overdue.may_finish(slot, self._stuck_limits.exceeded_by(slot), leaving_seconds) for slot in others
         )
 
+    def _note_losses(self) -> None:
+        """Have the next process store why it was that these tasks have not ended."""
+        lost_tasks = self._child.lost_tasks
+        for thread, each in self._overdue.items():
+            known = lost_tasks.get(thread)
+            # What is known already may be another reason, such as its memory.
+            if each.task is not None and (known is None or known.task != each.task):
+                lost_tasks[thread] = LostTask(each.task, timed_out(self._limit, each.stack or ""))
+
     def _kill(self) -> None:
         child = self._child
-        for thread, each in self._overdue.items():
-            if each.task is not None:
-                child.lost_tasks[thread] = LostTask(each.task, timed_out(self._limit, each.stack or ""))
+        self._note_losses()
         # Last of all: a task that has just ended is not to be killed while its result is stored.
         if all(child.slots[thread].state is State.RUNNING for thread in self._overdue):
             logger.error("Worker process %d is replaced: a task in it ran for too long.", child.number + 1)

@@ -1,6 +1,7 @@
 """Tasks, each of which shows something about the worker that runs it."""
 
 import asyncio
+import faulthandler
 import gc
 import locale
 import logging
@@ -299,6 +300,13 @@ def overrun():
 def stand_still():
     while True:
         time.sleep(60)
+
+
+@task
+def overrun_without_answer():
+    """Never end, but end the process when it is asked for its stacks."""
+    faulthandler.unregister(signal.SIGRTMIN)
+    stand_still()
 
 
 @task
