@@ -55,7 +55,7 @@ def test_every_reason_is_explained(reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [*ROOT.glob("*.md"), *ROOT.glob("[!b]*/**/*.md")], ids=lambda path: str(path.relative_to(ROOT))
+    "page", [*ROOT.glob("*.md"), *ROOT.glob("[!b.]*/**/*.md")], ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
@@ -71,7 +71,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "page", [*ROOT.glob("*.md"), *ROOT.glob("[!b]*/**/*.md")], ids=lambda path: str(path.relative_to(ROOT))
+    "page", [*ROOT.glob("*.md"), *ROOT.glob("[!b.]*/**/*.md")], ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_links_lead_to_a_heading(page: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text()):
