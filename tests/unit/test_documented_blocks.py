@@ -400,12 +400,6 @@ OURS = (
 )
 
 
-KNOWN = set(re.findall(r"""["`](--[a-z][a-z-]+)["=`]""", OURS))
-# Of a switch, only one of the two is spelled out.
-KNOWN |= {option.replace("--", "--no-", 1) for option in KNOWN}
-KNOWN |= {option.replace("--no-", "--", 1) for option in KNOWN}
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_options_exist(page: Path) -> None:
     spans = re.findall(r"`([^`\n]+)`", page.read_text())

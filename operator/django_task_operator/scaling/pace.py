@@ -147,10 +147,9 @@ def _busy(pace: Pace, last: Reading, reading: Reading, slots: int) -> float | No
     if not pods or pods != last.pods or min(reading.ready, last.ready) < slots * pods:
         return pace.busy
     seen = min(float(slots), reading.running / pods)
-    if pace.busy is None:
-        # As if it had been as expected until now: one sample may come at an unusual moment.
-        return _towards(slots, seen, reading.at - last.at)
-    return _towards(pace.busy, seen, reading.at - last.at)
+    # At first as if it had been as expected until now: one sample may come at an unusual moment.
+    before = slots if pace.busy is None else pace.busy
+    return _towards(before, seen, reading.at - last.at)
 
 
 def _towards(old: float, new: float, passed: float) -> float:
