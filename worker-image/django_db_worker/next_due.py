@@ -6,7 +6,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from .indexes import SAMPLES, find_indexes, names_of
-from .next_row import Names, Wanted
+from .next_row import Names, Ranges, Wanted, excluding, queue_names
 
 # How often to ask, and how far ahead at least: what is due later is found by the next question.
 EVERY_SECONDS = 5.0
@@ -26,31 +26,16 @@ class NextDue:
             names_of(find_indexes(connection), SAMPLES, connection.vendor)
         )
         self._names = names = Names(connection)
-        c, table = names.column, names.table
-        ready = f"FROM {table} r WHERE r.{c['status']} = 'READY' AND r.{c['backend_name']} = %s"
-        queue = f"r.{c['queue_name']}"
-        self._values: list[object] = []
-        if wanted.queues:
-            queues = f"(VALUES {', '.join(['(%s)'] * len(wanted.queues))}) q (name)"
-            self._values += wanted.queues
-        else:
-            # From one queue's name to the next one, whatever lies between them.
-            queues = (
-                f"(WITH RECURSIVE q (name) AS ((SELECT {queue} {ready} ORDER BY {queue} LIMIT 1) "  # noqa: S608
-                f"UNION ALL SELECT (SELECT {queue} {ready} AND {queue} > q.name ORDER BY {queue} LIMIT 1) "
-                "FROM q WHERE q.name IS NOT NULL) SELECT name FROM q WHERE name IS NOT NULL"
-            )
-            self._values += [wanted.backend, wanted.backend]
-            if wanted.excluded:
-                queues += f" AND name NOT IN ({', '.join(['%s'] * len(wanted.excluded))})"
-                self._values += wanted.excluded
-            queues += ") q"
-        run_after = f"r.{c['run_after']}"
+        ranges = Ranges(names, wanted.backend)
+        queues, self._queues = queue_names(ranges, wanted)
+        run_after = ranges.run_after
         self._sql = (
-            f"SELECT min((SELECT {run_after} {ready} AND {queue} = q.name "  # noqa: S608
-            f"AND {run_after} > %s AND {run_after} <= %s ORDER BY {run_after} LIMIT 1)) FROM {queues}"
+            f"WITH RECURSIVE {queues} "  # noqa: S608
+            f"SELECT min((SELECT {run_after} {ranges.ready} AND {ranges.queue} = queue.name "
+            f"AND {run_after} > %s AND {run_after} <= %s ORDER BY {run_after} LIMIT 1)) "
+            f"FROM queue WHERE queue.name IS NOT NULL{excluding(wanted)}"
         )
-        self._backend = wanted.backend
+        self._wanted = wanted
 
     def seconds(self, interval: float) -> float | None:
         """Return in how many seconds the next task is due; None if not soon, or if it is not known.
@@ -63,7 +48,8 @@ class NextDue:
         now = timezone.now()
         times = (now, now + timedelta(seconds=max(AHEAD_SECONDS, interval + EVERY_SECONDS)))
         with self._connection.cursor() as cursor:
-            values = [self._backend, *(self._names.value("run_after", at) for at in times), *self._values]
+            bounds = [self._names.value("run_after", at) for at in times]
+            values = [*self._queues, self._wanted.backend, *bounds, *self._wanted.excluded]
             cursor.execute(self._sql, values)
             found: datetime | None = cursor.fetchone()[0]
         if found is None:

@@ -108,13 +108,13 @@ def upstream_query(connection: BaseDatabaseWrapper, wanted: Wanted, columns: str
 
 def postgres_query(connection: BaseDatabaseWrapper, wanted: Wanted) -> Query:
     """Return the query for the id of the next row on PostgreSQL, for a table with the index."""
-    ranges = _Ranges(Names(connection), wanted.backend)
+    ranges = Ranges(Names(connection), wanted.backend)
     if len(set(wanted.queues)) == 1 and not wanted.excluded:
         return _of_one_queue(ranges, wanted.queues[0])
     return _of_queues(ranges, wanted)
 
 
-class _Ranges:
+class Ranges:
     """Ranges of the index on PostgreSQL. The table is `r` in each; values are in the order of the text."""
 
     def __init__(self, names: Names, backend: str) -> None:
@@ -140,7 +140,7 @@ class _Ranges:
         )
 
 
-def _of_one_queue(ranges: _Ranges, queue: str) -> Query:
+def _of_one_queue(ranges: Ranges, queue: str) -> Query:
     """One queue's priorities from the highest, as far as the first row that can be locked.
 
     COALESCE evaluates its second query only when the first has found nothing, and OFFSET 0 keeps both from
@@ -163,7 +163,7 @@ def _of_one_queue(ranges: _Ranges, queue: str) -> Query:
     )
 
 
-def _of_queues(ranges: _Ranges, wanted: Wanted) -> Query:
+def _of_queues(ranges: Ranges, wanted: Wanted) -> Query:
     """Several queues: the first rows of each, without locks, and then the first that can be locked.
 
     `head` has the first due row and the first without a run_after of every queue and priority, whether locked
@@ -174,8 +174,8 @@ def _of_queues(ranges: _Ranges, wanted: Wanted) -> Query:
     The two BETWEEN are for the planner, who would expect 100 queues of 100 priorities each and compile such a
     query to machine code (`jit_above_cost`) in 30 ms. It takes a range of which it knows nothing for narrow.
     """
-    names, name_values = _queue_names(ranges, wanted)
-    without = f" AND queue.name NOT IN ({_placeholders(wanted.excluded)})" if wanted.excluded else ""
+    names, name_values = queue_names(ranges, wanted)
+    without = excluding(wanted)
     level = (
         f"level (name, priority) AS (SELECT queue.name, {ABOVE_ALL} FROM queue "  # noqa: S608
         f"WHERE length(queue.name) BETWEEN 0 AND {ABOVE_ALL}{without} UNION ALL "
@@ -225,8 +225,16 @@ def _of_queues(ranges: _Ranges, wanted: Wanted) -> Query:
     )
 
 
-def _queue_names(ranges: _Ranges, wanted: Wanted) -> tuple[str, tuple[object, ...]]:
-    """The queues that are named or, a step from each to the next, those that have READY rows."""
+def excluding(wanted: Wanted) -> str:
+    """The condition that leaves out the excluded ones of ``queue_names``; its values are their names."""
+    return f" AND queue.name NOT IN ({_placeholders(wanted.excluded)})" if wanted.excluded else ""
+
+
+def queue_names(ranges: Ranges, wanted: Wanted) -> tuple[str, tuple[object, ...]]:
+    """The queues that are named or, a step from each to the next, those that have READY rows.
+
+    It is a table `queue` for WITH RECURSIVE, with its values; the last `name` may be null.
+    """
     if wanted.queues:
         queues = sorted(set(wanted.queues))
         return f"queue (name) AS (VALUES {', '.join(['(%s::text)'] * len(queues))})", tuple(queues)
